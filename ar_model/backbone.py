@@ -1,0 +1,64 @@
+"""The causal Transformer over text and latents.
+
+Unusual: a latent enters through one linear map of its standardised channels plus a learned vector of its
+place in the sequence, because in an ordered sequence places differ in meaning. All weights lie in submodules
+that are called as modules (no bare parameters), so that ZeRO 3 gathers them.
+
+Shapes: B rows, N slots, W width, K latents of D channels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ar_model.config import GeneratorConfig
+from seqtok_core.layers.attention import KeyValueStore
+from seqtok_core.layers.blocks import Block, init_linear
+from seqtok_core.layers.rope import rope_table
+
+_INPUT_STD = 0.5  # of token and place vectors; at the usual 0.02 content drowns them (design notes, measured)
+
+
+class Backbone(nn.Module):
+    """Slots in, hidden states out: h of a slot depends on that slot and earlier ones."""
+
+    def __init__(self, config: GeneratorConfig, vocab_size: int, length: int, dim: int) -> None:
+        super().__init__()
+        self.heads, self.head_dim = config.heads, config.width // config.heads
+        self.token_in = nn.Embedding(vocab_size, config.width)
+        self.latent_in = nn.Linear(dim, config.width)
+        self.place_in = nn.Embedding(length, config.width)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, i) for i in range(config.depth))
+        self.norm_out = nn.LayerNorm(config.width, bias=False)
+        self.text_out = nn.Linear(config.width, vocab_size, bias=False)
+        init_linear(self, config.depth)
+        nn.init.normal_(self.token_in.weight, std=_INPUT_STD)
+        nn.init.normal_(self.place_in.weight, std=_INPUT_STD)
+        nn.init.zeros_(self.text_out.weight)  # starts from even odds
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """(B, n) -> (B, n, W)."""
+        return self.token_in(ids)
+
+    def embed_latents(self, z: Tensor, first: int = 0) -> Tensor:
+        """z (B, n, D) standardised, the first of them at place `first` (from 0) -> (B, n, W)."""
+        place = torch.arange(first, first + z.shape[1], device=z.device)
+        return self.latent_in(z.to(self.latent_in.weight.dtype)) + self.place_in(place)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor, cache: KeyValueStore | None = None
+    ) -> Tensor:
+        """x (B, N, W), positions (N,), mask (B, 1, N, M) bool -> h (B, N, W). M counts cached slots too."""
+        rope = rope_table(positions[:, None], self.head_dim)
+        for block in self.blocks:
+            x = block(x, mask, rope, cache=cache)
+        return self.norm_out(x)
+
+    def text_logits(self, h: Tensor) -> Tensor:
+        """(..., W) -> (..., V)."""
+        return self.text_out(h)
+
+    def muon_excluded(self) -> set[str]:
+        """Names of 2-D weights that map from or to words and latents."""
+        return {"token_in.weight", "latent_in.weight", "place_in.weight", "text_out.weight"}

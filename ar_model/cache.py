@@ -1,0 +1,32 @@
+"""Keys and values of the slots already read, in memory allotted once.
+
+Shapes: R rows, H heads, C channels of a head, n new slots.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class StaticCache:
+    """A KeyValueStore of fixed capacity for one sampling; it grows by what each layer appends."""
+
+    def __init__(
+        self, layers: int, rows: int, heads: int, capacity: int, head_dim: int, like: Tensor
+    ) -> None:
+        """`like` gives dtype and device."""
+        shape = (layers, rows, heads, capacity, head_dim)
+        self._keys = torch.empty(shape, dtype=like.dtype, device=like.device)
+        self._values = torch.empty_like(self._keys)
+        self._filled = [0] * layers
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, H, n, C) -> everything so far, (R, H, m, C). Raises ValueError when the capacity is used up."""
+        start, stop = self._filled[layer], self._filled[layer] + keys.shape[2]
+        if stop > self._keys.shape[3]:
+            raise ValueError(f"cache of {self._keys.shape[3]} slots cannot hold {stop}")
+        self._keys[layer, :, :, start:stop] = keys
+        self._values[layer, :, :, start:stop] = values
+        self._filled[layer] = stop
+        return self._keys[layer, :, :, :stop], self._values[layer, :, :, :stop]

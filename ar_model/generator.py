@@ -1,0 +1,142 @@
+"""SeqGenerator: text -> ordered latents. The public door of this room.
+
+A model folder holds config.json (settings and LatentSpec), model.safetensors, captions.model and README.md.
+Nothing in it is ever unpickled.
+
+Shapes: B prompts, K latents of D channels, k <= K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from ar_model import draws
+from ar_model.backbone import Backbone
+from ar_model.card import model_card
+from ar_model.config import GeneratorConfig, SampleConfig
+from ar_model.heads.base import Head
+from ar_model.heads.build import build_head
+from ar_model.sampling import sample_latents
+from ar_model.sequence import trim
+from data_pipelines.captions import PAD, CaptionTokenizer
+from seq_tokenizer.latents import LatentSpec
+from seqtok_core.foundation import model_folder
+from seqtok_core.foundation.errors import ConfigError, MismatchError
+
+KIND, FORMAT = "seqtok sequence model", 1
+
+
+class SeqGenerator(nn.Module):
+    """A causal Transformer with a head, the latents it speaks of, and the words it understands."""
+
+    def __init__(self, config: GeneratorConfig, spec: LatentSpec, captions: CaptionTokenizer) -> None:
+        super().__init__()
+        self.config, self.spec, self.captions = config, spec, captions
+        self.backbone = Backbone(config, captions.vocab_size, spec.length, spec.dim)
+        self.head: Head = build_head(config.head, config.width, spec.dim)
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.token_in.weight.device
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        guidance: float = 3.0,
+        schedule: Literal["constant", "linear"] = "constant",
+        temperature: float = 1.0,
+        steps: int = 10,
+        solver: Literal["euler", "heun"] = "euler",
+        seed: int = 0,
+        num_tokens: int | None = None,
+        batch: int = 256,
+    ) -> Tensor:
+        """Latents of pictures of the prompts, as the tokenizer's `decode` takes them: (B, k, D) float32.
+
+        An empty prompt asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row is
+        decided by its prompt, how often the same prompt stood before it, and `seed`; not by the other prompts,
+        nor by `batch`, the number of prompts computed at once.
+        """
+        config = SampleConfig.parse(
+            {
+                "guidance": guidance,
+                "schedule": schedule,
+                "temperature": temperature,
+                "steps": steps,
+                "solver": solver,
+            },
+            "sample",
+        )
+        tokens = self.spec.length if num_tokens is None else num_tokens
+        if not 1 <= tokens <= self.spec.length:
+            raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
+        text_ids = self.encode_prompts(prompts)
+        own = draws.of_rows(text_ids.tolist(), seed, self.device)
+        parts = [torch.empty(0, tokens, self.spec.dim, device=self.device)]
+        for start in range(0, len(prompts), batch):
+            rows = slice(start, start + batch)
+            parts.append(
+                sample_latents(
+                    self.backbone,
+                    self.head,
+                    trim(text_ids[rows]),
+                    draws.Draws(seed, own.epoch[rows], own.index[rows]),
+                    config,
+                    self.spec.length,
+                    tokens,
+                )
+            )
+        return self.spec.denormalise(torch.cat(parts))
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """-> (B, T) int64, T tokens of the longest. Raises ConfigError for a prompt that is too long."""
+        rows = [self.captions.encode(prompt) for prompt in prompts]
+        limit = self.config.max_text_tokens
+        for prompt, ids in zip(prompts, rows, strict=True):
+            if len(ids) > limit:
+                raise ConfigError(f"prompt of {len(ids)} tokens, at most {limit} are read: {prompt[:80]!r}")
+        longest = max((len(ids) for ids in rows), default=1) or 1
+        padded = [ids + [PAD] * (longest - len(ids)) for ids in rows]
+        return torch.tensor(padded, dtype=torch.int64, device=self.device).reshape(len(rows), longest)
+
+    def muon_excluded(self) -> set[str]:
+        """Names of 2-D weights that map from or to words and latents, not between features."""
+        own = {"backbone." + name for name in self.backbone.muon_excluded()}
+        return own | {"head." + name for name in self.head.muon_excluded()}
+
+    def save_pretrained(self, path: Path | str) -> None:
+        """Write the model folder."""
+        folder, weights = Path(path), self.state_dict()
+        parts = {
+            "generator": self.config.model_dump(mode="json"),
+            "latents": self.spec.to_json(),
+            "captions_sha256": self.captions.sha256,
+        }
+        self.captions.save(folder / model_folder.CAPTIONS)
+        parameters = sum(tensor.numel() for tensor in weights.values())
+        card = model_card(self.config, self.spec, self.captions.vocab_size, parameters)
+        model_folder.write(folder, KIND, FORMAT, parts, weights, card)
+
+    @classmethod
+    def from_pretrained(cls, path: Path | str) -> Self:
+        """A local model folder or a hub id, on the CPU, in eval mode. Raises DataError, ConfigError or
+        MismatchError naming the file that is wrong."""
+        folder = model_folder.locate(path)
+        parts, where = model_folder.read_config(folder, KIND, FORMAT), str(folder / model_folder.CONFIG)
+        config = GeneratorConfig.parse(model_folder.read_section(parts, "generator", folder), where)
+        spec = LatentSpec.from_json(model_folder.read_section(parts, "latents", folder), where)
+        captions = CaptionTokenizer.load(folder / model_folder.CAPTIONS)
+        if captions.sha256 != parts.get("captions_sha256"):
+            raise MismatchError(
+                f"{folder / model_folder.CAPTIONS}: not the text model that this model was trained with; "
+                "put the original file back"
+            )
+        model = cls(config, spec, captions)
+        model_folder.load_weights(model, folder)
+        return model.eval()

@@ -1,0 +1,1 @@
+"""Heads: from a hidden state to the next latent, one file each."""

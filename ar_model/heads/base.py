@@ -1,0 +1,38 @@
+"""What a head is: from a hidden state to the next latent. Other heads are files beside flow.py.
+
+Shapes: B samples, K latents of D channels, W width of the Transformer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from ar_model.config import SampleConfig
+from ar_model.draws import Draws
+
+
+class Sampler(Protocol):
+    """Draws one latent per row. What does not depend on the token was computed when the sampler was made."""
+
+    def __call__(self, h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int) -> Tensor:
+        """h (B, W) with the prompt, free (B, W) without it or None for no guidance, `scale` of the guidance,
+        `place` of the token from 0 -> z (B, D), standardised. All randomness comes from `draws`."""
+        ...
+
+
+class Head(nn.Module, ABC):
+    """Weights lie in submodules called as modules: ZeRO 3 does not see methods of the head itself."""
+
+    @abstractmethod
+    def loss(self, h: Tensor, z: Tensor, draws: Draws) -> Tensor:
+        """h (B, K, W), the z (B, K, D) it should lead to -> (B, K) float32."""
+
+    @abstractmethod
+    def sampler(self, config: SampleConfig) -> Sampler: ...
+
+    def muon_excluded(self) -> set[str]:
+        """Names, from this module on, of 2-D weights that map from or to data, not between features."""
+        return set()

@@ -1,0 +1,128 @@
+"""What the sequence model learns: the next latent given text and earlier latents, and the text around them.
+
+Everything random belongs to a sample (seed, epoch, index). Text losses are means over one sample's tokens,
+then a sum over samples divided by how many of them are expected to have text: so a batch cut into micro-batches,
+or over ranks, has the loss of the whole.
+
+Shapes: B samples, L caption levels, T text tokens, P = T + 2 prompt slots, K latents of D channels, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ar_model.config import GeneratorObjectiveConfig
+from ar_model.draws import Draws
+from ar_model.generator import SeqGenerator
+from ar_model.sequence import (
+    attention_mask,
+    caption_block,
+    prompt_block,
+    prompt_targets,
+    slot_positions,
+    trim,
+)
+from data_pipelines.captions import PAD
+from data_pipelines.samples import LatentTextBatch
+from seq_tokenizer.latents import LatentSpec
+from seqtok_core.foundation.errors import ConfigError
+
+
+class GeneratorObjective(nn.Module):
+    """`latents` is the spec of the folder that feeds the training, `source` its name."""
+
+    def __init__(
+        self,
+        generator: SeqGenerator,
+        config: GeneratorObjectiveConfig,
+        latents: LatentSpec,
+        source: str = "the latent folder",
+    ) -> None:
+        super().__init__()
+        generator.spec.require_same(latents, "the sequence model", source)
+        self.generator, self.config = generator, config
+
+    def muon_excluded(self) -> set[str]:
+        return {"generator." + name for name in self.generator.muon_excluded()}
+
+    def forward(self, batch: LatentTextBatch) -> dict[str, Tensor]:
+        """-> "loss", "flow_loss", and where they are trained "text_loss" (captions) and "prompt_loss"."""
+        generator, config = self.generator, self.config
+        draws = Draws(config.seed, batch.epoch, batch.index)
+        z = generator.spec.normalise(batch.latents.float())
+        text_ids = self._text(batch, draws)
+        to_image = draws.uniform("direction") < config.text_to_image  # (B,)
+        prompted = to_image & (draws.uniform("condition") >= config.condition_dropout)
+        prompt, prompt_valid = prompt_block(text_ids, prompted)
+        x, valid, targets = self._slots(z, prompt, prompt_valid, text_ids, ~to_image, draws)
+        slots, length = prompt.shape[1], z.shape[1]
+        h = generator.backbone(x, slot_positions(slots, x.shape[1], x.device), attention_mask(valid))
+        flow_loss = generator.head.loss(h[:, slots - 1 : slots - 1 + length], z, draws).mean()
+        losses = {"loss": flow_loss, "flow_loss": flow_loss.detach()}
+        if targets is not None:
+            text = self._text_loss(h[:, slots + length :], targets, 1.0 - config.text_to_image)
+            losses["loss"] = losses["loss"] + config.text_weight * text
+            losses["text_loss"] = text.detach()
+        if config.prompt_weight and config.text_to_image:
+            expected = config.text_to_image * (1.0 - config.condition_dropout)
+            text = self._text_loss(h[:, : slots - 1], prompt_targets(prompt, prompt_valid), expected)
+            losses["loss"] = losses["loss"] + config.prompt_weight * text
+            losses["prompt_loss"] = text.detach()
+        return losses
+
+    def _text(self, batch: LatentTextBatch, draws: Draws) -> Tensor:
+        """-> (B, T): the caption of each sample at the level drawn for it, empty where it has none."""
+        level = draw_level(batch.level_mask, draws.uniform("level"), self.config.finest_share)
+        rows = torch.arange(len(batch), device=level.device)
+        text_ids = batch.text_ids[rows, level.clamp(min=0)]
+        text_ids = trim(torch.where(level[:, None] < 0, PAD, text_ids))
+        limit = self.generator.config.max_text_tokens
+        if text_ids.shape[1] > limit:
+            raise ConfigError(f"captions of {text_ids.shape[1]} tokens; raise max_text_tokens={limit}")
+        return text_ids
+
+    def _slots(
+        self, z: Tensor, prompt: Tensor, prompt_valid: Tensor, text_ids: Tensor, writes: Tensor, draws: Draws
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """-> inputs (B, N, W), valid (B, N), and caption targets (B, T + 1) where captions are trained.
+
+        Without captions the last latent predicts nothing and is left out.
+        """
+        backbone, config = self.generator.backbone, self.config
+        captions = config.text_to_image < 1.0
+        seen = z if captions else z[:, :-1]
+        if config.input_noise:
+            noise = draws.normal("input noise", tuple(z.shape[1:]))
+            seen = seen + config.input_noise * noise[:, : seen.shape[1]]
+        parts = [backbone.embed_text(prompt), backbone.embed_latents(seen)]
+        valid = [prompt_valid, prompt_valid.new_ones(seen.shape[:2])]
+        targets = None
+        if captions:
+            ids, caption_valid, targets = caption_block(text_ids, writes)
+            parts.append(backbone.embed_text(ids))
+            valid.append(caption_valid)
+        return torch.cat(parts, 1), torch.cat(valid, 1), targets
+
+    def _text_loss(self, h: Tensor, targets: Tensor, expected_share: float) -> Tensor:
+        """h (B, n, W), targets (B, n), PAD where nothing is asked -> cross-entropy in nats a token."""
+        asked = targets != PAD
+        logits = self.generator.backbone.text_logits(h).float()
+        each = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=PAD)
+        per_sample = each.sum(1) / asked.sum(1).clamp(min=1)
+        return per_sample.sum() / (len(targets) * expected_share)
+
+
+def draw_level(level_mask: Tensor, u: Tensor, finest_share: float) -> Tensor:
+    """level_mask (B, L) bool, u (B,) uniform in (0, 1) -> (B,) level, -1 where a sample has no caption.
+
+    The finest caption with probability `finest_share`, else one of the coarser ones, all alike.
+    """
+    count = level_mask.sum(1)  # (B,)
+    coarser = ((u - finest_share) / max(1.0 - finest_share, 1e-9) * (count - 1)).long()
+    coarser = torch.minimum(coarser, (count - 2).clamp(min=0))
+    wanted = torch.where((u < finest_share) | (count < 2), count - 1, coarser)
+    rank = level_mask.cumsum(1) - 1  # which of the sample's own captions stands at a level
+    level = (level_mask & (rank == wanted[:, None])).int().argmax(1)
+    return torch.where(count == 0, -1, level)

@@ -1,0 +1,1 @@
+"""Image-text data: sources, shards, loaders, caption tokens. Imports neither torch.nn nor DeepSpeed."""

@@ -1,0 +1,65 @@
+"""What a batch is: the contract between loaders and models.
+
+Shapes: B images, L caption levels (coarse to fine), T text tokens, K latents of D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """What every batch carries: captions as ids, labels, and the identity of each sample.
+
+    A sample's randomness (crop, prefix length, noise) is a function of (seed, epoch[i], index[i]),
+    so that ranks, workers and resumes cannot change it.
+    """
+
+    keys: list[str]  # B, unique in the data set
+    index: Tensor  # (B,) int64, the sample's position in the data set, before any shuffle
+    epoch: Tensor  # (B,) int64
+    text_ids: Tensor  # (B, L, T) int64, content tokens only (no <bos>, <eos>), padded with 0
+    level_mask: Tensor  # (B, L) bool, True where the image has a caption at this level
+    caption_ids: Tensor  # (B, L) int64, equal captions have equal ids; -1 where there is none
+    labels: Mapping[str, Tensor] = field(default_factory=dict)  # name -> (B,) int64
+    captions: list[list[str]] = field(default_factory=list)  # B x (at most L)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move every tensor; the rest is shared."""
+        moved: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                moved[item.name] = value.to(device, non_blocking=True)
+            elif isinstance(value, Mapping):
+                moved[item.name] = {name: t.to(device, non_blocking=True) for name, t in value.items()}
+        return replace(self, **moved)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextBatch(_Batch):
+    """Pictures with caption pyramids. Pixels stay uint8 until they are on the model's device."""
+
+    images: Tensor  # (B, 3, H, W) uint8
+
+    def pixels(self) -> Tensor:
+        """(B, 3, H, W) float32 in [-1, 1]."""
+        return self.images.float().div_(127.5).sub_(1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentTextBatch(_Batch):
+    """Encoded pictures with caption pyramids."""
+
+    latents: Tensor  # (B, K, D) float32, as the tokenizer gave them (not standardised)
+    codes: Tensor | None = None  # (B, K) int64, discrete tokenizers only
+    positions: Tensor | None = None  # (B, K) int64, where the order differs per image

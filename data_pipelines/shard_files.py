@@ -1,0 +1,137 @@
+"""One shard on disk: a tar that any webdataset reader reads, and a sidecar index with its hash and offsets.
+
+The tar is renamed into place first, its index second: a shard with a matching index is committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.keys import SAFE_KEY
+from data_pipelines.manifest import ShardInfo, index_name
+from data_pipelines.tar_index import TarSample, scan_stream
+from seqtok_core.foundation import faults
+from seqtok_core.foundation.compat import import_webdataset
+from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import atomic_write, read_json, sha256_file
+from seqtok_core.foundation.fingerprint import canonical_json
+
+INDEX_VERSION = 1
+
+
+def shard_name(name: str, split: str, number: int) -> str:
+    return f"{name}-{split}-{number:06d}.tar"
+
+
+def commit_shard(
+    folder: Path,
+    file: str,
+    samples: Iterable[tuple[str, Mapping[str, bytes]]],
+    *,
+    task: str,
+    facts: Mapping[str, Any],
+) -> ShardInfo:
+    """Write (key, {extension: content}) pairs as `folder`/`file`. Equal input gives equal bytes.
+
+    `task` names the work that the shard is the result of; `facts` is JSON kept in the index.
+    Raises DataError for a key that is unsafe or comes twice, StorageError when the disk is full.
+    """
+    blob, index = _build(samples, file)
+    content = {
+        "schema_version": INDEX_VERSION,
+        "shard": file,
+        "bytes": len(blob),
+        "sha256": hashlib.sha256(blob).hexdigest(),
+        "task": task,
+        "facts": dict(facts),
+        "samples": [[sample.key, sample.members] for sample in index],
+    }
+    faults.hit("shards.before_tar")
+    with atomic_write(folder / file) as stream:
+        stream.write(blob)
+        faults.hit("shards.before_rename")
+    faults.hit("shards.before_index")
+    with atomic_write(folder / index_name(file)) as stream:
+        stream.write(canonical_json(content).encode() + b"\n")
+    faults.hit("shards.after_index")
+    return shard_info(folder, file)
+
+
+def is_committed(folder: Path, file: str, task: str) -> bool:
+    """Whether the shard is there, whole, and the result of this task. Reads all of it."""
+    path = folder / file
+    try:
+        index = read_index(folder, file)
+    except DataError:
+        return False
+    if index["task"] != task or not path.is_file() or path.stat().st_size != index["bytes"]:
+        return False
+    return sha256_file(path) == index["sha256"]
+
+
+def shard_info(folder: Path, file: str) -> ShardInfo:
+    index = read_index(folder, file)
+    return ShardInfo(
+        file=file,
+        samples=len(index["samples"]),
+        bytes=index["bytes"],
+        sha256=index["sha256"],
+        index_sha256=sha256_file(folder / index_name(file)),
+    )
+
+
+def read_index(folder: Path, file: str) -> dict[str, Any]:
+    """The sidecar's content. Raises DataError when it is missing, damaged or belongs to another shard."""
+    path = Path(folder) / index_name(file)
+    index = read_json(path)
+    known = {"schema_version", "shard", "bytes", "sha256", "task", "facts", "samples"}
+    if not isinstance(index, dict) or set(index) != known or index["schema_version"] != INDEX_VERSION:
+        raise DataError(f"{path}: not a shard index of version {INDEX_VERSION}")
+    if index["shard"] != file:
+        raise DataError(f"{path}: belongs to {index['shard']!r}, not to {file}")
+    return index
+
+
+def index_samples(index: Mapping[str, Any], path: Path) -> list[TarSample]:
+    """Samples of a sidecar index, with every span inside the shard. Raises DataError otherwise."""
+    samples = []
+    try:
+        for key, members in index["samples"]:
+            spans = {str(extension): (int(start), int(size)) for extension, (start, size) in members.items()}
+            if any(start < 0 or size < 0 or start + size > index["bytes"] for start, size in spans.values()):
+                raise DataError(f"{path}: {key} lies outside its shard")
+            samples.append(TarSample(str(key), spans))
+    except (TypeError, ValueError, AttributeError):
+        raise DataError(f"{path}: damaged shard index; build the shard again") from None
+    return samples
+
+
+def sweep(folder: Path) -> int:
+    """Remove what a killed writer left half written. Returns the number of files."""
+    left = [path for path in folder.glob(".*.tmp") if path.is_file()]
+    for path in left:
+        path.unlink()
+    return len(left)
+
+
+def json_member(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+
+
+def _build(samples: Iterable[tuple[str, Mapping[str, bytes]]], file: str) -> tuple[bytes, list[TarSample]]:
+    webdataset = import_webdataset()
+    stream = (
+        io.BytesIO()
+    )  # a shard is some tens of MB; in memory it is hashed and indexed before the disk sees it
+    with webdataset.TarWriter(stream, encoder=False, mtime=0, user="seqtok", group="seqtok") as tar:
+        for key, members in samples:
+            if not SAFE_KEY.fullmatch(key):
+                raise DataError(f"{file}: unsafe key {key!r}; keys are {SAFE_KEY.pattern}")
+            tar.write({"__key__": key, **members})
+    index = scan_stream(stream, file)  # refuses keys that come twice
+    return stream.getvalue(), index

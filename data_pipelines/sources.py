@@ -1,0 +1,160 @@
+"""Where image-text pairs come from: one small interface, and the drawn scenes behind it.
+
+A source has a fixed length, and `pairs(start, stop)` is a pure function: a shard is a task of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines import scenes
+from seqtok_core.foundation.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One picture with its captions, as the source has it."""
+
+    image: bytes | NDArray[np.uint8]  # an image file, or (H, W, 3) pixels
+    captions: tuple[str, ...]  # coarse to fine, not yet normalised
+    labels: Mapping[str, int | str] = field(default_factory=dict)
+    source: str  # where it came from; named in messages and kept in the shard
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A sample that cannot be used: counted by `reason`, named by `source`."""
+
+    source: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a source knows about its data beforehand; empty where it does not."""
+
+    level_names: tuple[str, ...] = ()
+    level_labels: tuple[tuple[str, ...], ...] = ()  # per level: the labels that speak of the same thing
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # label -> words of its classes
+
+
+class Source(Protocol):
+    """Must be picklable: worker processes get a copy."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What the sample is called in the source; samples of equal names are duplicates."""
+
+    def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
+        """Exactly one item per index in [start, stop), in order."""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON that tells this source from another one; independent of where it is mounted."""
+
+    def facts(self) -> Facts: ...
+
+
+@dataclass(frozen=True)
+class ScenesSource:
+    """`count` drawn scenes of one split, already at their final size."""
+
+    split: scenes.Split
+    count: int
+    size: int  # pixels, square
+    seed: int = 0
+    kind: str = "scenes"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, index: int) -> str:
+        return f"{self.split}-{index:08d}"
+
+    def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
+        for index in range(start, stop):
+            scene = scenes.make_scene(self.seed, index, self.split)
+            yield Pair(
+                image=scenes.render(scene, self.size),
+                captions=scene.captions,
+                labels=scene.labels,
+                source=f"scene {self.seed}/{self.split}/{index}",
+            )
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "split": self.split,
+            "count": self.count,
+            "size": self.size,
+            "seed": self.seed,
+        }
+
+    def facts(self) -> Facts:
+        names = ("count", "shapes", "colors", "details")
+        return Facts(level_names=names, level_labels=scenes.LEVEL_LABELS, classes=scenes.LABELS)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some samples of another source, by their indices."""
+
+    whole: Source
+    indices: tuple[int, ...]
+    share: str  # says which part this is
+
+    @property
+    def kind(self) -> str:
+        return self.whole.kind
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self.whole.name(self.indices[index])
+
+    def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
+        for index in self.indices[start:stop]:
+            yield from self.whole.pairs(index, index + 1)
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.whole.identity(), "part": self.share}
+
+    def facts(self) -> Facts:
+        return self.whole.facts()
+
+
+def split_by_name(source: Source, shares: Mapping[str, float], rest: str = "train") -> dict[str, Source]:
+    """Cut a source into splits by a hash of each sample's name, so that adding samples moves none.
+
+    `shares` e.g. {"val": 0.1}; what is left is called `rest`.
+    """
+    if rest in shares or not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        raise ConfigError(
+            f"split shares {dict(shares)}: each in (0, 1), together below 1, none named {rest!r}"
+        )
+    chosen: dict[str, list[int]] = {rest: [], **{split: [] for split in shares}}
+    for index in range(len(source)):
+        chosen[_draw(source.name(index), shares, rest)].append(index)
+    text = ", ".join(f"{split} {share:g}" for split, share in shares.items())
+    return {split: Part(source, tuple(found), f"{split} of {text}") for split, found in chosen.items()}
+
+
+def _draw(name: str, shares: Mapping[str, float], rest: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    value = int.from_bytes(digest[:8], "big") / 2**64
+    for split, share in shares.items():
+        if value < share:
+            return split
+        value -= share
+    return rest

@@ -1,0 +1,78 @@
+"""What lies where in a tar: offsets of its members, and whether the archive is whole.
+
+Python's tarfile ends in silence at a damaged header or at a cut between two members; here both are errors.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from seqtok_core.foundation.errors import DataError
+
+Span = tuple[int, int]  # offset of the content in the tar, length; bytes
+_END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
+
+
+@dataclass(frozen=True)
+class TarSample:
+    """Members of one key: extension (without the leading dot) -> span."""
+
+    key: str
+    members: dict[str, Span]
+
+
+def scan_tar(path: Path) -> list[TarSample]:
+    """Samples in file order. Raises DataError naming the shard when it is cut, damaged or re-uses a key."""
+    try:
+        with open(path, "rb") as stream:
+            return scan_stream(stream, str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
+    """As `scan_tar`, for an open file; `name` is used in messages."""
+    stream.seek(0)
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            members = [(info.name, (info.offset_data, info.size)) for info in tar if info.isreg()]
+            end = tar.offset
+    except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
+        raise DataError(f"{name}: damaged or cut tar ({error})") from None
+    stream.seek(end)
+    tail = stream.read(len(_END))
+    if tail != _END:
+        size = stream.seek(0, os.SEEK_END)
+        what = "ends too early" if len(tail) < len(_END) else "has a damaged header"
+        raise DataError(f"{name}: the tar {what} at byte {end} of {size}; copy or build the shard again")
+    return _group(members, name)
+
+
+def split_name(member: str) -> tuple[str, str]:
+    """`a/b.c.png` -> (`a/b`, `c.png`): the key ends at the first dot of the last part, as in webdataset."""
+    folder, slash, base = member.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
+def _group(members: Iterable[tuple[str, Span]], name: str) -> list[TarSample]:
+    samples: list[TarSample] = []
+    seen: set[str] = set()
+    for member, span in members:
+        key, extension = split_name(member)
+        if not extension:
+            continue
+        if not samples or samples[-1].key != key:
+            if key in seen:
+                raise DataError(f"{name}: key {key!r} comes twice; members of a key must lie together")
+            seen.add(key)
+            samples.append(TarSample(key, {}))
+        if extension in samples[-1].members:
+            raise DataError(f"{name}: {key}.{extension} comes twice")
+        samples[-1].members[extension] = span
+    return samples

@@ -1,0 +1,65 @@
+"""captions.model: the tokenizer learned from the captions of a data set, kept beside its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.captions import CaptionTokenizer
+from data_pipelines.records import Fields
+from data_pipelines.shards import open_shards
+from seqtok_core.foundation.errors import DataError
+
+FILE = "captions.model"
+
+
+@dataclass(frozen=True)
+class TokenLengths:
+    """Tokens per caption: choose max_tokens at the longest, or say what is cut."""
+
+    mean: float
+    p99: int
+    longest: int
+
+
+def captions_of(folder: Path, split: str, fields: Fields | None = None) -> Iterator[tuple[str, ...]]:
+    """Caption pyramids of a split, in shard order."""
+    shards = open_shards(folder, split, fields)
+    for index in range(len(shards)):
+        yield shards.record(index).captions
+    shards.close()
+
+
+def train_vocabulary(
+    folder: Path,
+    vocab_size: int,
+    *,
+    split: str = "train",
+    path: Path | None = None,
+    overwrite: bool = False,
+    fields: Fields | None = None,
+) -> CaptionTokenizer:
+    """Learn from all captions of a split and write `folder`/captions.model (or `path`).
+
+    Raises DataError when another model is there already, which models may have been trained with.
+    """
+    path = Path(path) if path else Path(folder) / FILE
+    texts = (text for pyramid in captions_of(Path(folder), split, fields) for text in pyramid)
+    tokenizer = CaptionTokenizer.train(texts, None, vocab_size)
+    if path.is_file() and not overwrite and CaptionTokenizer.load(path).sha256 != tokenizer.sha256:
+        raise DataError(f"{path}: holds another captions model; keep it, or replace it with --overwrite")
+    tokenizer.save(path)
+    return tokenizer
+
+
+def token_lengths(
+    folder: Path, captions: CaptionTokenizer, split: str = "train", fields: Fields | None = None
+) -> TokenLengths:
+    """Over every caption of a split."""
+    lengths = [len(captions.encode(text)) for p in captions_of(Path(folder), split, fields) for text in p]
+    if not lengths:
+        raise DataError(f"{folder}: split {split!r} has no captions")
+    return TokenLengths(float(np.mean(lengths)), int(np.percentile(lengths, 99)), max(lengths))

@@ -1,0 +1,42 @@
+"""What makes the sequence ordered: prefixes of random length, and the shortest prefix that owes each caption.
+
+Nested dropout: Rippel, Gelbart, Adams 2014, arXiv:1402.0915. Shapes: B images, K latents, W width, L levels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def draw_prefix(u: Tensor, longest: int, shortest: int | Tensor = 1) -> Tensor:
+    """u (B,) uniform in (0, 1) -> (B,) int64 in [shortest, longest], P(k) = log((k+1)/k) up to a constant.
+
+    Every power-of-two range of lengths is about equally likely, and length `shortest` the likeliest of all.
+    """
+    low = torch.as_tensor(shortest, device=u.device, dtype=torch.float32)
+    k = torch.exp(u * torch.log((longest + 1) / low)) * low
+    return k.floor().long().clamp(torch.as_tensor(shortest, device=u.device), torch.as_tensor(longest, device=u.device))
+
+
+def draw_prefix_or_all(u: Tensor, length: int, full_share: float) -> Tensor:
+    """u (B,) uniform -> (B,) int64: K with probability `full_share`, else log-uniform over 1..K."""
+    rest = ((u - full_share) / max(1.0 - full_share, 1e-6)).clamp(1e-6, 1 - 1e-6)
+    return torch.where(u < full_share, length, draw_prefix(rest, length))
+
+
+def keep_prefix(x: Tensor, k: Tensor | int, absent: Tensor) -> Tensor:
+    """x (B, K, W), 1 <= k <= K per image or for all, absent (W,) -> (B, K, W): tokens from k on are absent."""
+    lengths = torch.as_tensor(k, device=x.device).reshape(-1, 1)
+    kept = torch.arange(x.shape[1], device=x.device) < lengths
+    return torch.where(kept[..., None], x, absent.to(x.dtype))
+
+
+def level_starts(length: int, levels: int) -> tuple[int, ...]:
+    """The shortest prefix that must know each caption level, coarse to fine; geometric, the first is 1.
+
+    Level l is demanded of every prefix longer than K^(l / L): early tokens are left free to be coarse.
+    """
+    return tuple(1 if level == 0 else math.ceil(length ** (level / levels)) + 1 for level in range(levels))

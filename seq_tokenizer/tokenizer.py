@@ -1,0 +1,121 @@
+"""SeqTokenizer: images -> ordered 1-D latents -> images. The public door of this room.
+
+Shapes: B images, K latents, D channels, E text-image space.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from seq_tokenizer.bottleneck import RmsBottleneck
+from seq_tokenizer.card import model_card
+from seq_tokenizer.config import TokenizerConfig
+from seq_tokenizer.decoder import PixelDecoder
+from seq_tokenizer.encoder import build_encoder
+from seq_tokenizer.latents import LatentSpec
+from seq_tokenizer.text_alignment import PrefixReadout, TextTower
+from seqtok_core.foundation import fingerprint, model_folder
+from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import atomic_write
+
+KIND, FORMAT = "seqtok tokenizer", 1
+
+
+class SeqTokenizer(nn.Module):
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config)
+        self.bottleneck = RmsBottleneck(config.width, config.latent_dim)
+        self.decoder = PixelDecoder(config)
+        self.text: TextTower | None = None
+        if config.text is not None:
+            self.text = TextTower(config.text)
+            self.readout = PrefixReadout(config.num_latents, config.latent_dim, config.text.embed_dim)
+            self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        shape = (config.num_latents, config.latent_dim)
+        self.register_buffer("latent_mean", torch.zeros(shape))
+        self.register_buffer("latent_std", torch.ones(shape))
+
+    def encode(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
+        """pixels (B, 3, H, W) float in [-1, 1], H and W multiples of the patch -> (B, k, D), k = num_tokens or K."""
+        return self.bottleneck(self.encoder(pixels, num_tokens))
+
+    def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor:
+        """latents (B, k, D) with k <= K, of which the first num_tokens (all, one number, or one per image) count
+        -> (B, 3, H, W), about in [-1, 1]."""
+        return self.decoder(latents, latents.shape[1] if num_tokens is None else num_tokens)
+
+    def prefix_embeddings(self, latents: Tensor) -> Tensor:
+        """(B, k, D) -> (B, k, E) of unit norm, in the space of `encode_text`; entry i speaks of latents 0..i."""
+        self._require_text()
+        return self.readout(latents)
+
+    def encode_text(self, text_ids: Tensor) -> Tensor:
+        """(B, T) int64 content ids padded with 0 -> (B, E) of unit norm."""
+        return self._require_text()(text_ids)
+
+    def _require_text(self) -> TextTower:
+        if self.text is None:
+            raise DataError("this tokenizer was trained without captions: it has no text-image space")
+        return self.text
+
+    @torch.no_grad()
+    def measure_latents(self, pixels: Iterable[Tensor]) -> None:
+        """Set the statistics that `spec` carries, from batches of training images (B, 3, H, W) in [-1, 1]."""
+        total, squares, count = torch.zeros_like(self.latent_mean).double(), 0.0, 0
+        for batch in pixels:
+            z = self.encode(batch).double()
+            total, squares, count = total + z.sum(0), squares + z.square().sum(0), count + len(z)
+        if count < 2:
+            raise ValueError("latent statistics need at least two images")
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp(min=1e-12)
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_(variance.sqrt())
+
+    @property
+    def tokenizer_id(self) -> str:
+        """Hash of settings and weights: latents and the models over them name it."""
+        return fingerprint.of_model(self.config.model_dump(mode="json"), self.state_dict())
+
+    @property
+    def spec(self) -> LatentSpec:
+        """What a latent sequence of this tokenizer is. Hashes the weights: keep it rather than ask twice."""
+        return LatentSpec(
+            length=self.config.num_latents,
+            dim=self.config.latent_dim,
+            mean=self.latent_mean.detach().float().cpu().clone(),
+            std=self.latent_std.detach().float().cpu().clone(),
+            tokenizer_id=self.tokenizer_id,
+        )
+
+    def save_pretrained(self, folder: Path | str, captions_model: Path | str | None = None) -> None:
+        """Write the model folder; `captions_model` is the sentencepiece file that its text ids come from."""
+        folder = Path(folder)
+        if captions_model is not None and Path(captions_model) != folder / model_folder.CAPTIONS:
+            with open(captions_model, "rb") as source, atomic_write(folder / model_folder.CAPTIONS) as stream:
+                shutil.copyfileobj(source, stream)
+        weights, spec = self.state_dict(), self.spec
+        parts = {"tokenizer": self.config.model_dump(mode="json"), "latents": spec.to_json()}
+        model_folder.write(folder, KIND, FORMAT, parts, weights, model_card(self.config, spec, weights))
+
+    @classmethod
+    def from_pretrained(cls, path: Path | str) -> Self:
+        """A local model folder or a hub id. Raises DataError or ConfigError naming the file that is wrong."""
+        folder = model_folder.locate(path)
+        parts = model_folder.read_config(folder, KIND, FORMAT)
+        section = model_folder.read_section(parts, "tokenizer", folder)
+        model = cls(TokenizerConfig.parse(section, str(folder / model_folder.CONFIG)))
+        model_folder.load_weights(model, folder)
+        return model.eval()

@@ -1,0 +1,36 @@
+"""The `seqtok` command. A user's mistake ends in one message and a non-zero exit status, never in a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from seqtok.commands import config, data, demo, evaluate, generator, report, tokenizer
+from seqtok_core.foundation.errors import SeqtokError
+
+app = typer.Typer(
+    help="Ordered 1-D image tokens: data, tokenizer, sequence model, judge.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command(name="demo")(demo.demo)
+app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(generator.app, name="generator")
+app.add_typer(evaluate.app, name="evaluate")
+app.command(name="report")(report.report)
+
+
+def main() -> None:
+    """Run the command line; exit statuses are those of seqtok_core.foundation.errors."""
+    try:
+        app()
+    except SeqtokError as error:
+        typer.echo(f"seqtok: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("seqtok: interrupted; the same command continues", err=True)
+        sys.exit(130)

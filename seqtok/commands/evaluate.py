@@ -1,0 +1,57 @@
+"""seqtok evaluate: numbers about a model on held-out data, as a table and as results.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Judge models on held-out data.", no_args_is_help=True)
+Model = Annotated[str, typer.Argument(help="Model folder of a tokenizer, or a hub id.")]
+Data = Annotated[Path, typer.Argument(help="Folder of image shards.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write results.json to.")]
+Split = Annotated[str, typer.Option(help="Held-out split.")]
+Limit = Annotated[int, typer.Option(help="Most pictures of a split.", min=2)]
+
+
+@app.command()
+def reconstruction(model: Model, data: Data, split: Split = "test", limit: Limit = 2000, out: Out = None) -> None:
+    """PSNR and SSIM against prefix length."""
+    from seqtok.evaluating import reconstruct
+
+    reconstruct(model, data, split, limit, out)
+
+
+@app.command()
+def semantics(
+    model: Model,
+    data: Data,
+    split: Split = "test",
+    fit_split: Annotated[str, typer.Option(help="Split that linear probes are fitted on.")] = "train",
+    limit: Limit = 2000,
+    fit_limit: Annotated[int, typer.Option(help="Most pictures to fit probes on.", min=2)] = 8000,
+    out: Out = None,
+) -> None:
+    """Linear probes per label and zero-shot retrieval per caption level, against prefix length."""
+    from seqtok.evaluating import probe_and_retrieve
+
+    probe_and_retrieve(model, data, split, fit_split, limit, fit_limit, out)
+
+
+@app.command()
+def generation(
+    generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],
+    tokenizer: Model,
+    reader: Annotated[Path, typer.Option(help="Folder of the scene reader; trained there if missing.")],
+    prompts: Annotated[int, typer.Option(help="Held-out scenes whose captions are the prompts.", min=2)] = 200,
+    guidance: Annotated[float, typer.Option(min=0)] = 3.0,
+    steps: Annotated[int, typer.Option(min=1)] = 10,
+    temperature: Annotated[float, typer.Option(min=0)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
+    out: Out = None,
+) -> None:
+    """Drawn scenes: whether pictures of held-out prompts show what was asked for."""
+    from seqtok.evaluating import judge_generation
+
+    judge_generation(generator, tokenizer, reader, prompts, guidance, steps, temperature, seed, out)

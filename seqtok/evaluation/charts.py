@@ -1,0 +1,156 @@
+"""Curves against prefix length as SVG that follows the page: its colours are CSS variables, so that one
+picture serves light and dark, and its text is text.
+
+Curves are named at their right ends; names that would touch are moved apart.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+# Colours that matplotlib writes and the page replaces by its own.
+_TOKENS = {
+    "#00a0c0": "var(--c0)",
+    "#00a0c1": "var(--c1)",
+    "#00a0c2": "var(--c2)",
+    "#00a0c3": "var(--c3)",
+    "#00a0c4": "var(--c4)",
+    "#00a0c5": "var(--c5)",
+    "#00b0b0": "var(--muted)",
+    "#00b0b1": "var(--line)",
+}
+_COLORS = [name for name, value in _TOKENS.items() if value.startswith("var(--c")]
+_MUTED, _LINE = "#00b0b0", "#00b0b1"
+_SIZE = (5.2, 3.0)  # inches at 72 dots: about 374 x 216 CSS pixels before scaling
+_LONGEST = 18  # characters of a name
+_NAME_GAP = 12.5  # points between the baselines of two names
+_LEFT, _BOTTOM, _HEIGHT, _NAME_CHARACTER = 0.09, 0.17, 0.70, 0.0155  # shares of the figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """`points` maps k (as text, as results.json has it) to a value; `chance` is drawn as a dotted line."""
+
+    name: str
+    points: Mapping[str, float | None]
+    chance: float | None = None
+
+
+def chart(curves: Sequence[Curve], unit: str, describe: str) -> str:
+    """-> an <svg> element. `unit` stands above the vertical axis; with "%" values are shares and shown
+    times 100.
+
+    At most six curves; `describe` is what a screen reader says. Curves without a value are left out.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    curves = [curve for curve in curves if any(value is not None for value in curve.points.values())]
+    if not curves:
+        return ""
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": describe,
+        "font.family": "sans-serif",
+        "font.size": 9.5,
+    }
+    with rc_context(style):
+        figure = Figure(figsize=_SIZE)
+        longest = max(len(_short(curve.name)) for curve in curves)
+        width = 1 - _LEFT - 0.03 - _NAME_CHARACTER * longest
+        axes = figure.add_axes((_LEFT, _BOTTOM, width, _HEIGHT))
+        scale = 100.0 if unit == "%" else 1.0
+        ends = [_draw(axes, curve, color, scale) for curve, color in zip(curves, _COLORS, strict=False)]
+        _frame(axes, sorted({int(k) for curve in curves for k in curve.points}), unit)
+        _name(axes, curves, ends)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _for_page(stream.getvalue(), describe)
+
+
+def _draw(axes: Any, curve: Curve, color: str, scale: float) -> float:
+    """Returns the last value, where the name goes."""
+    points = [(int(k), value * scale) for k, value in curve.points.items() if value is not None]
+    points.sort()
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    if curve.chance is not None:
+        axes.axhline(curve.chance * scale, color=color, linewidth=1.1, linestyle=(0, (1, 2.2)), zorder=1)
+    axes.plot(xs, ys, color=color, linewidth=2.0, marker="o", markersize=4.2, zorder=3, clip_on=False)
+    return float(ys[-1])
+
+
+def _frame(axes: Any, ticks: Sequence[int], unit: str) -> None:
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(list(ticks), [str(k) for k in ticks])
+    if unit == "%":
+        axes.set_ylim(0, 102)
+        axes.set_yticks([0, 25, 50, 75, 100])
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.margins(y=0.12)
+    axes.set_xlabel("tokens k", color=_MUTED, labelpad=3)
+    axes.set_title(
+        unit, color=_MUTED, fontsize=9.5, loc="left", x=-0.8 * _LEFT / axes.get_position().width, pad=8
+    )
+    axes.tick_params(colors=_MUTED, length=0, pad=5)
+    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _name(axes: Any, curves: Sequence[Curve], ends: Sequence[float]) -> None:
+    low, high = axes.get_ylim()
+    points_high = _SIZE[1] * 72 * _HEIGHT
+    wanted = [(end - low) / (high - low) * points_high for end in ends]
+    for curve, color, y in zip(curves, _COLORS, spread(wanted, _NAME_GAP, points_high), strict=False):
+        axes.annotate(
+            _short(curve.name),
+            (1, 0),
+            (9, y),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=color,
+            va="center",
+            fontweight="bold",
+        )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+
+
+def spread(wanted: Sequence[float], gap: float, most: float) -> list[float]:
+    """Positions near `wanted`, at least `gap` apart and at most `most` where there is room, in the same
+    order."""
+    order = sorted(range(len(wanted)), key=lambda i: (wanted[i], -i))
+    placed = list(wanted)
+    for before, i in pairwise(order):  # upwards: nobody touches the one below
+        placed[i] = max(placed[i], placed[before] + gap)
+    top = most
+    for i in reversed(order):  # downwards again where the topmost went too far
+        placed[i] = min(placed[i], top)
+        top = placed[i] - gap
+    return placed
+
+
+def _for_page(svg: str, describe: str) -> str:
+    """Without the size, style sheet and fonts of its own; the page decides."""
+    svg = svg[svg.index("<svg") :]
+    for token, variable in _TOKENS.items():
+        svg = svg.replace(token, variable)
+    svg = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font-family: [^;]*; ", "", svg).replace("font-weight: 700", "font-weight: 600")
+    label = html.escape(describe, quote=True)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

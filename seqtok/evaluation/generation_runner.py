@@ -1,0 +1,142 @@
+"""From a sequence model and scenes to its sections of results.json, and the pictures of the report.
+
+Shapes: B pictures, m prompts, P prefix lengths, K latents of D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from data_pipelines.scenes import Scene
+from seqtok.evaluation import generation, protocol
+from seqtok.evaluation.pictures import ReportPictures
+from seqtok.evaluation.reader import SceneReader
+from seqtok.evaluation.reconstruction import PrefixTokenizer, decode_all, encode_all, prefix_lengths
+from seqtok.evaluation.scoring import FINEST
+from seqtok.evaluation.stopwatch import Stopwatch
+from seqtok_core.foundation.config import Config
+
+Results = dict[str, Any]
+
+
+class Generator(Protocol):
+    """A sequence model."""
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        guidance: float,
+        temperature: float,
+        steps: int,
+        seed: int,
+        num_tokens: int | None,
+    ) -> Tensor: ...
+
+
+class GenerationConfig(Config):
+    """How pictures are drawn from a sequence model for judgement."""
+
+    guidance: float = 3.0
+    temperature: float = 1.0
+    steps: int = 10  # of the head's sampler, per token
+    seed: int = 0
+    level: int = FINEST  # caption level that is the prompt, 0 coarse .. 3 fine
+    batch: int = 256
+
+
+@dataclass(frozen=True)
+class Generated:
+    """m prompts with their pictures at P prefix lengths."""
+
+    prompts: list[str]
+    prefixes: tuple[int, ...]
+    pictures: Tensor  # (m, P, 3, H, W) uint8
+    verdicts: list[generation.Verdict]  # m, of the pictures at full length
+    unseen: list[bool]  # m
+
+
+@torch.no_grad()
+def evaluate_generation(
+    tokenizer: PrefixTokenizer,
+    generator: Generator,
+    scenes: Sequence[Scene],
+    reader: SceneReader,
+    config: GenerationConfig,
+    *,
+    device: torch.device | str = "cpu",
+) -> tuple[Results, Generated]:
+    """One picture per scene's caption, judged by the reader, at every prefix length."""
+    watch = Stopwatch()
+    prompts = [scene.captions[config.level] for scene in scenes]
+    with watch.stage("generate", len(prompts)):
+        latents = generator.sample(
+            prompts,
+            guidance=config.guidance,
+            temperature=config.temperature,
+            steps=config.steps,
+            seed=config.seed,
+            num_tokens=None,
+        )
+        prefixes = prefix_lengths(latents.shape[1])
+        decoded = {k: decode_all(tokenizer, latents, k, device=device) for k in prefixes}
+    results, verdicts = judge_pictures(decoded, scenes, reader, config.level, watch)
+    results["protocol"] = protocol.of_generation(len(scenes), config.model_dump())
+    pictures = torch.stack([decoded[k] for k in prefixes], 1)
+    return results, Generated(prompts, prefixes, pictures, verdicts, [scene.unseen for scene in scenes])
+
+
+def judge_pictures(
+    decoded: Mapping[int, Tensor],
+    scenes: Sequence[Scene],
+    reader: SceneReader,
+    level: int,
+    watch: Stopwatch,
+) -> tuple[Results, list[generation.Verdict]]:
+    """k -> pictures (B, 3, H, W) uint8 of the scenes' captions -> `reader`, `reader_by_prefix`, `stages`,
+    and the verdicts on the pictures of full length."""
+    longest = max(decoded)
+    with watch.stage("judge", len(scenes) * (len(decoded) + 1)):
+        real = generation.read_pictures(reader, generation.real_pictures(scenes, decoded[longest].shape[-1]))
+        ceiling = generation.judge(real, scenes, level)
+        chance = generation.chance_verdicts(real, scenes, level)
+        verdicts = {
+            k: generation.judge(generation.read_pictures(reader, pictures), scenes, level)
+            for k, pictures in decoded.items()
+        }
+        table = generation.summarise(verdicts[longest], chance, ceiling, scenes)
+        by_prefix = {
+            name: {str(k): generation.share(own, name) for k, own in verdicts.items()} for name in table
+        }
+    return {"reader": table, "reader_by_prefix": by_prefix, "stages": watch.stages}, verdicts[longest]
+
+
+def pictures_for_report(
+    tokenizer: PrefixTokenizer,
+    images: Tensor,
+    generated: Generated | None = None,
+    prompts: int = 12,
+    device: torch.device | str = "cpu",
+) -> ReportPictures:
+    """images (n, 3, H, W) uint8, held out and not chosen, each rebuilt from every prefix; and the first
+    `prompts` generated rows."""
+    latents = encode_all(tokenizer, images, device=device)
+    prefixes = prefix_lengths(latents.shape[1])
+    rebuilt = torch.stack([decode_all(tokenizer, latents, k, device=device) for k in prefixes], 1)
+    if generated is None:
+        return ReportPictures(prefixes, images, rebuilt)
+    assert generated.prefixes == prefixes, "the pictures come from another tokenizer"
+    return ReportPictures(
+        prefixes,
+        images,
+        rebuilt,
+        generated.prompts[:prompts],
+        generated.pictures[:prompts],
+        generated.verdicts[:prompts],
+        generated.unseen[:prompts],
+    )

@@ -1,0 +1,54 @@
+"""What every number of a report is, in words: the protocol that stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_PSNR = """
+PSNR in dB over 8-bit RGB, computed per picture and then averaged over {test:,} held-out pictures of
+{size} x {size} pixels. Each is decoded from its first k of {length} tokens ({dim} channels each); the other
+tokens are absent. Higher is better.
+"""
+_SSIM = """
+Structural similarity (Gaussian window of 11 pixels, standard deviation 1.5) of the same pictures, averaged
+over them. 1 is identical.
+"""
+_PROBE = """
+Share of {test:,} held-out pictures whose label a linear probe names: multinomial logistic regression with
+L2 on the first k tokens, flattened and standardised, fitted on {train:,} training pictures. A level is the
+mean over its labels. Dotted: always naming the commonest class.
+"""
+_RETRIEVAL = """
+Among {test:,} held-out pictures, R@1 (R@5) is the share of queries with a right answer among the nearest 1
+(5), by cosine similarity between the embedding of the first k tokens and that of the caption. Candidates
+are the different captions of one level. An answer that says the same as the picture's own caption is right.
+Dotted: a random order.
+"""
+_READER = """
+One picture for each of {prompts:,} held-out prompts (the {level} captions of test scenes), drawn with
+guidance {guidance:g}, temperature {temperature:g}, {steps} sampler steps per token and seed {seed}; none
+was chosen or drawn again. A reader network, trained on other drawn scenes, says what each picture shows.
+Chance: real pictures of other scenes under the same prompts. Ceiling: real pictures of the same scenes.
+Interval: 95 % (Wilson). Unseen: prompts with a combination of shape and colour, or of shapes and relation,
+that no training scene holds.
+"""
+_BY_PREFIX = "The same pictures, decoded from their first k generated tokens and judged in the same way."
+_LEVELS = ("coarsest", "second", "third", "finest")
+
+
+def of_tokenizer(results: Mapping[str, Any]) -> dict[str, str]:
+    """Section of `results` -> the sentences that belong to it, for every section that is there."""
+    facts = {**results["images"], **results["tokens"]}
+    words = {"psnr": _PSNR, "ssim": _SSIM, "probe": _PROBE, "retrieval": _RETRIEVAL}
+    return {name: _filled(text, facts) for name, text in words.items() if name in results}
+
+
+def of_generation(prompts: int, config: Mapping[str, Any]) -> dict[str, str]:
+    """How pictures were drawn and judged; `config` is that of the runner, as a mapping."""
+    facts = {**config, "prompts": prompts, "level": _LEVELS[config["level"]]}
+    return {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX}
+
+
+def _filled(text: str, facts: Mapping[str, Any]) -> str:
+    return " ".join(text.format(**facts).split())

@@ -1,0 +1,89 @@
+"""How near a picture comes to its original, against the number of tokens that it is decoded from.
+
+Both sides are 8-bit pictures: what was decoded is clipped and rounded first, as a viewer would see it. PSNR
+and SSIM are computed per picture and then averaged over pictures (not from the mean error of the whole
+set).
+Shapes: B pictures, P prefix lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seqtok_core.foundation.compat import prepare_torchvision
+
+_IDENTICAL = 100.0  # dB, what two equal 8-bit pictures are given instead of infinity
+
+
+class PrefixTokenizer(Protocol):
+    """What every tokenizer can do, of learned or fixed order."""
+
+    def encode(self, pixels: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor: ...
+
+
+def prefix_lengths(length: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and `length` itself."""
+    if length < 1:
+        raise ValueError(f"a sequence of {length} tokens has no prefix")
+    return (*(2**i for i in range((length - 1).bit_length())), length)
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """(..., H, W) float about in [-1, 1] -> uint8, clipped and rounded."""
+    return pixels.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def psnr(pictures: Tensor, originals: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each picture: two (B, 3, H, W) uint8 -> (B,) dB, at most 100."""
+    error = (pictures.float() - originals.float()).square().mean((1, 2, 3))
+    return (10 * torch.log10(255.0**2 / error.clamp(min=1e-12))).clamp(max=_IDENTICAL)
+
+
+def ssim(pictures: Tensor, originals: Tensor) -> Tensor:
+    """Structural similarity of each picture (Wang et al. 2004; Gaussian window of 11 pixels, std 1.5):
+    two (B, 3, H, W) uint8 -> (B,)."""
+    prepare_torchvision()
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    value = structural_similarity_index_measure(
+        pictures.float(), originals.float(), reduction="none", data_range=255.0
+    )
+    assert isinstance(value, Tensor)
+    return value.reshape(-1)
+
+
+@torch.no_grad()
+def encode_all(
+    tokenizer: PrefixTokenizer, images: Tensor, batch: int = 256, device: torch.device | str = "cpu"
+) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, K, D) latents on the CPU, `batch` pictures at once on `device`."""
+    parts = (part.to(device).float() / 127.5 - 1.0 for part in images.split(batch))
+    return torch.cat([tokenizer.encode(part).float().cpu() for part in parts])
+
+
+@torch.no_grad()
+def decode_all(
+    tokenizer: PrefixTokenizer,
+    latents: Tensor,
+    num_tokens: int,
+    batch: int = 256,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """(B, K, D) latents -> (B, 3, H, W) uint8 on the CPU, each from its first `num_tokens` tokens."""
+    parts = (tokenizer.decode(part.to(device), num_tokens=num_tokens) for part in latents.split(batch))
+    return torch.cat([to_bytes(part).cpu() for part in parts])
+
+
+def reconstruction(decoded: Mapping[int, Tensor], images: Tensor) -> dict[str, dict[str, float]]:
+    """k -> pictures decoded from k tokens, and the originals, all (B, 3, H, W) uint8
+    -> {"psnr": {k: dB}, "ssim": {k: value}}."""
+    return {
+        "psnr": {str(k): float(psnr(pictures, images).mean()) for k, pictures in decoded.items()},
+        "ssim": {str(k): float(ssim(pictures, images).mean()) for k, pictures in decoded.items()},
+    }

@@ -1,0 +1,67 @@
+"""seqtok tokenizer train and seqtok generator train: settings to the training service and back."""
+
+from __future__ import annotations
+
+import typer
+
+from seqtok.config import GeneratorRun, TokenizerRun, dump
+from seqtok.load import GeneratorHooks, TokenizerHooks, build_generator, build_tokenizer
+from seqtok_core.training import TrainResult, train
+
+
+def train_tokenizer(
+    run: TokenizerRun, resume: str = "auto", overwrite: bool = False, dry_run: bool = False
+) -> TrainResult | None:
+    """Train, or with `dry_run` only build everything and say what would happen."""
+    objective, loader = build_tokenizer(run)
+    if dry_run:
+        _announce(run, objective.tokenizer, loader.samples)
+        return None
+    hooks = TokenizerHooks(run)
+    return train(
+        objective,
+        loader,
+        run.train,
+        run.out,
+        resolved=_identity(run, loader.shards.fingerprint),
+        resume=resume,
+        overwrite=overwrite,
+        on_sample=hooks.on_sample,
+        on_finish=hooks.on_finish,
+    )
+
+
+def train_generator(
+    run: GeneratorRun, resume: str = "auto", overwrite: bool = False, dry_run: bool = False
+) -> TrainResult | None:
+    """Train, or with `dry_run` only build everything and say what would happen."""
+    objective, loader = build_generator(run)
+    if dry_run:
+        _announce(run, objective.generator, loader.samples)
+        return None
+    hooks = GeneratorHooks(run)
+    return train(
+        objective,
+        loader,
+        run.train,
+        run.out,
+        resolved=_identity(run, loader.shards.fingerprint),
+        resume=resume,
+        overwrite=overwrite,
+        on_sample=hooks.on_sample,
+        on_finish=hooks.on_finish,
+    )
+
+
+def _identity(run: TokenizerRun | GeneratorRun, data: str) -> dict:
+    """What must be equal for a run to be continued: the settings, and the content of the data."""
+    return {**run.model_dump(mode="json", exclude={"out"}), "data_fingerprint": data}
+
+
+def _announce(run: TokenizerRun | GeneratorRun, model: object, samples: int) -> None:
+    parameters = sum(p.numel() for p in model.parameters())  # type: ignore[attr-defined]
+    typer.echo(dump(run))
+    typer.echo(
+        f"would train {parameters / 1e6:.2f} M parameters for {run.train.steps} steps of {run.train.batch} "
+        f"({run.train.images / max(samples, 1):.1f} epochs of {samples}) into {run.out}"
+    )

@@ -1,0 +1,1 @@
+"""The ground floor of seqtok: foundation (errors, files), layers (mathematics), training (DeepSpeed)."""

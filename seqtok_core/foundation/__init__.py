@@ -1,0 +1,1 @@
+"""What every room leans on: errors, typed configs, atomic files, locks, fault points, compatibility."""

@@ -1,0 +1,82 @@
+"""The folder that users pass around: config.json + model.safetensors (+ captions.model + README.md). No pickles.
+
+config.json is written last: a folder without it is not a model yet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import atomic_write, read_json, write_json
+
+CONFIG, WEIGHTS, CAPTIONS, CARD = "config.json", "model.safetensors", "captions.model", "README.md"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def locate(path: Path | str) -> Path:
+    """A local folder, or the local copy of a hub id. Raises DataError when it is neither."""
+    local = Path(path)
+    if (local / CONFIG).is_file():
+        return local
+    if local.is_dir():
+        raise DataError(f"{path}: not a model folder ({CONFIG} is missing)")
+    if local.exists() or not _HUB_ID.fullmatch(str(path)):
+        raise DataError(f"{path}: no such model folder (and not a hub id such as owner/name)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=[CONFIG, WEIGHTS, CAPTIONS, CARD]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: no such folder, and the hub did not give it ({reason})") from None
+
+
+def write(folder: Path, kind: str, version: int, parts: Mapping[str, Any], weights: Mapping[str, Any], card: str) -> None:
+    """`parts` are the sections of config.json, `weights` the tensors by name."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with atomic_write(folder / WEIGHTS) as stream:
+        stream.write(save(plain))
+    with atomic_write(folder / CARD, "w") as stream:
+        stream.write(card)
+    write_json(folder / CONFIG, {"kind": kind, "format": version, **parts})
+
+
+def read_config(folder: Path, kind: str, version: int) -> dict[str, Any]:
+    """The sections of config.json. Raises DataError when it is of another kind or format."""
+    where = folder / CONFIG
+    parts = read_json(where)
+    if not isinstance(parts, dict) or parts.get("kind") != kind:
+        found = parts.get("kind") if isinstance(parts, dict) else None
+        raise DataError(f"{where}: this is not a {kind}" + (f" but a {found}" if found else ""))
+    if parts.get("format") != version:
+        raise DataError(f"{where}: format {parts.get('format')!r}; this version of seqtok reads format {version}")
+    return parts
+
+
+def read_section(parts: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    section = parts.get(name)
+    if not isinstance(section, dict):
+        raise DataError(f"{folder / CONFIG}: the part {name!r} is missing")
+    return section
+
+
+def load_weights(module: Any, folder: Path) -> None:
+    """Load model.safetensors strictly. Raises DataError when it is missing, damaged, or does not fit."""
+    import safetensors
+    from safetensors.torch import load_file
+
+    where = folder / WEIGHTS
+    try:
+        module.load_state_dict(load_file(where))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(f"{where}: cannot be read ({error})") from None
+    except RuntimeError as error:
+        last = str(error).splitlines()[-1].strip()
+        raise DataError(f"{where}: does not fit {CONFIG} ({last})") from None

@@ -1,0 +1,1 @@
+"""Pure mathematics of the models: no settings objects, no devices, no files."""

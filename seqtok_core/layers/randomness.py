@@ -1,0 +1,53 @@
+"""Random numbers as a pure function of (seed, stream, epoch, sample, position): no generator, no state.
+
+What is random per sample (prefix length, noise, crop) must not change with the number of ranks, workers or
+resumes, so it is hashed from the sample's own coordinates. The hash is the finaliser of SplitMix64 (Steele,
+Lea, Flood 2014, "Fast splittable pseudorandom number generators"), applied to each coordinate in turn.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch's `>>` on int64 carries the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _MIX_1  # int64 products wrap, which is what the hash wants
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def bits(seed: int, stream: str, epoch: Tensor, index: Tensor, count: int) -> Tensor:
+    """epoch (B,), index (B,) int64 -> (B, count) int64, all 64 bits random.
+
+    `stream` names the use ("prefix", "noise"): uses with different names are independent.
+    """
+    key = torch.full_like(index, seed * 1_000_003 + zlib.crc32(stream.encode()))
+    state = _mix(_mix(_mix(key + _GOLDEN) + epoch * _GOLDEN) + index * _GOLDEN)
+    place = torch.arange(1, count + 1, device=index.device, dtype=torch.int64)
+    return _mix(state[:, None] + place * _GOLDEN)
+
+
+def uniform(seed: int, stream: str, epoch: Tensor, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+    """(B, *shape) float32, uniform in the open interval (0, 1)."""
+    raw = bits(seed, stream, epoch, index, math.prod(shape))
+    fraction = (_shift_right(raw, 41).to(torch.float32) + 0.5) * 2.0**-23
+    return fraction.reshape(index.shape[0], *shape)
+
+
+def normal(seed: int, stream: str, epoch: Tensor, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+    """(B, *shape) float32, standard normal by Box and Muller."""
+    radius = (-2.0 * uniform(seed, stream + "/radius", epoch, index, shape).log()).sqrt()
+    return radius * (2.0 * math.pi * uniform(seed, stream + "/angle", epoch, index, shape)).cos()

@@ -1,0 +1,69 @@
+"""Settings of one training run. Progress is counted in images (or sequences) seen, never in epochs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class TrainConfig(Config):
+    """How long, how fast, how precisely; what is kept. Learning rates are those after warm-up."""
+
+    images: Count  # images or sequences seen in total; the run rounds up to whole steps
+    batch: Count  # global batch: over all processes and accumulation steps
+    micro_batch: Count | None = None  # per process and backward pass; null: batch / processes
+    lr: Annotated[float, Field(gt=0)] = 1e-3  # AdamW's part
+    muon_lr: Annotated[float, Field(gt=0)] | None = 0.02  # matrices; null: AdamW for them too
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # decoupled: each step removes lr * weight_decay
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)  # AdamW's part; Muon's momentum is 0.95
+    warmup_images: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"  # wsd: warm-up, stable, decay
+    decay_fraction: Fraction = 0.2  # wsd only: the last part of the run, in which the rate falls
+    final_lr_fraction: Fraction = 0.05  # of the rate, at the end of cosine and wsd
+    clip: Annotated[float, Field(gt=0)] | None = 1.0  # global gradient norm; null: none
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights, gradients and averages stay fp32
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = 0.999  # per step, warmed up; null: no average
+    ema_every: Count = 1  # steps between two updates of the average (decay ** ema_every each)
+    checkpoint_every: Count | None = None  # images; null: only at the end
+    keep: Count = 2  # newest checkpoints that stay
+    sample_every: Count | None = None  # images; null: never
+    log_every: Count = 20  # steps; a line holds the means since the line before
+    max_skipped: Count = 10  # steps in a row with a NaN or infinite loss or gradient before the run stops
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Count | None = None  # of one process on CPU; null: as the machine is set up
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.warmup_images >= self.images:
+            raise ValueError(f"warmup_images={self.warmup_images} must be below images={self.images}")
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch={self.micro_batch} does not divide batch={self.batch}")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return -(-self.images // self.batch)
+
+    def micro_batch_of(self, world: int) -> int:
+        """Samples per process and backward pass. ConfigError when `world` processes cannot share it."""
+        micro = self.micro_batch or self.batch // world
+        if micro == 0 or self.batch % (micro * world):
+            raise ConfigError(
+                f"batch={self.batch} cannot be split over {world} processes"
+                + (f" in micro-batches of {self.micro_batch}" if self.micro_batch else "")
+                + "; choose a batch that is a multiple of processes x micro_batch"
+            )
+        return micro
+
+    def accumulation(self, world: int) -> int:
+        """Backward passes per optimizer step."""
+        return self.batch // (self.micro_batch_of(world) * world)

@@ -1,0 +1,92 @@
+"""Rectified flow: conversions agree, and the solvers walk a flow whose end is known in closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from seqtok_core.layers import flow
+
+MEAN, STD = 1.5, 0.4  # of the Gaussian data of the closed-form flow
+
+
+def gaussian_velocity(x: Tensor, t: float) -> Tensor:
+    """E[data - noise | x_t = x] for data ~ N(MEAN, STD^2), noise ~ N(0, 1) on the straight path.
+
+    Its flow carries quantiles: the point that starts at noise n ends at MEAN + STD n.
+    """
+    variance = (1 - t) ** 2 + (t * STD) ** 2
+    slope = (t * STD**2 - (1 - t)) / variance
+    return MEAN + slope * (x - t * MEAN)
+
+
+def error_of(solver: str, steps: int) -> float:
+    noise = torch.linspace(-2, 2, 41, dtype=torch.float64)
+    times = flow.time_grid(steps).double()
+    end = flow.SOLVERS[solver](lambda x, at: gaussian_velocity(x, float(times[at])), noise, times)
+    return float((end - (MEAN + STD * noise)).abs().max())
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_solvers_reach_the_closed_form_end_at_their_order(solver: str, order: int) -> None:
+    errors = [error_of(solver, steps) for steps in (20, 40, 80)]
+    assert errors[-1] < 0.02
+    for coarse, fine in zip(errors, errors[1:], strict=False):
+        assert coarse / fine == pytest.approx(2**order, rel=0.2)
+
+
+def test_heun_never_asks_at_the_end_of_the_path() -> None:
+    asked: list[int] = []
+
+    def velocity(x: Tensor, at: int) -> Tensor:
+        asked.append(at)
+        return x
+
+    flow.heun(velocity, torch.ones(3), flow.time_grid(4))
+    assert asked == [0, 1, 1, 2, 2, 3, 3]
+
+
+def test_true_velocity_and_true_data_are_one_prediction() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise, data = torch.randn(2, 50, 3, generator=generator)
+    t = 0.9 * torch.rand(50, 1, generator=generator)
+    x_t = flow.interpolate(noise, data, t)
+    torch.testing.assert_close(flow.to_velocity(data, x_t, t, "data"), data - noise, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(flow.to_data(data - noise, x_t, t, "velocity"), data, rtol=1e-4, atol=1e-4)
+    assert torch.equal(flow.to_data(data, x_t, t, "data"), data)
+    assert float(flow.flow_loss(data - noise, noise, data).max()) == 0.0
+
+
+def test_data_prediction_stays_bounded_at_the_end_of_the_path() -> None:
+    x = torch.zeros(4, 2)
+    assert float(flow.to_velocity(x + 1, x, 1.0, "data").max()) == pytest.approx(1 / flow.LEAST_DISTANCE)
+
+
+def test_path_begins_in_noise_and_ends_in_data() -> None:
+    noise, data = torch.zeros(2, 3), torch.ones(2, 3)
+    assert torch.equal(flow.interpolate(noise, data, torch.zeros(2, 1)), noise)
+    assert torch.equal(flow.interpolate(noise, data, torch.ones(2, 1)), data)
+
+
+def test_times_are_logit_normal_and_stratified() -> None:
+    u = torch.rand(20_000, 4, generator=torch.Generator().manual_seed(0))
+    t = flow.logit_normal_times(u, mean=0.5, std=0.8)
+    logit = torch.logit(t.double())
+    assert float(logit.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(logit.std()) == pytest.approx(0.8, abs=0.02)
+    assert bool((t[:, 1:] > t[:, :-1]).all()), "each repeat has its own part of the distribution"
+    assert bool(((t > 0) & (t < 1)).all())
+
+
+def test_guidance_scales() -> None:
+    conditional, free = torch.tensor([3.0]), torch.tensor([1.0])
+    assert [float(flow.guide(conditional, free, s)) for s in (0.0, 1.0, 2.0)] == [1.0, 3.0, 5.0]
+    assert [flow.guidance_at(i, 5, 3.0, "linear") for i in range(5)] == [1.0, 1.5, 2.0, 2.5, 3.0]
+    assert {flow.guidance_at(i, 5, 3.0, "constant") for i in range(5)} == {3.0}
+    assert flow.guidance_at(0, 1, 3.0, "linear") == 3.0
+
+
+def test_no_steps_is_an_error() -> None:
+    with pytest.raises(ValueError, match="steps=0"):
+        flow.time_grid(0)

@@ -1,0 +1,195 @@
+"""A small objective, loader and program for the tests of the training service.
+
+The objective has all that makes distributed training hard: two captions' worth of layers, a loss gathered
+over processes, a parameter used outside `forward`, matrices that Muon must not touch, gains without decay, a
+buffer. As a program: `python training_toy.py '[{"folder": ..., "zero_stage": 1}]'`, alone or under torchrun.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+WIDTH, LENGTH, WORDS = 16, 6, 24
+DEFAULTS = {"images": 96, "batch": 8, "log_every": 1, "lr": 3e-3, "weight_decay": 0.1, "warmup_images": 16}
+
+
+@dataclass(frozen=True)
+class ToyBatch:
+    ids: Tensor  # (B, LENGTH) int64
+    keys: list[str]
+
+    def to(self, device: torch.device | str) -> ToyBatch:
+        return ToyBatch(self.ids.to(device), self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class ToyLoader:
+    """Sample i of step t is a pure function of (t, i); process r takes every world-th sample."""
+
+    def __init__(self, batch: int, micro: int, rank: int, world: int) -> None:
+        self.global_batch, self.micro, self.rank, self.world = batch, micro, rank, world
+
+    def iterate(self, start_step: int) -> Iterator[ToyBatch]:
+        step = start_step
+        while True:
+            generator = torch.Generator().manual_seed(step)
+            ids = torch.randint(WORDS, (self.global_batch, LENGTH), generator=generator)
+            mine = range(self.rank, self.global_batch, self.world)
+            for begin in range(0, len(mine), self.micro):
+                chosen = list(mine[begin : begin + self.micro])
+                yield ToyBatch(ids[chosen], [f"{step}-{i}" for i in chosen])
+            step += 1
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
+        self.out = nn.Linear(WIDTH, WIDTH)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(h)).unflatten(-1, (3, 2, WIDTH // 2)).permute(2, 0, 3, 1, 4)
+        h = h + self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return h + self.mlp(h)
+
+
+class Encoder(nn.Module):
+    """Used through `encode`, never called: its own parameter must still be found at ZeRO 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, WIDTH)
+        self.places = nn.Parameter(torch.randn(LENGTH, WIDTH) * 0.1)
+        self.blocks = nn.ModuleList(Block() for _ in range(2))
+        self.register_buffer("table", torch.linspace(0, 1, WIDTH), persistent=False)
+
+    def encode(self, ids: Tensor) -> Tensor:
+        h = self.words(ids) + self.places + self.table
+        for block in self.blocks:
+            h = block(h)
+        return h
+
+
+class ToyObjective(nn.Module):
+    def __init__(self, pairs: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.with_pairs = pairs
+        self.encoder = Encoder()
+        self.head = nn.Linear(WIDTH, WORDS)
+        self.temperature = nn.Parameter(torch.tensor(1.0))
+        self.frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+
+    def muon_excluded(self) -> set[str]:
+        return {"encoder.words.weight", "encoder.places", "head.weight"}
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        h = self.encoder.encode(batch.ids)
+        words = nn.functional.cross_entropy(self.head(h).flatten(0, 1), batch.ids.roll(1, 1).flatten())
+        first, last = (nn.functional.normalize(self.frozen(h[:, i]), dim=-1) for i in (0, -1))
+        everyone = _gather(last)
+        rows = self.temperature.exp() * 4 * first @ everyone.T
+        offset = (dist.get_rank() if dist.is_initialized() else 0) * len(first)
+        pairs = nn.functional.cross_entropy(rows, torch.arange(len(first), device=rows.device) + offset)
+        return {"loss": words + pairs * int(self.with_pairs), "words": words}
+
+
+def _gather(x: Tensor) -> Tensor:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return x
+    return torch.cat(torch.distributed.nn.functional.all_gather(x))
+
+
+def save_weights(module: nn.Module, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(module.state_dict(), folder / "weights.pt")
+
+
+def train_toy(
+    folder: Path, resume: str = "auto", overwrite: bool = False, pairs: bool = True, **settings: Any
+) -> Any:
+    from seqtok_core.training import TrainConfig, World, train
+
+    config, world = TrainConfig(**{**DEFAULTS, **settings}), World.from_environment()
+    loader = ToyLoader(config.batch, config.micro_batch_of(world.size), world.rank, world.size)
+    resolved = {"train": config.model_dump(mode="json")}
+    return train(
+        ToyObjective(pairs),
+        loader,
+        config,
+        folder,
+        resolved=resolved,
+        resume=resume,
+        overwrite=overwrite,
+        on_finish=save_weights,
+    )
+
+
+def under_torchrun(jobs: list[dict[str, Any]], processes: int = 2, timeout: float = 280) -> Any:
+    """Train one job after the other in one launch; each is {"folder": ..., "faults": ..., settings}."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", __file__, json.dumps(jobs)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def in_child(folder: Path, faults: str = "", timeout: float = 120, **settings: Any) -> int:
+    """Train in a process of its own and return its exit status (negative: the signal that ended it).
+
+    The fork server has the libraries loaded and no connection made: a child costs a second, not five.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training_toy", "deepspeed", "torch.utils.tensorboard"])
+    job = {"folder": str(folder), "faults": faults, **settings}
+    child = context.Process(target=main, args=([job],))
+    child.start()
+    child.join(timeout)
+    assert child.exitcode is not None, "the child hangs"
+    return child.exitcode
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return torch.load(folder / "model" / "weights.pt")
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without the fields of the clock."""
+    from seqtok_core.training.metrics import CLOCK_FIELDS
+
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in CLOCK_FIELDS} for row in rows]
+
+
+def main(jobs: list[dict[str, Any]]) -> None:
+    from seqtok_core.foundation.errors import SeqtokError
+
+    torch.set_num_threads(1)
+    for job in jobs:
+        os.environ["SEQTOK_FAULTS"] = job.pop("faults", "")
+        try:
+            train_toy(Path(job.pop("folder")), **job)
+        except SeqtokError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
