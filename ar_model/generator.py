@@ -59,9 +59,9 @@ class SeqGenerator(nn.Module):
     ) -> Tensor:
         """Latents of pictures of the prompts, as the tokenizer's `decode` takes them: (B, k, D) float32.
 
-        An empty prompt asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row is
-        decided by its prompt, how often the same prompt stood before it, and `seed`; not by the other prompts,
-        nor by `batch`, the number of prompts computed at once.
+        An empty prompt asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row
+        depends on its prompt, how often the same one stood before it, and `seed`; not on the other prompts,
+        nor on `batch`, the number of prompts computed at once.
         """
         config = SampleConfig.parse(
             {

@@ -1,8 +1,8 @@
 """What the sequence model learns: the next latent given text and earlier latents, and the text around them.
 
 Everything random belongs to a sample (seed, epoch, index). Text losses are means over one sample's tokens,
-then a sum over samples divided by how many of them are expected to have text: so a batch cut into micro-batches,
-or over ranks, has the loss of the whole.
+then a sum over samples divided by how many of them are expected to have text: so a batch cut into
+micro-batches, or over ranks, has the loss of the whole.
 
 Shapes: B samples, L caption levels, T text tokens, P = T + 2 prompt slots, K latents of D channels, W width.
 """

@@ -5,9 +5,9 @@
 
 Text before the image is packed to the right and text after it to the left, so the image stands in the same
 slots of every row, whatever its caption's length. Positions count from <boi> = 0: they do not depend on the
-padding either, and image -> text starts exactly as a prompt that was left empty. Padding is seen by itself only
-(a row of attention that sees nothing would be NaN). In training on text -> image alone the last latent and <eoi>
-are left out: they would predict nothing, the number of latents being fixed.
+padding either, and image -> text starts exactly as a prompt that was left empty. Padding is seen by itself
+only (with no slot to see, softmax has no meaning). In training on text -> image alone the last latent and
+<eoi> are left out: they would predict nothing, the number of latents being fixed.
 
 Shapes: B rows, T text tokens, P = T + 2 prompt slots, K latents, N slots in all.
 """

@@ -39,9 +39,7 @@ def scan_foreign(folder: Path, split: str, fields: Fields, on_bad_shard: OnBadSh
     if not any(samples for _, samples in found.shards):
         raise DataError(f"{folder}: split {split!r} has no usable sample; first: {found.dropped[0]}")
     if not found.levels:
-        raise DataError(
-            f"{folder}: no sample of split {split!r} has captions in the field {fields.captions!r}"
-        )
+        raise DataError(f"{folder}: no sample of split {split!r} has captions in the field {fields.captions!r}")
     found.classes = {label: tuple(sorted(seen)) for label, seen in words.items() if seen}
     return found
 

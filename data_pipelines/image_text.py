@@ -136,7 +136,5 @@ class ImageReader:
         except DecodeError as error:
             raise DataError(f"{self.shards.place(0)}: {error}") from None
         if height != width:
-            raise DataError(
-                f"{self.shards.place(0)}: {width} x {height} pixels; set image_size to crop and resize"
-            )
+            raise DataError(f"{self.shards.place(0)}: {width} x {height} pixels; set image_size to crop and resize")
         return height

@@ -143,9 +143,7 @@ def _split_overview(shards: ShardSet, split: str, own: Manifest | None) -> Split
     )
 
 
-def _verify_shard(
-    folder: Path, file: str, info: ShardInfo | None, seen: dict[str, str], verdict: Verdict
-) -> None:
+def _verify_shard(folder: Path, file: str, info: ShardInfo | None, seen: dict[str, str], verdict: Verdict) -> None:
     try:
         samples = scan_tar(folder / file)
         if info is not None:
@@ -181,9 +179,7 @@ def _verify_samples(
                 _read_content(shards, index, kind)
         except (DataError, DecodeError) as error:
             text = str(error)
-            verdict.problems.append(
-                text if isinstance(error, DataError) else f"{shards.place(index)}: {text}"
-            )
+            verdict.problems.append(text if isinstance(error, DataError) else f"{shards.place(index)}: {text}")
 
 
 def _read_content(shards: ShardSet, index: int, kind: str) -> None:

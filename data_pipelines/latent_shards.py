@@ -82,9 +82,7 @@ class LatentWriter:
         kept = list(records)
         samples = [(record.key, self._members(record)) for record in kept]
         facts = {"levels": max((len(record.captions) for record in kept), default=0)}
-        commit_shard(
-            self.out, self._file(split, number), samples, task=self._task(split, number), facts=facts
-        )
+        commit_shard(self.out, self._file(split, number), samples, task=self._task(split, number), facts=facts)
 
     def finish(self, latent_spec: Mapping[str, Any], shards: Mapping[str, int]) -> Manifest:
         """Write `dataset.json`. `shards` is split -> number of shards, all of which must be committed."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import signal
+import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +48,7 @@ class ReadConfig(Config):
 class SplitLoader(Generic[Batch]):
     """A rank's endless stream of micro-batches of one split. Position = number of global steps."""
 
-    def __init__(
-        self, fetch: Fetch[Batch], shards: ShardSet, plan: StepPlan, config: ReadConfig, seed: int
-    ) -> None:
+    def __init__(self, fetch: Fetch[Batch], shards: ShardSet, plan: StepPlan, config: ReadConfig, seed: int) -> None:
         """Raises ConfigError when the batch sizes do not fit each other or the data."""
         self.shards = shards  # classes, levels, fingerprint, skipped shards
         self.global_batch = plan.global_batch
@@ -94,8 +93,9 @@ def stream(
 
 
 def _from_workers(loader: DataLoader) -> Generator[Batch, None, None]:
+    batches = _start(loader)
     try:
-        for batch in loader:
+        for batch in batches:
             if isinstance(batch, SeqtokError):
                 raise batch
             yield batch
@@ -105,6 +105,17 @@ def _from_workers(loader: DataLoader) -> Generator[Batch, None, None]:
         raise DataError(
             f"a loader worker died ({str(error).splitlines()[0]}); if memory is short, use fewer num_workers"
         ) from None
+
+
+def _start(loader: DataLoader) -> Iterator[Any]:
+    """Start the workers, without torch's SIGCHLD handler: when a worker dies it raises wherever the program is at
+    that moment, in the middle of a training step. The iterator notices the death itself, within 5 seconds.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
+    return batches
 
 
 def _close(batches: weakref.ref[Generator[Batch, None, None]]) -> None:

@@ -32,11 +32,10 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "black": (15, 15, 15),
     "beige": (240, 215, 180),
 }
-RADII = {"small": (0.11, 0.13), "large": (0.18, 0.2)}
+RADII = {"small": (0.135, 0.15), "large": (0.19, 0.21)}
 RELATIONS = ("left of", "right of", "above", "below")
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
-PLACES = tuple(f"{row} {column}" for row in _ROWS for column in _COLUMNS)
+PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 
 # Only in the test split. Every shape and every colour is still seen in training, in other company.
 UNSEEN_PAIRS = frozenset({("red", "cross"), ("green", "circle"), ("blue", "triangle"), ("yellow", "square")})
@@ -124,9 +123,7 @@ def make_scene(seed: int, index: int, split: Split = "train") -> Scene:
     """The scene number `index` of a split. Test scenes are unseen combinations in every second index."""
     rng = np.random.Generator(np.random.Philox(key=[seed, (_SPLIT_KEY[split] << 48) + index]))
     wanted = split == "test" and index % 2 == 1
-    while (
-        True
-    ):  # rejection keeps each split's distribution simple to state; about 2 draws in train, 3 in test
+    while True:  # rejection keeps each split's distribution simple to state; about 2 draws in train, 3 in test
         shapes, relations = _arrange(rng)
         if _is_unseen(shapes, relations) == wanted:
             break
@@ -150,7 +147,7 @@ def render(scene: Scene, size: int) -> NDArray[np.uint8]:
 
 def place_of(shape: Shape) -> str:
     """The ninth of the picture that holds the shape's centre, as `PLACES` names it."""
-    return f"{_ROWS[min(int(shape.y * 3), 2)]} {_COLUMNS[min(int(shape.x * 3), 2)]}"
+    return PLACES[3 * min(int(shape.y * 3), 2) + min(int(shape.x * 3), 2)]
 
 
 def _signed_distance(kind: str, x: NDArray, y: NDArray, r: float) -> NDArray:
@@ -236,11 +233,9 @@ def _captions(
     """How many; which; which colours; sizes, places and background."""
     word = LABELS["count"][len(shapes) - 1]
     noun = "shape" if len(shapes) == 1 else "shapes"
-    count = _pick(
-        rng, (f"{word} {noun}", f"a picture of {word} {noun}", f"{word} {noun} on a plain background")
-    )
-    kinds = _listed([f"a {s.kind}" for s in shapes])
-    colors = _listed([f"a {s.color} {s.kind}" for s in shapes])
+    count = _pick(rng, (f"{word} {noun}", f"a picture of {word} {noun}", f"{word} {noun} on a plain background"))
+    kinds = _listed([s.kind for s in sorted(shapes, key=_by_kind)])
+    colors = _listed([f"{s.color} {s.kind}" for s in sorted(shapes, key=_by_kind)])
     opening = _pick(rng, ("", "a picture of ", "there is "))
     full = [f"a {s.size} {s.color} {s.kind}" for s in shapes]
     if len(shapes) == 1:
@@ -252,5 +247,16 @@ def _captions(
     return count, opening + kinds, opening + colors, detail + ground
 
 
+def _by_kind(shape: Shape) -> tuple[int, int]:
+    """One order for what an image cannot tell, so that coarse captions of like pictures are the same text."""
+    return SHAPES.index(shape.kind), list(COLORS).index(shape.color)
+
+
 def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    """"a circle, two crosses and a square": equal names stand together in `names` and are counted."""
+    parts = []
+    for name in dict.fromkeys(names):
+        count = names.count(name)
+        plural = name + ("es" if name.endswith("ss") else "s")
+        parts.append(f"a {name}" if count == 1 else f"{LABELS['count'][count - 1]} {plural}")
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

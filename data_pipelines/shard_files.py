@@ -125,9 +125,7 @@ def json_member(value: Mapping[str, Any]) -> bytes:
 
 def _build(samples: Iterable[tuple[str, Mapping[str, bytes]]], file: str) -> tuple[bytes, list[TarSample]]:
     webdataset = import_webdataset()
-    stream = (
-        io.BytesIO()
-    )  # a shard is some tens of MB; in memory it is hashed and indexed before the disk sees it
+    stream = io.BytesIO()  # a shard is some tens of MB; in memory it is hashed and indexed before the disk sees it
     with webdataset.TarWriter(stream, encoder=False, mtime=0, user="seqtok", group="seqtok") as tar:
         for key, members in samples:
             if not SAFE_KEY.fullmatch(key):

@@ -140,9 +140,7 @@ def split_by_name(source: Source, shares: Mapping[str, float], rest: str = "trai
     `shares` e.g. {"val": 0.1}; what is left is called `rest`.
     """
     if rest in shares or not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
-        raise ConfigError(
-            f"split shares {dict(shares)}: each in (0, 1), together below 1, none named {rest!r}"
-        )
+        raise ConfigError(f"split shares {dict(shares)}: each in (0, 1), together below 1, none named {rest!r}")
     chosen: dict[str, list[int]] = {rest: [], **{split: [] for split in shares}}
     for index in range(len(source)):
         chosen[_draw(source.name(index), shares, rest)].append(index)

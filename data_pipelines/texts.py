@@ -72,9 +72,7 @@ class TextStore:
     def _read(self, indices: NDArray[np.int64]) -> TextFields:
         records = [self._shards.record(index) for index in indices.tolist()]
         captions = [list(record.captions) for record in records]
-        text_ids, level_mask, caption_ids = self._captions.encode_batch(
-            captions, self.levels, self._max_tokens
-        )
+        text_ids, level_mask, caption_ids = self._captions.encode_batch(captions, self.levels, self._max_tokens)
         return TextFields(
             keys=[record.key for record in records],
             text_ids=text_ids,

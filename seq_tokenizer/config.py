@@ -59,10 +59,11 @@ class TokenizerTrainingConfig(Config):
     """What the objective asks for: prefixes, noise, and how strongly text shapes the order."""
 
     latent_noise: Annotated[float, Field(ge=0)] = 0.1  # std of Gaussian noise on unit-RMS latents
-    full_length_share: Annotated[float, Field(ge=0, le=1)] = 0.3  # share of images decoded from all K latents
     # An image decoded from k latents counts (k / K) ** length_weight: squared errors fall with k, and unweighted the
     # short prefixes' unavoidable error drowns the gradient of the long ones (3 dB at K after 300 steps).
     length_weight: Annotated[float, Field(ge=0)] = 0.7
+    # Share of the error's gradient in the pixel loss: a wrong corner costs few pixels but is another shape.
+    edge_weight: Annotated[float, Field(ge=0)] = 1.0
     text_weight: Annotated[float, Field(ge=0)] = 0.1  # 0 with a text tower: text is measured, not taught
     level_starts: tuple[Positive, ...] | None = None  # shortest prefix that must know each caption level
     logit_scale_max: float = 100.0

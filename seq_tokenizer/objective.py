@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from data_pipelines.samples import ImageTextBatch
 from seq_tokenizer.config import TokenizerTrainingConfig
-from seq_tokenizer.ordering import draw_prefix, draw_prefix_or_all, level_starts
+from seq_tokenizer.ordering import draw_prefix, level_starts
 from seq_tokenizer.text_alignment import CaptionLoss
 from seq_tokenizer.tokenizer import SeqTokenizer
 from seqtok_core.layers.randomness import normal, uniform
-
 
 _TEXT_TABLES = ("token_embedding.weight", "positional_embedding", "text_projection")
 
@@ -27,9 +26,14 @@ class TokenizerObjective(nn.Module):
 
     def muon_excluded(self) -> set[str]:
         """Matrices whose rows are looked up or added, and the maps from and to pixels: AdamW trains them."""
-        names = {"encoder.queries", "encoder.patches.project.weight", "decoder.positions", "decoder.pixels.weight"}
+        names = {
+            "encoder.queries",
+            "encoder.patches.project.weight",
+            "decoder.positions",
+            "decoder.pixels.weight",
+        }
         if self.tokenizer.text is not None:
-            names |= {f"text.tower.{name}" for name in _TEXT_TABLES}
+            names |= {f"text.tower.{name}" for name in _TEXT_TABLES} | {"readout.start"}
         return {f"tokenizer.{name}" for name in names}
 
     def forward(self, batch: ImageTextBatch) -> dict[str, Tensor]:
@@ -38,16 +42,26 @@ class TokenizerObjective(nn.Module):
         z = self.tokenizer.encode(pixels)
         noise = normal(config.seed, "latent noise", batch.epoch, batch.index, z.shape[1:])
         noisy = z + config.latent_noise * noise
-        u = uniform(config.seed, "prefix", batch.epoch, batch.index)
-        k = draw_prefix_or_all(u, length, config.full_length_share)
-        errors = (self.tokenizer.decode(noisy, k).float() - pixels).square().mean((1, 2, 3))
-        pixel_loss = (errors * (k / length) ** config.length_weight).mean()
+        k = draw_prefix(uniform(config.seed, "prefix", batch.epoch, batch.index), length)
+        pixel_loss = self._pixel_loss(pixels, noisy, k)
         losses = {"loss": pixel_loss, "pixel_loss": pixel_loss.detach()}
         if self.tokenizer.text is not None:
             texts = self._text_losses(batch, noisy)
             losses["loss"] = pixel_loss + config.text_weight * torch.stack(texts).mean()
             losses |= {f"text_loss_{level}": loss.detach() for level, loss in enumerate(texts)}
         return losses
+
+    def _pixel_loss(self, pixels: Tensor, latents: Tensor, k: Tensor) -> Tensor:
+        """Every image is decoded twice, from k latents and from all: the second alone teaches late tokens well.
+
+        With one decoding per image, of which 40 % were whole, PSNR at K was 1.6 dB lower after the same steps.
+        """
+        lengths = torch.cat([k, torch.full_like(k, latents.shape[1])])
+        decoded = self.tokenizer.decode(torch.cat([latents, latents]), lengths).float()
+        error = decoded - torch.cat([pixels, pixels])
+        short, whole = (_power(error) + self.config.edge_weight * _edge_power(error)).chunk(2)
+        weight = (k / latents.shape[1]) ** self.config.length_weight
+        return (weight * short + whole).mean()
 
     def _text_losses(self, batch: ImageTextBatch, latents: Tensor) -> list[Tensor]:
         """One contrastive loss per caption level, each against prefixes that owe that level."""
@@ -63,3 +77,13 @@ class TokenizerObjective(nn.Module):
             ids = batch.caption_ids[:, level]
             losses.append(self.caption_loss(embeddings[rows, k - 1], texts, ids, self.tokenizer.logit_scale))
         return losses
+
+
+def _power(error: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B,) mean square."""
+    return error.square().mean((1, 2, 3))
+
+
+def _edge_power(error: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B,) mean square of differences of neighbours: high where edges are wrong or blurred."""
+    return _power(error.diff(dim=-1)) + _power(error.diff(dim=-2))

@@ -18,13 +18,11 @@ def draw_prefix(u: Tensor, longest: int, shortest: int | Tensor = 1) -> Tensor:
     """
     low = torch.as_tensor(shortest, device=u.device, dtype=torch.float32)
     k = torch.exp(u * torch.log((longest + 1) / low)) * low
-    return k.floor().long().clamp(torch.as_tensor(shortest, device=u.device), torch.as_tensor(longest, device=u.device))
-
-
-def draw_prefix_or_all(u: Tensor, length: int, full_share: float) -> Tensor:
-    """u (B,) uniform -> (B,) int64: K with probability `full_share`, else log-uniform over 1..K."""
-    rest = ((u - full_share) / max(1.0 - full_share, 1e-6)).clamp(1e-6, 1 - 1e-6)
-    return torch.where(u < full_share, length, draw_prefix(rest, length))
+    return (
+        k.floor()
+        .long()
+        .clamp(torch.as_tensor(shortest, device=u.device), torch.as_tensor(longest, device=u.device))
+    )
 
 
 def keep_prefix(x: Tensor, k: Tensor | int, absent: Tensor) -> Tensor:

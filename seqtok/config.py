@@ -6,16 +6,22 @@ import difflib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ar_model import GeneratorConfig, GeneratorObjectiveConfig
 from data_pipelines.image_text import LoaderConfig
 from data_pipelines.loading import ReadConfig
 from data_pipelines.vocabulary import FILE as CAPTIONS_FILE
 from seq_tokenizer import TokenizerConfig, TokenizerTrainingConfig
+from seqtok.evaluation.generation_runner import GenerationConfig
+from seqtok.evaluation.reader_training import ReaderConfig
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import TrainConfig
+
+Count = Annotated[int, Field(ge=1)]
 
 
 class ImageData(Config):
@@ -66,10 +72,28 @@ class GeneratorRun(Config):
     train: TrainConfig
 
 
-RUNS: dict[str, type[TokenizerRun] | type[GeneratorRun]] = {"tokenizer": TokenizerRun, "generator": GeneratorRun}
+class DemoConfig(Config):
+    """Sizes of the demo. The two training configs are named, their folders are set by the demo."""
+
+    kind: Literal["demo"]
+    train: Count = 40_000  # scenes
+    test: Count = 2_000  # scenes, every second one a combination that training never holds
+    prompts: Count = 200  # of the test scenes
+    image_size: Count = 32  # pixels
+    vocabulary: Count = 512
+    processes: Count = 2
+    seed: int = 0
+    tokenizer: str = "demo-tokenizer"
+    generator: str = "demo-generator"
+    reader: ReaderConfig = ReaderConfig()
+    generation: GenerationConfig = GenerationConfig()
 
 
-def load_run(path: str | Path, overrides: Sequence[str] = ()) -> TokenizerRun | GeneratorRun:
+Run = TokenizerRun | GeneratorRun | DemoConfig
+RUNS: dict[str, type[Run]] = {"tokenizer": TokenizerRun, "generator": GeneratorRun, "demo": DemoConfig}
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
     """Read, merge and check. Raises ConfigError naming the file and the key."""
     values = read_values(path, overrides)
     kind = values.get("kind")
@@ -105,7 +129,7 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     try:
         merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
         values = OmegaConf.to_container(merged, resolve=False)
-    except (OmegaConfBaseException, YAMLError, ValueError, AttributeError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: not readable as settings ({' '.join(str(error).split())})") from None
     bad = [word for word in overrides if "=" not in word]
     if bad:

@@ -10,10 +10,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import typer
-from pydantic import Field
 
 from ar_model import SeqGenerator
 from data_pipelines.image_text import read_split
@@ -22,45 +21,33 @@ from data_pipelines.scenes import make_scene
 from data_pipelines.sources import ScenesSource
 from data_pipelines.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.vocabulary import train_vocabulary
-from seqtok.config import GeneratorRun, TokenizerRun, find_config, load_generator_run, load_tokenizer_run, read_values
+from seqtok.config import (
+    DemoConfig,
+    GeneratorRun,
+    TokenizerRun,
+    find_config,
+    load_generator_run,
+    load_tokenizer_run,
+    read_values,
+)
 from seqtok.evaluating import load_tokenizer
+from seqtok.evaluation.generation_runner import evaluate_generation, pictures_for_report
 from seqtok.evaluation.pictures import ReportPictures
 from seqtok.evaluation.reader import SceneReader
 from seqtok.evaluation.reader_folder import load_or_train_reader
-from seqtok.evaluation.reader_training import ReaderConfig
 from seqtok.evaluation.report import merge, write_report
 from seqtok.evaluation.retrieval import scene_meaning
-from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation, pictures_for_report
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.export import export_latents
 from seqtok.training_runs import train_generator, train_tokenizer
-from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.foundation.files import read_json, write_json
 from seqtok_core.training import TrainResult
 
-Count = Annotated[int, Field(ge=1)]
 _STAGES = "stages.json"
 _SHOWN = 12  # held-out pictures in the strip
 _FIT = 8000  # training pictures that probes are fitted on
-
-
-class DemoConfig(Config):
-    """Sizes of the demo. The two training configs are named, their folders are set by the demo."""
-
-    kind: Literal["demo"]
-    train: Count = 40_000  # scenes
-    test: Count = 2_000  # scenes, every second one a combination that training never holds
-    prompts: Count = 200  # of the test scenes
-    image_size: Count = 32  # pixels
-    vocabulary: Count = 512
-    processes: Count = 2
-    seed: int = 0
-    tokenizer: str = "demo-tokenizer"
-    generator: str = "demo-generator"
-    reader: ReaderConfig = ReaderConfig()
-    generation: GenerationConfig = GenerationConfig()
 
 
 def run_demo(config: str, out: Path, overrides: Sequence[str], overwrite: bool) -> Path:
@@ -80,7 +67,10 @@ def run_demo(config: str, out: Path, overrides: Sequence[str], overwrite: bool) 
     with stages.stage("train reader", settings.reader.scenes):
         reader = load_or_train_reader(folders["reader"], settings.reader)
     results, pictures = _judge(settings, folders, reader)
-    results = merge(results, {"stages": stages.stages, "about": _about(tokenizer_run, generator_run), "title": "seqtok demo"})
+    results = merge(
+        results,
+        {"stages": stages.stages, "about": _about(tokenizer_run, generator_run), "title": "seqtok demo"},
+    )
     return write_report(out / "report", results, pictures)
 
 
@@ -97,7 +87,9 @@ def _runs(settings: DemoConfig, beside: Path, folders: dict[str, Path]) -> tuple
         [f"out={folders['generator']}", f"data.folder={folders['latents']}", f"tokenizer={model}"],
     )
     if tokenizer.model.image_size != settings.image_size:
-        raise ConfigError(f"image_size={settings.image_size}, but {settings.tokenizer} has {tokenizer.model.image_size}")
+        raise ConfigError(
+            f"image_size={settings.image_size}, but {settings.tokenizer} has {tokenizer.model.image_size}"
+        )
     return tokenizer, generator
 
 
@@ -159,7 +151,11 @@ class _Stages(Stopwatch):
         """Note a training, whose seconds count every part of a run that was continued."""
         if result is not None:
             rate = result.images / max(result.seconds, 1e-9)
-            self.stages[name] = {"seconds": result.seconds, "images": result.images, "images_per_second": rate}
+            self.stages[name] = {
+                "seconds": result.seconds,
+                "images": result.images,
+                "images_per_second": rate,
+            }
             self._say(name)
 
     def _say(self, name: str) -> None:
@@ -170,4 +166,6 @@ class _Stages(Stopwatch):
         self._kept[name] = self.stages[name]
         write_json(self._path, self._kept)
         done = self.stages[name]
-        typer.echo(f"{name}: {done['images']:.0f} in {done['seconds']:.0f} s ({done['images_per_second']:.0f}/s)")
+        typer.echo(
+            f"{name}: {done['images']:.0f} in {done['seconds']:.0f} s ({done['images_per_second']:.0f}/s)"
+        )

@@ -14,14 +14,13 @@ from rich.table import Table
 from data_pipelines.captions import CaptionTokenizer
 from data_pipelines.image_text import LoaderConfig, read_split
 from data_pipelines.manifest import FILE, read_manifest
-from data_pipelines.samples import ImageTextBatch
 from data_pipelines.scenes import make_scene
 from seq_tokenizer import SeqTokenizer
+from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation
 from seqtok.evaluation.reader_folder import load_or_train_reader
 from seqtok.evaluation.reader_training import ReaderConfig
 from seqtok.evaluation.report import RESULTS
 from seqtok.evaluation.retrieval import scene_meaning
-from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.pictures import load_pair
 from seqtok_core.foundation import model_folder

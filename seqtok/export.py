@@ -67,7 +67,9 @@ def export_latents(
                 first += size
         manifest = writer.finish(spec.to_json(), counts)
     total = sum(info.samples for info in manifest.splits.values())
-    typer.echo(f"{out}: {total} pictures as {spec.length} x {spec.dim} latents of tokenizer {spec.tokenizer_id}")
+    typer.echo(
+        f"{out}: {total} pictures as {spec.length} x {spec.dim} latents of tokenizer {spec.tokenizer_id}"
+    )
     return manifest
 
 
@@ -108,7 +110,11 @@ def export_embeddings(
             rows["split"] += [split] * len(part)
             rows["embedding"] += vectors.tolist()
     schema = pa.schema(
-        [("key", pa.string()), ("split", pa.string()), ("embedding", pa.list_(pa.float32(), len(rows["embedding"][0])))],
+        [
+            ("key", pa.string()),
+            ("split", pa.string()),
+            ("embedding", pa.list_(pa.float32(), len(rows["embedding"][0]))),
+        ],
         metadata={"tokenizer_id": tokenizer.tokenizer_id, "prefix": str(k), "data": source.fingerprint},
     )
     with atomic_write(out) as stream:
@@ -137,7 +143,9 @@ def _batches(reader: ImageReader, first: int, size: int, batch: int) -> Iterator
 def _manifest(data: Path) -> Manifest:
     found = open_shards(data, _any_split(data)).manifest
     if found is None:
-        raise DataError(f"{data}: tars without dataset.json; `seqtok data prepare {data} NEW_FOLDER` makes one")
+        raise DataError(
+            f"{data}: tars without dataset.json; `seqtok data prepare {data} NEW_FOLDER` makes one"
+        )
     return found
 
 

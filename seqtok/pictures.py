@@ -44,7 +44,12 @@ def sample_prompts(
     """One row per prompt, decoded from its first 1, 2, 4, ... tokens. Latents of another tokenizer are refused."""
     generator, tokenizer = load_pair(model, tokenizer_model)
     latents = generator.sample(
-        list(prompts), guidance=guidance, temperature=temperature, steps=steps, seed=seed, num_tokens=num_tokens
+        list(prompts),
+        guidance=guidance,
+        temperature=temperature,
+        steps=steps,
+        seed=seed,
+        num_tokens=num_tokens,
     )
     prefixes = prefix_lengths(latents.shape[1])
     decoded = _decoded(tokenizer, latents.cpu(), prefixes)

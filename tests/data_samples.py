@@ -31,9 +31,7 @@ def file_bytes(image: Image.Image, form: str = "PNG", **options: object) -> byte
     return stream.getvalue()
 
 
-def scenes_folder(
-    folder: Path, train: int = 50, test: int = 20, size: int = 16, per_shard: int = 8
-) -> Manifest:
+def scenes_folder(folder: Path, train: int = 50, test: int = 20, size: int = 16, per_shard: int = 8) -> Manifest:
     sources = {"train": ScenesSource("train", train, size), "test": ScenesSource("test", test, size)}
     return prepare(sources, folder, PrepareConfig(name="scenes", size=size, samples_per_shard=per_shard))
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from ar_toy import latent_spec, toy_generator
 from safetensors.torch import save_file
 
 from ar_model import SeqGenerator
 from data_pipelines.captions import CaptionTokenizer
 from seqtok_core.foundation.errors import DataError, MismatchError, SeqtokError
+from tests.ar_toy import latent_spec, toy_generator
 
 
 @pytest.fixture

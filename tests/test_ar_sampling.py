@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ar_toy import DIM, LENGTH, toy_generator
 from torch import Tensor
 
 from ar_model import SampleConfig, SeqGenerator, draws
 from ar_model.sequence import attention_mask, prompt_block, slot_positions
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.flow import guidance_at
+from tests.ar_toy import DIM, LENGTH, toy_generator
 
 PROMPTS = ["a red circle", "a blue square above a red circle", "", "one shape"]
 

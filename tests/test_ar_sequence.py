@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ar_toy import LENGTH, random_latents, toy_generator
 from torch import Tensor
 
 from ar_model import sequence
 from ar_model.cache import StaticCache
 from data_pipelines.captions import BOI, BOS, EOI, EOS, PAD
+from tests.ar_toy import LENGTH, random_latents, toy_generator
 
 TEXT = torch.tensor([[11, 12, 13, PAD], [21, PAD, PAD, PAD], [31, 32, PAD, PAD]])
 ALL = torch.ones(3, dtype=torch.bool)
@@ -94,7 +94,9 @@ def test_padding_changes_nothing(extra: int) -> None:
     torch.testing.assert_close(alone, hidden(TEXT, z)[1:2, -LENGTH - 1 :], rtol=1e-4, atol=1e-5)
 
 
-def test_hidden_states_of_padding_are_finite() -> None:
+def test_padding_sees_itself_alone() -> None:
+    mask = sequence.attention_mask(torch.tensor([[False, False, True, True]]))[0, 0]
+    assert mask.int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
     assert bool(torch.isfinite(hidden(TEXT, random_latents(3), keep=False, writes=True)).all())
 
 

@@ -8,13 +8,13 @@ import warnings
 
 import pytest
 import torch
-from data_samples import vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.caption_text import MAX_CHARACTERS, caption_identity, normalise_caption
 from data_pipelines.captions import BOI, BOS, EOI, EOS, PAD, UNK, CaptionTokenizer, pick_levels
 from seqtok_core.foundation.errors import ConfigError, DataError
+from tests.data_samples import vocabulary
 
 TWO_SHAPES = 2897073314800724336
 TOKENIZER = vocabulary()

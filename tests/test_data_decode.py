@@ -8,12 +8,12 @@ import zlib
 
 import numpy as np
 import pytest
-from data_samples import file_bytes, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from data_pipelines.decode import DecodeError, decode_image, decode_pixels, encode_image, is_plain, square
+from tests.data_samples import file_bytes, picture
 
 
 def flat(mode: str, color: object, size: tuple[int, int] = (6, 4)) -> Image.Image:
@@ -64,9 +64,7 @@ def bomb(width: int, height: int) -> bytes:
     """A PNG of a few hundred bytes that says it has width x height pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
-    body = b"".join(
-        struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks
-    )
+    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
     return b"\x89PNG\r\n\x1a\n" + body
 
 

@@ -6,13 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from data_samples import (
-    content,
-    foreign_members,
-    jsonl_folder,
-    scenes_folder,
-    write_tar,
-)
 from typer.testing import CliRunner
 
 from data_pipelines.captions import CaptionTokenizer
@@ -21,6 +14,13 @@ from data_pipelines.records import Fields
 from data_pipelines.vocabulary import token_lengths, train_vocabulary
 from seqtok.commands.data import app
 from seqtok_core.foundation.errors import DataError, SeqtokError
+from tests.data_samples import (
+    content,
+    foreign_members,
+    jsonl_folder,
+    scenes_folder,
+    write_tar,
+)
 
 
 def seqtok_data(*arguments: object) -> str:

@@ -9,7 +9,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from data_samples import content, scenes_folder, vocabulary
 
 from data_pipelines.image_text import ImageTextLoader, LoaderConfig
 from data_pipelines.latent_shards import LatentRecord, LatentWriter
@@ -19,6 +18,7 @@ from data_pipelines.manifest import read_manifest
 from data_pipelines.shards import open_shards
 from seqtok_core.foundation import faults
 from seqtok_core.foundation.errors import DataError
+from tests.data_samples import content, scenes_folder, vocabulary
 
 TOKENIZER = vocabulary()
 SPEC = {"length": 4, "dim": 3, "mean": [[0.5] * 3] * 4, "tokenizer_id": "0123456789abcdef"}

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from data_samples import content, file_bytes, foreign_members, picture, scenes_folder, vocabulary, write_tar
 
 from data_pipelines import scenes
 from data_pipelines.image_text import ImageTextLoader, LoaderConfig, read_split
@@ -19,6 +19,7 @@ from data_pipelines.records import Fields
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.shards import open_shards
 from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
+from tests.data_samples import content, file_bytes, foreign_members, picture, scenes_folder, vocabulary, write_tar
 
 TOKENIZER = vocabulary()
 FOREIGN = Fields(labels=("group", "year"))
@@ -39,9 +40,7 @@ def foreign(tmp_path):
     return tmp_path / "t"
 
 
-def loader(
-    folder, *, rank=0, world=1, batch=8, micro=None, seed=0, split="train", **config
-) -> ImageTextLoader:
+def loader(folder, *, rank=0, world=1, batch=8, micro=None, seed=0, split="train", **config) -> ImageTextLoader:
     settings = LoaderConfig(**config)
     return ImageTextLoader(
         folder,
@@ -102,9 +101,7 @@ def test_workers_and_cache_change_no_batch(folder, config):
 def test_ranks_together_see_the_batch_of_one_process(folder, world, micro):
     whole = take(loader(folder), 3, start=5)
     per_step = 8 // world // micro
-    ranks = [
-        take(loader(folder, rank=r, world=world, micro=micro), 3 * per_step, start=5) for r in range(world)
-    ]
+    ranks = [take(loader(folder, rank=r, world=world, micro=micro), 3 * per_step, start=5) for r in range(world)]
     for step, batch in enumerate(whole):
         parts = [part for own in ranks for part in own[step * per_step : (step + 1) * per_step]]
         assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
@@ -250,10 +247,8 @@ def test_a_dead_worker_is_one_clear_error(folder):
 
 
 EXIT_PROGRAM = """
-import os, signal, sys
-sys.path.insert(0, "tests")
-from test_data_loader import loader
-import multiprocessing
+import multiprocessing, os, signal, sys
+from tests.test_data_loader import loader
 batches = loader(sys.argv[1], num_workers=1).iterate()
 next(batches)
 workers = multiprocessing.active_children()
@@ -268,6 +263,7 @@ def test_workers_outlive_sigterm_and_end_with_the_program(folder):
     """A preempted trainer still saves; and a program that ends does not wait for its workers for ever."""
     done = subprocess.run(
         [sys.executable, "-c", EXIT_PROGRAM, str(folder)],
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         timeout=120,

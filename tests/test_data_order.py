@@ -53,9 +53,7 @@ def test_samples_are_mixed_within_windows_of_shards():
         assert len(set(shards[:10].tolist())) == 2
 
 
-PLANS = st.tuples(
-    st.integers(1, 3), st.sampled_from([1, 2, 4]), st.integers(1, 3)
-)  # micro, world, accumulation
+PLANS = st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 4]), st.integers(1, 3))  # micro, world, accumulation
 
 
 @given(ORDERS, PLANS, st.integers(0, 40))

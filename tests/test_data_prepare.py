@@ -8,7 +8,6 @@ import signal
 
 import numpy as np
 import pytest
-from data_samples import content, file_bytes, foreign_members, jsonl_folder, picture, scenes_folder, write_tar
 
 from data_pipelines import scenes
 from data_pipelines.decode import decode_pixels
@@ -23,6 +22,7 @@ from seqtok_core.foundation import faults
 from seqtok_core.foundation.compat import import_webdataset
 from seqtok_core.foundation.errors import DataError, SeqtokError, StorageError
 from seqtok_core.foundation.files import folder_lock
+from tests.data_samples import content, file_bytes, foreign_members, jsonl_folder, picture, scenes_folder, write_tar
 
 
 def write_in_a_child(folder, fault: str = "") -> int:
@@ -147,9 +147,7 @@ def spoiled(folder):
 
 def test_bad_samples_are_left_out_named_and_counted(tmp_path):
     source = folder_source(spoiled(tmp_path / "f"), Fields())
-    manifest = prepare(
-        {"train": source}, tmp_path / "d", PrepareConfig(size=8, max_bad_share=0.5, samples_per_shard=5)
-    )
+    manifest = prepare({"train": source}, tmp_path / "d", PrepareConfig(size=8, max_bad_share=0.5, samples_per_shard=5))
     info = manifest.splits["train"]
     assert info.samples == 12
     assert info.dropped == {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from data_samples import file_bytes, foreign_members, jsonl_folder, picture, write_tar
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from data_pipelines.sources import Bad, Pair, ScenesSource, split_by_name
 from data_pipelines.tar_index import scan_tar, split_name
 from data_pipelines.tar_source import find_tars, split_of, tar_source, tar_sources
 from seqtok_core.foundation.errors import ConfigError, DataError
+from tests.data_samples import file_bytes, foreign_members, jsonl_folder, picture, write_tar
 
 
 def everything(source) -> list[Pair | Bad]:

@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-from evaluation_toy import LENGTH, SIZE, LosslessTokenizer, PerfectGenerator, PerfectReader, held_out
 
 from seqtok.evaluation.generation import (
     chance_verdicts,
@@ -25,6 +24,7 @@ from seqtok.evaluation.generation_runner import (
 )
 from seqtok.evaluation.reader import true_reading
 from seqtok.evaluation.stopwatch import Stopwatch
+from tests.evaluation_toy import LENGTH, SIZE, LosslessTokenizer, PerfectGenerator, PerfectReader, held_out
 
 SCENES = held_out(60)
 READER = PerfectReader(SCENES)
@@ -44,9 +44,7 @@ def test_a_perfect_generator_is_right_and_chance_is_far_below() -> None:
 
 
 def test_prefixes_are_judged_each_by_its_own_picture() -> None:
-    results, _ = evaluate_generation(
-        LosslessTokenizer(), PerfectGenerator(SCENES), SCENES, READER, GenerationConfig()
-    )
+    results, _ = evaluate_generation(LosslessTokenizer(), PerfectGenerator(SCENES), SCENES, READER, GenerationConfig())
     curve = results["reader_by_prefix"]["everything"]
     assert list(curve) == ["1", "2", str(LENGTH)]
     assert curve[str(LENGTH)] == 1.0

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluation_toy import held_out
 
 from data_pipelines.scenes import BACKGROUNDS, COLORS, RADII, SHAPES
 from seqtok.evaluation.generation import judge, read_pictures, real_pictures, share
@@ -22,6 +21,7 @@ from seqtok.evaluation.reader_training import (
     train_reader,
 )
 from seqtok.evaluation.scoring import ATTRIBUTES, score_reading
+from tests.evaluation_toy import held_out
 
 TINY = ReaderConfig(scenes=300, images=800, batch=32, width=16)
 
@@ -29,9 +29,7 @@ TINY = ReaderConfig(scenes=300, images=800, batch=32, width=16)
 def ideal_maps(scenes: list) -> ReaderMaps:  # type: ignore[type-arg]
     """What a network without fault would say of each cell."""
     axis = (torch.arange(GRID) + 0.5) / GRID
-    maps = ReaderMaps(
-        *(torch.zeros(len(scenes), n, GRID, GRID) for n in (1, 2, 4, 6, 2)), torch.zeros(len(scenes), 4)
-    )
+    maps = ReaderMaps(*(torch.zeros(len(scenes), n, GRID, GRID) for n in (1, 2, 4, 6, 2)), torch.zeros(len(scenes), 4))
     heat = torch.full((len(scenes), GRID, GRID), 1e-3)
     for i, scene in enumerate(scenes):
         maps.background[i, list(BACKGROUNDS).index(scene.background)] = 1.0
@@ -63,9 +61,7 @@ def test_ideal_maps_are_read_without_fault() -> None:
 
 def test_a_picture_without_peaks_shows_nothing() -> None:
     maps = ideal_maps(held_out(2))
-    cold = ReaderMaps(
-        torch.full_like(maps.heat, -3.0), maps.offset, maps.kind, maps.color, maps.size, maps.background
-    )
+    cold = ReaderMaps(torch.full_like(maps.heat, -3.0), maps.offset, maps.kind, maps.color, maps.size, maps.background)
     assert [reading.objects for reading in pick_peaks(cold)] == [(), ()]
 
 
@@ -101,9 +97,7 @@ def test_a_mirrored_picture_has_mirrored_places() -> None:
     assert 16 < int(changed.sum()) < 48
     assert torch.equal(turned.pixels[changed], data.pixels[changed].flip(3))
     shown = data.mask[changed] > 0
-    torch.testing.assert_close(
-        turned.place[changed][..., 0][shown], GRID - data.place[changed][..., 0][shown]
-    )
+    torch.testing.assert_close(turned.place[changed][..., 0][shown], GRID - data.place[changed][..., 0][shown])
 
 
 def test_unused_slots_do_not_reach_the_loss() -> None:
@@ -129,9 +123,7 @@ def test_a_kept_reader_is_used_again_and_another_one_replaced(tmp_path: Path) ->
     assert trained == [32, 64]
     pictures = real_pictures(held_out(5), 32)
     assert read_pictures(first, pictures) == read_pictures(again, pictures)
-    load_or_train_reader(
-        tmp_path, config.model_copy(update={"seed": 1}), lambda images, _: trained.append(images)
-    )
+    load_or_train_reader(tmp_path, config.model_copy(update={"seed": 1}), lambda images, _: trained.append(images))
     assert trained == [32, 64, 32, 64]
 
 
@@ -151,6 +143,4 @@ def test_the_reader_reads_held_out_scenes() -> None:
         found = share(verdicts, attribute)
         assert found is not None
         assert found >= 0.97
-    assert all(
-        not r.objects for r in reader.read(torch.rand(50, 3, 1, 1).mul(2).sub(1).expand(50, 3, 32, 32))
-    )
+    assert all(not r.objects for r in reader.read(torch.rand(50, 3, 1, 1).mul(2).sub(1).expand(50, 3, 32, 32)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from evaluation_toy import SIZE, LosslessTokenizer
 
 from seqtok.evaluation.reconstruction import (
     decode_all,
@@ -16,6 +15,7 @@ from seqtok.evaluation.reconstruction import (
     to_bytes,
 )
 from seqtok_core.foundation.compat import prepare_torchvision
+from tests.evaluation_toy import SIZE, LosslessTokenizer
 
 
 def noisy_pair(count: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,10 +32,7 @@ def test_psnr_is_that_of_torchmetrics_picture_by_picture() -> None:
 
     pictures, truth = noisy_pair()
     reference = torch.stack(
-        [
-            peak_signal_noise_ratio(p.float(), t.float(), data_range=255.0)
-            for p, t in zip(pictures, truth, strict=True)
-        ]
+        [peak_signal_noise_ratio(p.float(), t.float(), data_range=255.0) for p, t in zip(pictures, truth, strict=True)]
     )
     torch.testing.assert_close(psnr(pictures, truth), reference)
 
@@ -45,6 +42,17 @@ def test_the_reported_psnr_is_a_mean_of_decibels_not_of_errors() -> None:
     each = psnr(pictures, truth)
     assert each.max() - each.min() > 10
     assert reconstruction({4: pictures}, truth)["psnr"]["4"] == pytest.approx(float(each.mean()))
+
+
+def test_ssim_is_that_of_torchmetrics_picture_by_picture() -> None:
+    prepare_torchvision()
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    pictures, truth = noisy_pair()
+    reference = structural_similarity_index_measure(
+        pictures[..., 3:].float(), truth[..., 3:].float(), reduction="none", data_range=255.0
+    )
+    torch.testing.assert_close(ssim(pictures[..., 3:], truth[..., 3:]), reference, rtol=1e-4, atol=1e-5)
 
 
 def test_ssim_is_one_for_equal_pictures_and_falls_with_noise() -> None:
@@ -58,9 +66,7 @@ def test_equal_pictures_have_a_finite_psnr() -> None:
     assert psnr(truth, truth).tolist() == [100.0] * len(truth)
 
 
-@pytest.mark.parametrize(
-    ("length", "expected"), [(1, (1,)), (16, (1, 2, 4, 8, 16)), (20, (1, 2, 4, 8, 16, 20))]
-)
+@pytest.mark.parametrize(("length", "expected"), [(1, (1,)), (16, (1, 2, 4, 8, 16)), (20, (1, 2, 4, 8, 16, 20))])
 def test_prefix_lengths_double_and_end_with_the_whole(length: int, expected: tuple[int, ...]) -> None:
     assert prefix_lengths(length) == expected
 

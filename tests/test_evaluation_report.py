@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation_toy import held_out
 from PIL import Image
 
 from seqtok.evaluation.charts import Curve, chart, spread
@@ -24,6 +23,7 @@ from seqtok.evaluation.report import merge, read_results, render, write_report
 from seqtok.evaluation.report_parts import duration, generated_rows
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import write_json
+from tests.evaluation_toy import held_out
 
 EVIL = '<script>alert("x")</script> & "quoted" \u202e'
 SCENES = held_out(8)
@@ -136,9 +136,7 @@ def test_wrong_attributes_are_named_beside_the_prompt() -> None:
     verdicts = [dict.fromkeys(v, True) for v in VERDICTS]
     verdicts[0] |= {"color": False, "everything": False}
     verdicts[1] |= {"everything": False}  # each attribute alone is right, but not for one and the same shape
-    rows = generated_rows(
-        ReportPictures((1, 2), PICTURES, shown().rebuilt, ["p"] * 8, shown().generated, verdicts)
-    )
+    rows = generated_rows(ReportPictures((1, 2), PICTURES, shown().rebuilt, ["p"] * 8, shown().generated, verdicts))
     assert [row["wrong"] for row in rows[:3]] == [["color"], ["assignment"], []]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from evaluation_toy import held_out
 from torch.nn import functional as F
 
 from seqtok.evaluation.retrieval import gallery, recall, recall_chance, scene_meaning
+from tests.evaluation_toy import held_out
 
 KEYS = ("image_to_caption_r1", "image_to_caption_r5", "caption_to_image_r1", "caption_to_image_r5")
 
@@ -53,9 +53,7 @@ def test_other_words_for_the_same_scene_are_right() -> None:
 
 def test_meaning_of_scene_captions() -> None:
     assert scene_meaning("one shape") == scene_meaning("one shape on a plain background") == "one"
-    assert scene_meaning("there is a circle, a cross and a square") == scene_meaning(
-        "a square, a circle and a cross"
-    )
+    assert scene_meaning("there is a circle, a cross and a square") == scene_meaning("a square, a circle and a cross")
     assert scene_meaning("a red circle and a square") != scene_meaning("a circle and a red square")
     details = "a small red circle left of a large blue cross on {}"
     assert scene_meaning(details.format("gray")) == scene_meaning(details.format("a gray background"))

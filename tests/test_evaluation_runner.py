@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from evaluation_toy import LENGTH, SIZE, LosslessTokenizer, held_out
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from data_pipelines.samples import ImageTextBatch
 from seqtok.evaluation.generation import real_pictures
 from seqtok.evaluation.retrieval import scene_meaning
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
+from tests.evaluation_toy import LENGTH, SIZE, LosslessTokenizer, held_out
 
 PREFIXES = ["1", "2", str(LENGTH)]
 
@@ -60,10 +60,7 @@ def test_every_section_by_level_and_prefix() -> None:
     assert results["psnr"]["1"] < results["psnr"]["2"] < 40
     assert list(results["retrieval"]) == list(SCENE_LEVELS)
     assert list(results["probe"]["levels"]) == ["count", "details"]  # the levels that have a label here
-    assert (
-        results["probe"]["labels"]["background"][str(LENGTH)]
-        > results["probe_chance"]["labels"]["background"]
-    )
+    assert results["probe"]["labels"]["background"][str(LENGTH)] > results["probe_chance"]["labels"]["background"]
     found = results["retrieval"]["shapes"]
     assert found[str(LENGTH)]["image_to_caption_r1"] == found[str(LENGTH)]["caption_to_image_r1"] == 1.0
     assert found["1"]["image_to_caption_r1"] < 0.5
@@ -85,7 +82,8 @@ def test_an_image_without_a_level_is_not_asked_for_it() -> None:
     mask[::2, 3] = False
     short = [list(c)[: 3 if i % 2 == 0 else 4] for i, c in enumerate(TEST.captions)]
     partly = dataclasses.replace(TEST, level_mask=mask, captions=short)
-    results = evaluate_tokenizer(CaptioningTokenizer(TEST, 1), TRAIN, dataclasses.replace(partly, labels={}))
+    results = evaluate_tokenizer(CaptioningTokenizer(TEST, 3), TRAIN, dataclasses.replace(partly, labels={}))
+    assert results["retrieval"]["level 4"][str(LENGTH)]["caption_to_image_r1"] == 1.0
     assert results["retrieval_candidates"]["level 4"]["images"] == len(TEST) // 2
     assert results["retrieval_candidates"]["level 3"]["images"] == len(TEST)
 

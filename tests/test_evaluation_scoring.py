@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from evaluation_toy import held_out
 
 from data_pipelines.scenes import Scene, Shape
 from seqtok.evaluation.reader import Reading, Seen, true_reading
 from seqtok.evaluation.scoring import relation_holds, score_reading
+from tests.evaluation_toy import held_out
 
 
 def shape(kind: str, color: str, x: float, y: float, size: str = "small") -> Shape:
@@ -56,16 +56,12 @@ def test_each_fault_is_charged_to_its_own_attributes() -> None:
 
 
 def test_swapped_colours_are_a_fault_of_binding_alone() -> None:
-    swapped = Reading(
-        (Seen("circle", "blue", "small", 0.2, 0.5), Seen("square", "red", "small", 0.8, 0.5)), "gray"
-    )
+    swapped = Reading((Seen("circle", "blue", "small", 0.2, 0.5), Seen("square", "red", "small", 0.8, 0.5)), "gray")
     assert wrong(swapped, PAIR) == {"binding", "everything"}
 
 
 def test_colour_tells_two_shapes_of_one_kind_apart() -> None:
-    mirrored = Reading(
-        (Seen("circle", "red", "small", 0.8, 0.5), Seen("circle", "blue", "small", 0.2, 0.5)), "gray"
-    )
+    mirrored = Reading((Seen("circle", "red", "small", 0.8, 0.5), Seen("circle", "blue", "small", 0.2, 0.5)), "gray")
     assert wrong(mirrored, SAME_KIND) == {"relation", "everything"}
 
 

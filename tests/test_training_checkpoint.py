@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_toy import train_toy
 
 from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError, SeqtokError, StorageError
 from seqtok_core.training import checkpoint
+from tests.training_toy import train_toy
 
 EVERY = {"checkpoint_every": 24}
 

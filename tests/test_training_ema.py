@@ -7,13 +7,13 @@ import itertools
 import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
-from training_toy import DEFAULTS, ToyBatch, ToyLoader, ToyObjective
 
 from seqtok_core.training import TrainConfig, World
 from seqtok_core.training.distributed import connect
 from seqtok_core.training.ema import decay_at
 from seqtok_core.training.engine import Engine
 from seqtok_core.training.optim import SplitOptimizer, parameter_groups
+from tests.training_toy import DEFAULTS, ToyBatch, ToyLoader, ToyObjective
 
 
 def batches(steps: int) -> list[ToyBatch]:
@@ -31,9 +31,7 @@ def reference(config: TrainConfig, steps: int) -> dict[str, torch.Tensor]:
         return decay * mean + (1 - decay) * value
 
     averaged = AveragedModel(toy, avg_fn=average)
-    for step, batch in zip(
-        range(steps), ToyLoader(config.batch, config.batch, 0, 1).iterate(0), strict=False
-    ):
+    for step, batch in zip(range(steps), ToyLoader(config.batch, config.batch, 0, 1).iterate(0), strict=False):
         optimizer.set_rates(1.0)
         toy(batch)["loss"].backward()
         optimizer.step()
@@ -51,9 +49,7 @@ def test_average_equals_torch_averaged_model(stage, every):
     connect(world)
     engine = Engine(ToyObjective(), config, world)
     steps = 12
-    for step, batch in zip(
-        range(steps), ToyLoader(config.batch, config.batch, 0, 1).iterate(0), strict=False
-    ):
+    for step, batch in zip(range(steps), ToyLoader(config.batch, config.batch, 0, 1).iterate(0), strict=False):
         values = engine.forward(batch)
         engine.backward(values["loss"])
         assert engine.step(step * config.batch)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_toy import DEFAULTS, ToyLoader, ToyObjective, lines, train_toy, weights
 
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
 from seqtok_core.training import TrainConfig, World, train
 from seqtok_core.training.metrics import MetricsLog
+from tests.training_toy import DEFAULTS, ToyLoader, ToyObjective, lines, train_toy, weights
 
 
 @pytest.fixture

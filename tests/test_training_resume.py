@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_toy import ToyLoader, in_child, lines, train_toy, under_torchrun, weights
 
 from seqtok_core.foundation.errors import Preempted
+from tests.training_toy import ToyLoader, in_child, lines, train_toy, under_torchrun, weights
 
 EVERY = {"checkpoint_every": 24, "log_every": 2}  # 3 steps of 8; not a multiple of log_every
 
@@ -43,7 +43,7 @@ def test_stopped_by_a_signal_then_continued(stage, undisturbed, tmp_path, monkey
                 yield batch
 
     with monkeypatch.context() as patch:
-        patch.setattr("training_toy.ToyLoader", Interrupting)
+        patch.setattr("tests.training_toy.ToyLoader", Interrupting)
         with pytest.raises(Preempted, match="SIGTERM after step 5") as caught:
             train_toy(tmp_path, zero_stage=stage, **EVERY)
     assert caught.value.exit_code == 75
@@ -107,5 +107,6 @@ def test_a_named_checkpoint_starts_a_run_in_another_folder(undisturbed, tmp_path
     source = undisturbed[0] / "checkpoints" / "step_00000009"
     result = train_toy(tmp_path, resume=str(source), **EVERY)
     assert result.resumed_from == "step_00000009"
+    assert train_toy(tmp_path, resume=str(source), **EVERY).resumed_from == "step_00000012"  # its own by now
     for name, value in weights(tmp_path).items():
         assert torch.equal(value, weights(undisturbed[0])[name])

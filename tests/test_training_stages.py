@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_toy import ToyObjective, lines, train_toy, under_torchrun, weights
+
+from tests.training_toy import ToyObjective, lines, train_toy, under_torchrun, weights
 
 
 @pytest.fixture(scope="module")

@@ -123,9 +123,7 @@ def save_weights(module: nn.Module, folder: Path) -> None:
     torch.save(module.state_dict(), folder / "weights.pt")
 
 
-def train_toy(
-    folder: Path, resume: str = "auto", overwrite: bool = False, pairs: bool = True, **settings: Any
-) -> Any:
+def train_toy(folder: Path, resume: str = "auto", overwrite: bool = False, pairs: bool = True, **settings: Any) -> Any:
     from seqtok_core.training import TrainConfig, World, train
 
     config, world = TrainConfig(**{**DEFAULTS, **settings}), World.from_environment()
@@ -157,7 +155,7 @@ def in_child(folder: Path, faults: str = "", timeout: float = 120, **settings: A
     The fork server has the libraries loaded and no connection made: a child costs a second, not five.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training_toy", "deepspeed", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(["tests.training_toy", "deepspeed", "torch.utils.tensorboard"])
     job = {"folder": str(folder), "faults": faults, **settings}
     child = context.Process(target=main, args=([job],))
     child.start()

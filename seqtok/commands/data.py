@@ -156,7 +156,7 @@ def verify(
     decode: Annotated[bool, typer.Option(help="Decode every picture as well.")] = True,
     captions_field: CaptionsField = "captions",
 ) -> None:
-    """Check every shard: size, hash, offsets, keys, records, pictures. Exit status 1 when something is wrong."""
+    """Check every shard: size, hash, offsets, keys, records, pictures. Exit status 1 if anything is wrong."""
     from data_pipelines.inspect import verify as verify_folder
     from data_pipelines.records import Fields
     from seqtok.commands.data_view import show_verdict

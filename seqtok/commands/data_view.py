@@ -84,9 +84,7 @@ def show_overview(found: Overview) -> None:
     kind = f"{found.kind}, {found.image_size} px" if found.image_size else found.kind
     origin = "data set of seqtok" if found.own else "foreign tars"
     console.print(f"{found.folder}: {origin}, {kind}, up to {found.levels} captions", highlight=False)
-    table = Table(
-        "split", "samples", "shards", "MiB", "captions each", "words by level", "classes", "dropped"
-    )
+    table = Table("split", "samples", "shards", "MiB", "captions each", "words by level", "dropped")
     for part in found.splits:
         table.add_row(
             part.split,
@@ -95,10 +93,14 @@ def show_overview(found: Overview) -> None:
             f"{part.bytes / 2**20:.1f}",
             ", ".join(f"{n}: {count}" for n, count in part.captions_per_sample.items()),
             " ".join(f"{words:.1f}" for words in part.words_per_level),
-            ", ".join(f"{label} {count}" for label, count in part.classes.items()),
             ", ".join(f"{reason} {count}" for reason, count in part.dropped.items()) or "0",
         )
     console.print(table)
+    labels = {label: max(part.classes[label] for part in found.splits) for label in found.splits[0].classes}
+    if labels:
+        listed = ", ".join(f"{label} {count}" for label, count in labels.items())
+        console.print(f"labels and their distinct values: {listed}", highlight=False)
+    console.print("captions of the first sample, coarse to fine:")
     for text in found.splits[0].examples:
         console.print(f"  {text}", highlight=False, markup=False)
 

@@ -99,9 +99,7 @@ def _frame(axes: Any, ticks: Sequence[int], unit: str) -> None:
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.margins(y=0.12)
     axes.set_xlabel("tokens k", color=_MUTED, labelpad=3)
-    axes.set_title(
-        unit, color=_MUTED, fontsize=9.5, loc="left", x=-0.8 * _LEFT / axes.get_position().width, pad=8
-    )
+    axes.set_title(unit, color=_MUTED, fontsize=9.5, loc="left", x=-0.8 * _LEFT / axes.get_position().width, pad=8)
     axes.tick_params(colors=_MUTED, length=0, pad=5)
     axes.grid(axis="y", color=_LINE, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -41,9 +41,7 @@ def judge(readings: Sequence[Reading], scenes: Sequence[Scene], level: int = FIN
     return [score_reading(r, s, level) for r, s in zip(readings, scenes, strict=True)]
 
 
-def chance_verdicts(
-    readings: Sequence[Reading], scenes: Sequence[Scene], level: int = FINEST
-) -> list[Verdict]:
+def chance_verdicts(readings: Sequence[Reading], scenes: Sequence[Scene], level: int = FINEST) -> list[Verdict]:
     """Verdicts of the real pictures of other scenes: prompt i with picture i + 1, i + 2, ... up to 40
     times."""
     count = len(scenes)

@@ -110,9 +110,7 @@ def judge_pictures(
             for k, pictures in decoded.items()
         }
         table = generation.summarise(verdicts[longest], chance, ceiling, scenes)
-        by_prefix = {
-            name: {str(k): generation.share(own, name) for k, own in verdicts.items()} for name in table
-        }
+        by_prefix = {name: {str(k): generation.share(own, name) for k, own in verdicts.items()} for name in table}
     return {"reader": table, "reader_by_prefix": by_prefix, "stages": watch.stages}, verdicts[longest]
 
 

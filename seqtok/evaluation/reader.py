@@ -60,9 +60,7 @@ class SceneReader(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.PixelUnshuffle(2), _conv(12, 32), _conv(32, 32), _conv(32, width, stride=2)
-        )
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), _conv(12, 32), _conv(32, 32), _conv(32, width, stride=2))
         self.trunk = nn.ModuleList([_conv(width, width) for _ in range(3)])
         self.head = nn.Sequential(nn.Conv2d(width, 4 * sum(_PARTS), 1), nn.PixelShuffle(2))
         self.ground = nn.Linear(width, len(BACKGROUNDS))

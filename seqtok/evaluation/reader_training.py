@@ -33,7 +33,7 @@ class ReaderConfig(Config):
     """`scenes` are drawn once and seen again mirrored, blurred and overlaid until `images` have been seen."""
 
     scenes: int = 12_000
-    images: int = 48_000
+    images: int = 64_000
     batch: int = 128
     lr: float = 4e-3  # peak of one cosine cycle with a short warm-up, AdamW
     width: int = 64  # channels
@@ -130,9 +130,7 @@ def _backgrounds(scenes: list[Scene]) -> Tensor:
 
 
 def _take(data: SceneTargets, rows: Tensor) -> SceneTargets:
-    return SceneTargets(
-        data.pixels[rows], data.place[rows], data.mask[rows], data.names[rows], data.background[rows]
-    )
+    return SceneTargets(data.pixels[rows], data.place[rows], data.mask[rows], data.names[rows], data.background[rows])
 
 
 def mirror(data: SceneTargets, generator: torch.Generator) -> SceneTargets:
@@ -155,9 +153,7 @@ def _spoil(data: SceneTargets, generator: torch.Generator) -> SceneTargets:
 
     sigma = float(torch.rand((), generator=generator)) + 0.2
     x = x.lerp(blur(x, sigma), amount(1.0))
-    x = x.lerp(
-        x.roll(1, 0), amount(0.25)
-    )  # the picture that a ghost comes from is the neighbour in the batch
+    x = x.lerp(x.roll(1, 0), amount(0.25))  # the picture that a ghost comes from is the neighbour in the batch
     noise = torch.randn(x.shape, generator=generator)
     coarse = torch.randn(count, 3, 8, 8, generator=generator)
     x = x + amount(0.1) * noise + amount(0.1) * F.interpolate(coarse, x.shape[-2:], mode="bilinear")

@@ -77,9 +77,7 @@ def headlines(results: Results) -> list[tuple[str, str, str]]:
         name, points = next(iter(levels.items()))
         last = max(points, key=int)
         kept = points["1"] / points[last] if points[last] else 0.0
-        found.append(
-            (percent(kept, 0), "%", f"of the probe accuracy on “{spelled(name)}” is in the first token")
-        )
+        found.append((percent(kept, 0), "%", f"of the probe accuracy on “{spelled(name)}” is in the first token"))
     reader = results.get("reader", {})
     for name, text in (
         ("everything", "of generated pictures show everything asked"),
@@ -123,11 +121,7 @@ def generated_rows(pictures: ReportPictures | None) -> list[dict[str, Any]]:
 
 def attribute_rows(reader: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The reader's table, each row with the definition of its attribute."""
-    return [
-        {"name": name, "meaning": ATTRIBUTES[name][1], **row}
-        for name, row in reader.items()
-        if name in ATTRIBUTES
-    ]
+    return [{"name": name, "meaning": ATTRIBUTES[name][1], **row} for name, row in reader.items() if name in ATTRIBUTES]
 
 
 def charts(runs: Mapping[str, Results]) -> list[Chart]:
@@ -201,10 +195,7 @@ def _retrieval_tables(results: Results) -> list[Table]:
     tables = []
     for name, by_k in results.get("retrieval", {}).items():
         chance, among = results["retrieval_chance"][name], results["retrieval_candidates"][name]
-        rows = [
-            [_direction(key), percent(chance[key]), *(percent(v[key]) for v in by_k.values())]
-            for key in chance
-        ]
+        rows = [[_direction(key), percent(chance[key]), *(percent(v[key]) for v in by_k.values())] for key in chance]
         title = f"Retrieval, {spelled(name)}: {among['images']} pictures, {among['captions']} captions (%)"
         tables.append(Table(title, ["", "chance", *_ks(by_k)], rows))
     return tables

@@ -45,9 +45,7 @@ def recall_chance(match: Tensor) -> dict[str, float]:
         counts = torch.bincount(right.sum(1)).tolist()  # queries by their number of right answers
         for rank in RANKS:
             drawn = min(rank, candidates)
-            missed = sum(
-                n * comb(candidates - good, drawn) / comb(candidates, drawn) for good, n in enumerate(counts)
-            )
+            missed = sum(n * comb(candidates - good, drawn) / comb(candidates, drawn) for good, n in enumerate(counts))
             found[f"{name}_r{rank}"] = 1.0 - missed / len(right)
     return found
 

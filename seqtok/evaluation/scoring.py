@@ -83,8 +83,7 @@ def _relations(seen: tuple[Seen, ...], scene: Scene) -> bool:
 
 def _related(chosen: tuple[Seen, ...], scene: Scene) -> bool:
     return all(
-        relation_holds(relation, chosen[0], other)
-        for relation, other in zip(scene.relations, chosen[1:], strict=True)
+        relation_holds(relation, chosen[0], other) for relation, other in zip(scene.relations, chosen[1:], strict=True)
     )
 
 

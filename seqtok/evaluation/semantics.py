@@ -19,7 +19,7 @@ from seqtok.evaluation.reconstruction import prefix_lengths
 
 _DECAY = 1e-3  # L2 on the weights (not the biases), against a cross-entropy that is a mean over pictures
 _STEPS = 150  # L-BFGS iterations at most; it ends earlier when the gradient is below _FLAT
-_FLAT = 1e-4
+_FLAT = 5e-4
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ def probe_loss(x: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Tenso
     return F.cross_entropy(x @ weight + bias, target) + 0.5 * _DECAY * weight.square().sum()
 
 
-def probe_accuracy(
-    train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor, classes: int
-) -> float:
+def probe_accuracy(train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor, classes: int) -> float:
     """Share of test pictures whose class a probe fitted on `train` (N, F) names; both targets int64."""
     probe = fit_probe(train, train_target, classes)
     return float((probe.logits(test).argmax(1) == test_target).float().mean())
@@ -94,9 +92,7 @@ def probe_labels(
         classes = int(torch.cat([target, asked]).max()) + 1
         chance[name] = majority_accuracy(target, asked)
         accuracy[name] = {
-            str(k): probe_accuracy(
-                _features(train[known], k), target, _features(test[held_out], k), asked, classes
-            )
+            str(k): probe_accuracy(_features(train[known], k), target, _features(test[held_out], k), asked, classes)
             for k in prefixes or prefix_lengths(train.shape[1])
         }
     return accuracy, chance

@@ -36,7 +36,9 @@ def locate(path: Path | str) -> Path:
         raise DataError(f"{path}: no such folder, and the hub did not give it ({reason})") from None
 
 
-def write(folder: Path, kind: str, version: int, parts: Mapping[str, Any], weights: Mapping[str, Any], card: str) -> None:
+def write(
+    folder: Path, kind: str, version: int, parts: Mapping[str, Any], weights: Mapping[str, Any], card: str
+) -> None:
     """`parts` are the sections of config.json, `weights` the tensors by name."""
     from safetensors.torch import save
 
@@ -56,7 +58,9 @@ def read_config(folder: Path, kind: str, version: int) -> dict[str, Any]:
         found = parts.get("kind") if isinstance(parts, dict) else None
         raise DataError(f"{where}: this is not a {kind}" + (f" but a {found}" if found else ""))
     if parts.get("format") != version:
-        raise DataError(f"{where}: format {parts.get('format')!r}; this version of seqtok reads format {version}")
+        raise DataError(
+            f"{where}: format {parts.get('format')!r}; this version of seqtok reads format {version}"
+        )
     return parts
 
 

@@ -19,7 +19,9 @@ class Mlp(nn.Sequential):
 
     def __init__(self, width: int, ratio: int = 4) -> None:
         super().__init__(
-            nn.Linear(width, ratio * width, bias=False), nn.GELU(), nn.Linear(ratio * width, width, bias=False)
+            nn.Linear(width, ratio * width, bias=False),
+            nn.GELU(),
+            nn.Linear(ratio * width, width, bias=False),
         )
 
 

@@ -142,9 +142,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise DataError(f"{path / 'manifest.json'}: not a checkpoint's manifest")
     if manifest.get("format") != FORMAT:
-        raise MismatchError(
-            f"{path}: format {manifest.get('format')}, this seqtok reads {FORMAT}; use its version"
-        )
+        raise MismatchError(f"{path}: format {manifest.get('format')}, this seqtok reads {FORMAT}; use its version")
     return manifest
 
 

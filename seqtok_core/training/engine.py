@@ -54,19 +54,11 @@ class Engine:
                 dist_init_required=False,
             )
         if stage == 0 and world.size == 1:
-            self._engine.enable_backward_allreduce = (
-                False  # it would copy every gradient twice to reduce nothing
-            )
-        self._engine._copy_recovery_script = lambda path: (
-            None
-        )  # two scripts beside the checkpoints, never used
+            self._engine.enable_backward_allreduce = False  # it would copy every gradient twice to reduce nothing
+        self._engine._copy_recovery_script = lambda path: None  # two scripts beside the checkpoints, never used
         self._describe_partitions(stage)
         self.ema_updates = 0
-        shapes = {
-            n: list(s)
-            for g, k in zip(self._names, self._shapes, strict=True)
-            for n, s in zip(g, k, strict=True)
-        }
+        shapes = {n: list(s) for g, k in zip(self._names, self._shapes, strict=True) for n, s in zip(g, k, strict=True)}
         self.fingerprint = fingerprint.of_value(shapes)[:16]  # of the trainable parameters' names and shapes
 
     def _describe_partitions(self, stage: int) -> None:
@@ -156,7 +148,9 @@ class Engine:
                 weights[name] = state.get(p, {}).get("average", p.detach()).clone()
         if self.config.zero_stage == 3:
             weights |= self._frozen_weights()
-        return weights
+        first = {id(p): name for name, p in self._engine.module.named_parameters()}
+        tied = self._engine.module.named_parameters(remove_duplicate=False)
+        return {name: weights[first[id(p)]] for name, p in tied if first[id(p)] in weights}
 
     def _frozen_weights(self) -> dict[str, Tensor]:
         """Stage 3 cuts frozen parameters as well, and no optimizer state speaks of them."""
@@ -207,9 +201,7 @@ def _deepspeed_json(config: TrainConfig, world: World, numel: int) -> dict[str, 
         "train_batch_size": config.batch,
         "train_micro_batch_size_per_gpu": config.micro_batch_of(world.size),
         "gradient_accumulation_steps": config.accumulation(world.size),
-        "gradient_clipping": config.clip
-        if config.clip and config.zero_stage
-        else 0.0,  # stage 0: SplitOptimizer
+        "gradient_clipping": config.clip if config.clip and config.zero_stage else 0.0,  # stage 0: SplitOptimizer
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": config.zero_stage,
@@ -257,8 +249,5 @@ def _no_broadcast() -> Iterator[None]:
 
 def _without_weights(objective: nn.Module) -> nn.Module:
     """A copy whose parameters have shapes but no memory."""
-    empty = {
-        id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
-        for p in objective.parameters()
-    }
+    empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in objective.parameters()}
     return copy.deepcopy(objective, empty)

@@ -64,9 +64,7 @@ class Layout:
             return [self._whole(flat, entry) for entry, owner in self._owned() if owner == self.rank]
         sent = [self._sizes(self.rank, owner) for owner in range(self.world)]
         received = [self._sizes(source, self.rank) for source in range(self.world)]
-        outgoing = torch.cat(
-            [flat.new_empty(0)] + [t for o in range(self.world) for t in self._local(flat, o)]
-        )
+        outgoing = torch.cat([flat.new_empty(0)] + [t for o in range(self.world) for t in self._local(flat, o)])
         incoming = flat.new_empty(sum(received))
         dist.all_to_all_single(incoming, outgoing, received, sent)
         parts = [list(self._cut(incoming, source, received)) for source in range(self.world)]
@@ -80,9 +78,7 @@ class Layout:
     def _cut(self, incoming: Tensor, source: int, received: list[int]) -> list[Tensor]:
         """What came from `source`, as one tensor per piece."""
         numels = [p.numel for e, o in self._owned() for p in e.pieces if o == self.rank and p.rank == source]
-        return (
-            list(incoming.narrow(0, sum(received[:source]), received[source]).split(numels)) if numels else []
-        )
+        return list(incoming.narrow(0, sum(received[:source]), received[source]).split(numels)) if numels else []
 
     def _whole(self, flat: Tensor, entry: Entry) -> Tensor:
         piece = entry.pieces[0]

@@ -81,9 +81,7 @@ def train(
     connect(world)
     with contextlib.ExitStack() as stack:
         on_first(world, lambda: stack.enter_context(files.folder_lock(folder)))
-        on_first(
-            world, lambda: run_folder.prepare(folder, resolved, world, resume=resume, overwrite=overwrite)
-        )
+        on_first(world, lambda: run_folder.prepare(folder, resolved, world, resume=resume, overwrite=overwrite))
         source = run_folder.start_from(folder, resume, world)
         run = _Run(Engine(objective, config, world), config, folder, world)
         stack.callback(run.close)
@@ -127,9 +125,7 @@ class _Run:
     def _belongs(self, source: Path, manifest: dict[str, Any]) -> None:
         expected = self._about()
         if manifest["model"] != expected["model"]:
-            raise MismatchError(
-                f"{source}: saved from a model with other weights (names or shapes); not usable here"
-            )
+            raise MismatchError(f"{source}: saved from a model with other weights (names or shapes); not usable here")
         stage, processes = manifest["zero_stage"], manifest["processes"]
         if stage != self._config.zero_stage or (stage > 0 and processes != self._world.size):
             raise MismatchError(
@@ -173,6 +169,7 @@ class _Run:
 
     def _one_step(self, batches: Iterator[Any]) -> None:
         config, world = self._config, self._world
+        # for what draws from torch's own generator (dropout): a function of the position, like everything
         torch.manual_seed(((config.seed * 1_000_003 + self._step) * world.size + world.rank) % 2**63)
         values, keys = [], []
         for _ in range(config.accumulation(world.size)):

@@ -45,9 +45,7 @@ class Means:
 
     def restore(self, state: dict[str, Any]) -> None:
         device = self._world.device
-        self._sums = {
-            n: torch.tensor(s, dtype=torch.float64, device=device) for n, s in state["sums"].items()
-        }
+        self._sums = {n: torch.tensor(s, dtype=torch.float64, device=device) for n, s in state["sums"].items()}
         self._counts = dict(state["counts"])
 
     def take(self) -> dict[str, float]:

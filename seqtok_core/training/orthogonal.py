@@ -64,12 +64,8 @@ def orthogonalise(matrices: list[Tensor], dtype: torch.dtype = torch.float32) ->
         by_shape[(min(matrix.shape), max(matrix.shape))].append(number)
     result: list[Tensor] = [*matrices]
     for numbers in by_shape.values():
-        wide = [
-            matrices[n].mT if matrices[n].shape[0] > matrices[n].shape[1] else matrices[n] for n in numbers
-        ]
-        for number, answer in zip(
-            numbers, newton_schulz(torch.stack(wide), dtype).float().unbind(), strict=True
-        ):
+        wide = [matrices[n].mT if matrices[n].shape[0] > matrices[n].shape[1] else matrices[n] for n in numbers]
+        for number, answer in zip(numbers, newton_schulz(torch.stack(wide), dtype).float().unbind(), strict=True):
             rows, cols = matrices[number].shape
             result[number] = answer.mT.mul(math.sqrt(rows / cols)) if rows > cols else answer
     return result

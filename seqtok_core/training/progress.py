@@ -37,9 +37,7 @@ class Progress:
                 TextColumn("loss {task.fields[loss]}"),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task(
-                self._title, total=self._total, completed=self._start, rate="-", loss="-"
-            )
+            self._task = self._bar.add_task(self._title, total=self._total, completed=self._start, rate="-", loss="-")
             self._bar.start()
         return self
 

@@ -17,7 +17,7 @@ import yaml
 from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
 from seqtok_core.training import checkpoint
-from seqtok_core.training.distributed import World
+from seqtok_core.training.distributed import World, on_first
 
 CHECKPOINTS = "checkpoints"
 _OWN = ("metrics.jsonl", "environment.json", "preempted.json", "bad_batch.json", "config.yaml")
@@ -33,16 +33,12 @@ def prepare(folder: Path, resolved: Mapping[str, Any], world: World, *, resume: 
     Raises ConfigError when the folder is in use for something else, MismatchError when its run has other
     settings (all differing keys in one message), StorageError when it cannot be written.
     """
-    present = sorted(
-        p.name for p in folder.iterdir() if p.name not in _IGNORED and not p.name.startswith(".")
-    )
+    present = sorted(p.name for p in folder.iterdir() if p.name not in _IGNORED and not p.name.startswith("."))
     used = (folder / "config.yaml").exists()
     if present and not used:
         raise ConfigError(f"{folder}: holds files but no run ({present[0]}, …); choose another folder")
     if used and resume == "never" and not overwrite:
-        raise ConfigError(
-            f"{folder}: holds a run; continue it (--resume auto), or start anew with --overwrite"
-        )
+        raise ConfigError(f"{folder}: holds a run; continue it (--resume auto), or start anew with --overwrite")
     if used and overwrite:
         _clear(folder)
     elif used:
@@ -118,9 +114,10 @@ def start_from(folder: Path, resume: str, world: World) -> Path | None:
     if resume == "auto":
         return checkpoint.newest_valid(folder / CHECKPOINTS, world)
     named = Path(resume)
+    inside = named.resolve().parent == (folder / CHECKPOINTS).resolve()
+    if not inside and on_first(world, lambda: checkpoint.all_in(folder / CHECKPOINTS)):
+        return checkpoint.newest_valid(folder / CHECKPOINTS, world)  # the same command again, after a stop
     newer = [p.name for p in checkpoint.all_in(folder / CHECKPOINTS) if p.name > named.name]
-    if newer and named.resolve().parent == (folder / CHECKPOINTS).resolve():
-        raise ConfigError(
-            f"{named}: {', '.join(newer)} in the same run are newer; remove them to go back this far"
-        )
+    if newer and inside:
+        raise ConfigError(f"{named}: {', '.join(newer)} in the same run are newer; remove them to go back this far")
     return checkpoint.explicit(named, world)
