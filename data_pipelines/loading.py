@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import signal
 import threading
-import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
@@ -86,42 +87,45 @@ def stream(
         prefetch_factor=prefetch,
         worker_init_fn=_ignore_sigterm,
     )
-    batches: Generator[Batch, None, None] = _from_workers(loader)
-    # At exit multiprocessing ends its children by SIGTERM, which ours ignore: without this it waits for ever.
-    atexit.register(_close, weakref.ref(batches))
-    return batches
+    return _from_workers(loader)
 
 
-def _from_workers(loader: DataLoader) -> Generator[Batch, None, None]:
-    batches = _start(loader)
+def _from_workers(loader: DataLoader) -> Iterator[Any]:
+    batches, workers = _start(loader)
     try:
         for batch in batches:
             if isinstance(batch, SeqtokError):
                 raise batch
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, OSError) as error:  # what torch raises depends on what the worker was doing
+        dead = [str(worker.pid) for worker in workers if not worker.is_alive()]
+        if not dead:
             raise
         raise DataError(
-            f"a loader worker died ({str(error).splitlines()[0]}); if memory is short, use fewer num_workers"
-        ) from None
+            f"loader worker died (process {', '.join(dead)}); if memory is short, use fewer num_workers"
+        ) from error
+    finally:
+        del batches  # ends the workers now: the traceback of an error would keep them alive
 
 
-def _start(loader: DataLoader) -> Iterator[Any]:
+def _start(loader: DataLoader) -> tuple[Iterator[Any], list[BaseProcess]]:
     """Start the workers, without torch's SIGCHLD handler: when a worker dies it raises wherever the program is at
     that moment, in the middle of a training step. The iterator notices the death itself, within 5 seconds.
     """
-    handler = signal.getsignal(signal.SIGCHLD)
+    handler, others = signal.getsignal(signal.SIGCHLD), set(multiprocessing.active_children())
     batches = iter(loader)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, handler)
-    return batches
+    workers = [child for child in multiprocessing.active_children() if child.daemon and child not in others]
+    # At exit multiprocessing ends its children by SIGTERM, which ours ignore: it would wait for ever.
+    atexit.register(_kill, workers)
+    return batches, workers
 
 
-def _close(batches: weakref.ref[Generator[Batch, None, None]]) -> None:
-    generator = batches()
-    if generator is not None:
-        generator.close()
+def _kill(workers: list[BaseProcess]) -> None:
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 class _Requests(Dataset):

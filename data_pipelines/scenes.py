@@ -44,7 +44,7 @@ UNSEEN_RELATIONS = frozenset(
 )
 
 _SPLIT_KEY = {"train": 0, "val": 1, "test": 2}
-_COLOR_JITTER = 8  # uniform, in 8-bit levels, one draw per shape and channel
+_COLOR_JITTER = 3  # uniform, in 8-bit levels, one draw per shape and channel
 _GAP = 0.03  # least distance between two shapes and from the border
 _PLAIN = 1.25  # a relation holds when its axis outweighs the other one by this factor
 
@@ -253,7 +253,7 @@ def _by_kind(shape: Shape) -> tuple[int, int]:
 
 
 def _listed(names: list[str]) -> str:
-    """"a circle, two crosses and a square": equal names stand together in `names` and are counted."""
+    """ "a circle, two crosses and a square": equal names stand together in `names` and are counted."""
     parts = []
     for name in dict.fromkeys(names):
         count = names.count(name)

@@ -22,6 +22,7 @@ from data_pipelines.shard_files import index_samples, read_index
 from data_pipelines.sources import Bad
 from data_pipelines.tar_index import TarSample
 from data_pipelines.tar_source import IMAGE_EXTENSIONS, OnBadShard, read_record, read_span
+from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import sha256_file
 
@@ -171,7 +172,8 @@ def _open_own(folder: Path, split: str, content: Manifest, on_bad_shard: OnBadSh
         raise DataError(f"{folder}: split {split!r} holds no samples (damaged shards: {len(skipped)})")
     result = ShardSet(shards, Fields(), content.labels, dict(content.classes), nested=True)
     result.levels, result.manifest = content.levels, content
-    result.skipped, result.fingerprint = tuple(skipped), content.fingerprint
+    result.skipped = tuple(skipped)
+    result.fingerprint = fingerprint.of_value([content.fingerprint, [path.name for path in result.paths]])
     return result
 
 

@@ -46,7 +46,7 @@ class PixelDecoder(nn.Module):
             tokens = torch.cat([tokens, self.absent.expand(len(tokens), missing, -1).to(tokens.dtype)], 1)
         tokens = tokens + self.positions
         x = torch.cat([canvas.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], 1)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        patches = self.pixels(self.norm(x[:, : len(where)]))
+        patches = self.pixels(self.norm(self.blocks[-1](x, rows=slice(len(where)))))  # latents end here
         return unpatchify(patches, self.patch, height)

@@ -58,9 +58,9 @@ class TitokEncoder(nn.Module):
         patches, queries = self.patches(pixels), self.queries[:num_tokens]
         x = torch.cat([patches, queries.expand(len(pixels), -1, -1).to(patches.dtype)], 1)
         mask = readout_mask(patches.shape[1], len(queries), x.device)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, mask)
-        return self.norm(x[:, patches.shape[1] :])
+        return self.norm(self.blocks[-1](x, mask, rows=slice(patches.shape[1], None)))  # patches end here
 
 
 class QFormerEncoder(nn.Module):

@@ -47,7 +47,7 @@ from seqtok_core.training import TrainResult
 
 _STAGES = "stages.json"
 _SHOWN = 12  # held-out pictures in the strip
-_FIT = 8000  # training pictures that probes are fitted on
+_FIT = 5000  # training pictures that probes are fitted on
 
 
 def run_demo(config: str, out: Path, overrides: Sequence[str], overwrite: bool) -> Path:
@@ -64,7 +64,7 @@ def run_demo(config: str, out: Path, overrides: Sequence[str], overwrite: bool) 
     with stages.stage("encode scenes", settings.train + settings.test):
         export_latents(folders["tokenizer"] / "model", folders["data"], folders["latents"])
     stages.trained("train sequence model", train_generator(generator_run))
-    with stages.stage("train reader", settings.reader.scenes):
+    with stages.stage("train reader", settings.reader.images):
         reader = load_or_train_reader(folders["reader"], settings.reader)
     results, pictures = _judge(settings, folders, reader)
     results = merge(

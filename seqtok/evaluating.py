@@ -19,12 +19,11 @@ from seq_tokenizer import SeqTokenizer
 from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation
 from seqtok.evaluation.reader_folder import load_or_train_reader
 from seqtok.evaluation.reader_training import ReaderConfig
-from seqtok.evaluation.report import RESULTS
+from seqtok.evaluation.report import RESULTS, merge, write_results
 from seqtok.evaluation.retrieval import scene_meaning
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.pictures import load_pair
 from seqtok_core.foundation import model_folder
-from seqtok_core.foundation.files import write_json
 
 Levels = Mapping[str, Sequence[str]]
 
@@ -111,5 +110,5 @@ def _table(title: str, rows: Mapping[str, Mapping[str, float | None]]) -> None:
 
 def _write(out: Path | None, results: Mapping[str, Any]) -> None:
     if out is not None:
-        write_json(out / RESULTS, results)
+        write_results(out, merge(results))
         typer.echo(str(out / RESULTS))

@@ -180,6 +180,7 @@ def test_a_folder_that_is_not_finished_is_refused(tmp_path):
 def test_damaged_shards_are_found_before_step_0(tmp_path, damage):
     folder = tmp_path / "d"
     scenes_folder(folder, train=20)
+    before = open_shards(folder, "train").fingerprint
     tar, index = folder / "scenes-train-000001.tar", folder / "scenes-train-000001.index.json"
     if damage == "cut":
         tar.write_bytes(tar.read_bytes()[:-1])
@@ -194,6 +195,7 @@ def test_damaged_shards_are_found_before_step_0(tmp_path, damage):
     source = loader(folder, on_bad_shard="skip")
     assert len(source.shards) == 12
     assert len(source.shards.skipped) == 1
+    assert source.shards.fingerprint != before
     assert source.samples == 8
 
 

@@ -19,7 +19,7 @@ from data_pipelines.scenes import (
     render,
 )
 
-FIRST_CAPTION = "a small yellow triangle at the middle left on a beige background"
+FIRST_CAPTION = "a small yellow triangle at the left on a beige background"
 FIRST_SUM = 165062  # of all pixel values at 16 x 16
 _WORDS = {"one": 1, "two": 2, "three": 3}
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}

@@ -17,6 +17,7 @@ from PIL import Image
 
 from seqtok.evaluation.charts import Curve, chart, spread
 from seqtok.evaluation.generation import chance_verdicts, judge, real_pictures, summarise
+from seqtok.evaluation.kept_pictures import kept_pictures
 from seqtok.evaluation.pictures import ReportPictures, data_uri, grid, strip
 from seqtok.evaluation.reader import true_reading
 from seqtok.evaluation.report import merge, read_results, render, write_report
@@ -113,6 +114,19 @@ def test_results_json_holds_every_number_unrounded(tmp_path: Path) -> None:
     kept = read_results(tmp_path)
     assert kept == {"schema": 1, **results()}
     assert kept["psnr"]["2"] == 30.123456
+
+
+def test_a_report_can_be_made_again_from_its_folder(tmp_path: Path) -> None:
+    path = write_report(tmp_path, results(), shown(EVIL))
+    again = write_report(tmp_path / "again", read_results(tmp_path), kept_pictures(tmp_path))
+    assert again.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+    assert kept_pictures(tmp_path / "nothing") is None
+
+
+def test_damaged_pictures_are_named(tmp_path: Path) -> None:
+    (tmp_path / "pictures.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(DataError, match=r"pictures\.safetensors"):
+        kept_pictures(tmp_path)
 
 
 def test_missing_sections_are_left_out(tmp_path: Path) -> None:

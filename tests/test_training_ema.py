@@ -82,3 +82,24 @@ def test_without_average_the_weights_themselves_are_handed_out():
             assert copy.get_parameter(name).data_ptr() != p.data_ptr()
         assert not copy.training
         engine.close()
+
+
+def test_tied_weights_are_whole_in_the_copy():
+    class Tied(ToyObjective):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head.weight = self.encoder.words.weight
+
+        def muon_excluded(self) -> set[str]:
+            return {"encoder.words.weight", "encoder.places"}
+
+    world = World.from_environment()
+    connect(world)
+    for stage in (0, 1):
+        engine = Engine(Tied(), TrainConfig(**DEFAULTS, zero_stage=stage), world)
+        engine.backward(engine.forward(batches(1)[0])["loss"])
+        engine.step(0)
+        copy = engine.averaged_module()
+        assert torch.equal(copy.head.weight, copy.encoder.words.weight)
+        assert not copy.head.weight.is_meta
+        engine.close()

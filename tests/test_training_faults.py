@@ -41,6 +41,18 @@ def test_a_nan_loss_skips_its_step_and_nothing_else(stage, precision, faults, tm
     assert "loss" not in last
 
 
+@pytest.mark.parametrize("stage", [0, 2])
+def test_an_infinite_loss_with_a_finite_gradient_is_skipped_too(stage, tmp_path):
+    class Overflowing(ToyObjective):
+        def forward(self, batch):
+            values = super().forward(batch)
+            spoiled = math.inf if batch.keys[0].startswith("5-") else 0.0
+            return {**values, "loss": values["loss"] + spoiled}
+
+    config = TrainConfig(**DEFAULTS, zero_stage=stage)
+    assert train(Overflowing(), ToyLoader(8, 8, 0, 1), config, tmp_path, resolved={}).skipped == 1
+
+
 def test_training_goes_on_after_a_skipped_step_and_inside_accumulation(faults, tmp_path):
     faults("training.loss:6=nan")  # second micro-batch of the third step
     result = train_toy(tmp_path, micro_batch=4)

@@ -56,13 +56,13 @@ class ToyLoader:
 
 
 class Block(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, growth: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(WIDTH)
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
         self.out = nn.Linear(WIDTH, WIDTH)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)
+            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, growth * WIDTH), nn.GELU(), nn.Linear(growth * WIDTH, WIDTH)
         )
 
     def forward(self, h: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.words = nn.Embedding(WORDS, WIDTH)
         self.places = nn.Parameter(torch.randn(LENGTH, WIDTH) * 0.1)
-        self.blocks = nn.ModuleList(Block() for _ in range(2))
+        self.blocks = nn.ModuleList([Block(4), Block(3)])  # unlike, so that half the values ends inside a matrix
         self.register_buffer("table", torch.linspace(0, 1, WIDTH), persistent=False)
 
     def encode(self, ids: Tensor) -> Tensor:

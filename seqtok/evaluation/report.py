@@ -19,14 +19,16 @@ it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from seqtok.evaluation import report_parts
+from seqtok.evaluation.kept_pictures import keep_pictures
 from seqtok.evaluation.pictures import ReportPictures, grid, strip
 from seqtok_core.foundation.errors import DataError
-from seqtok_core.foundation.files import atomic_write, read_json, write_json
+from seqtok_core.foundation.files import atomic_write, read_json
 
 REPORT, RESULTS = "report.html", "results.json"
 SCHEMA = 1
@@ -59,12 +61,22 @@ def write_report(
     """
     folder = Path(folder)
     page = render(results, pictures, others or {})
-    write_json(folder / RESULTS, {"schema": SCHEMA, **results})
+    write_results(folder, results)
     if pictures is not None:
         write_pictures(folder, pictures)
+        keep_pictures(folder, pictures)
     with atomic_write(folder / REPORT, "w") as stream:
         stream.write(page)
     return folder / REPORT
+
+
+def write_results(folder: Path, results: Mapping[str, Any]) -> Path:
+    """Write `folder`/results.json, in the order of `results` (coarse to fine, short to long); returns its path."""
+    path = Path(folder) / RESULTS
+    with atomic_write(path, "w") as stream:
+        json.dump({"schema": SCHEMA, **results}, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+    return path
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -55,11 +55,16 @@ class SelfAttention(nn.Module):
         mask: Tensor | None = None,
         rope: Tensor | None = None,
         cache: KeyValueStore | None = None,
+        rows: slice = slice(None),
     ) -> Tensor:
-        """x (B, N, W), mask (N, M) or (B, 1, N, M) bool with True = may look, rope (2, N, C) -> (B, N, W)."""
+        """x (B, N, W), mask (N, M) or (B, 1, N, M) bool with True = may look, rope (2, N, C) -> (B, R, W).
+
+        `rows` are the R tokens whose output is wanted (all of them by default); the others are only looked at.
+        """
         q, k, v = rearrange(self.qkv(x), "b n (s h c) -> s b h n c", s=3, h=self.heads)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
+        q, mask = q[:, :, rows], mask if mask is None else mask[..., rows, :]
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
         mixed = attend(q, k, v, mask)

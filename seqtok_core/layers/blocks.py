@@ -44,9 +44,10 @@ class Block(nn.Module):
         rope: Tensor | None = None,
         context: Tensor | None = None,
         cache: KeyValueStore | None = None,
+        rows: slice = slice(None),
     ) -> Tensor:
-        """x (B, N, W) -> (B, N, W); see SelfAttention for mask and rope, CrossAttention for context."""
-        x = x + self.attention(self.norm_attention(x), mask, rope, cache)
+        """x (B, N, W) -> (B, R, W); see SelfAttention for mask, rope and rows, CrossAttention for context."""
+        x = x[:, rows] + self.attention(self.norm_attention(x), mask, rope, cache, rows)
         if self.cross is not None and self.norm_cross is not None:
             if context is None:
                 raise ValueError("a block with cross-attention needs a context")
