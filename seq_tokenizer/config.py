@@ -63,7 +63,7 @@ class TokenizerTrainingConfig(Config):
     # short prefixes' unavoidable error drowns the gradient of the long ones (3 dB at K after 300 steps).
     length_weight: Annotated[float, Field(ge=0)] = 0.7
     # Share of the error's gradient in the pixel loss: a wrong corner costs few pixels but is another shape.
-    edge_weight: Annotated[float, Field(ge=0)] = 1.0
+    edge_weight: Annotated[float, Field(ge=0)] = 4.0
     text_weight: Annotated[float, Field(ge=0)] = 0.1  # 0 with a text tower: text is measured, not taught
     level_starts: tuple[Positive, ...] | None = None  # shortest prefix that must know each caption level
     logit_scale_max: float = 100.0

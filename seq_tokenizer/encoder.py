@@ -25,18 +25,25 @@ def patch_positions(config: TokenizerConfig, rows: int, columns: int, device: to
 
 
 class PatchInput(nn.Module):
-    """Raw pixels, cut into patches and projected orthogonally: nothing is lost where W >= 3 p^2."""
+    """Raw pixels, cut into patches and projected orthogonally: nothing is lost where W >= 3 p^2.
+
+    A small MLP over the same raw pixels is added: it sees edges and corners before they are narrowed to W.
+    """
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config, self.patch = config, config.patch_size
-        self.project = nn.Linear(3 * self.patch**2, config.width)
+        values, width = 3 * self.patch**2, config.width
+        self.project = nn.Linear(values, width)
+        self.corners = nn.Sequential(nn.Linear(values, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        nn.init.orthogonal_(self.project.weight)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, W)."""
         rows, columns = pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch
         where = patch_positions(self.config, rows, columns, pixels.device)
-        return self.project(patchify(pixels, self.patch)) + where.to(pixels.dtype)
+        patches = patchify(pixels, self.patch)
+        return self.project(patches) + self.corners(patches) + where.to(pixels.dtype)
 
 
 class TitokEncoder(nn.Module):
@@ -51,7 +58,6 @@ class TitokEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, bias=False)
         init_linear(self.blocks, config.encoder_layers)
-        nn.init.orthogonal_(self.patches.project.weight)
 
     def forward(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
         """(B, 3, H, W) -> (B, k, W), k = num_tokens or K."""
@@ -81,7 +87,6 @@ class QFormerEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, bias=False)
         init_linear(self.trunk, config.encoder_layers)
         init_linear(self.readers, config.encoder_layers)
-        nn.init.orthogonal_(self.patches.project.weight)
 
     def forward(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
         """(B, 3, H, W) -> (B, k, W), k = num_tokens or K."""

@@ -30,7 +30,7 @@ class TokenizerObjective(nn.Module):
             "encoder.queries",
             "encoder.patches.project.weight",
             "decoder.positions",
-            "decoder.pixels.weight",
+            "decoder.pixels.linear.weight",
         }
         if self.tokenizer.text is not None:
             names |= {f"text.tower.{name}" for name in _TEXT_TABLES} | {"readout.start"}
