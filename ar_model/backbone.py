@@ -46,9 +46,7 @@ class Backbone(nn.Module):
         place = torch.arange(first, first + z.shape[1], device=z.device)
         return self.latent_in(z.to(self.latent_in.weight.dtype)) + self.place_in(place)
 
-    def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor, cache: KeyValueStore | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KeyValueStore | None = None) -> Tensor:
         """x (B, N, W), positions (N,), mask (B, 1, N, M) bool -> h (B, N, W). M counts cached slots too."""
         rope = rope_table(positions[:, None], self.head_dim)
         for block in self.blocks:

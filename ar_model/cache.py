@@ -12,9 +12,7 @@ from torch import Tensor
 class StaticCache:
     """A KeyValueStore of fixed capacity for one sampling; it grows by what each layer appends."""
 
-    def __init__(
-        self, layers: int, rows: int, heads: int, capacity: int, head_dim: int, like: Tensor
-    ) -> None:
+    def __init__(self, layers: int, rows: int, heads: int, capacity: int, head_dim: int, like: Tensor) -> None:
         """`like` gives dtype and device."""
         shape = (layers, rows, heads, capacity, head_dim)
         self._keys = torch.empty(shape, dtype=like.dtype, device=like.device)

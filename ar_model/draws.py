@@ -47,6 +47,4 @@ def of_rows(prompts: Sequence[Sequence[int]], seed: int, device: torch.device | 
         epoch.append(seen[digest])
         seen[digest] += 1
     int64 = torch.int64
-    return Draws(
-        seed, torch.tensor(epoch, dtype=int64, device=device), torch.tensor(index, dtype=int64, device=device)
-    )
+    return Draws(seed, torch.tensor(epoch, dtype=int64, device=device), torch.tensor(index, dtype=int64, device=device))

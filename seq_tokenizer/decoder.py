@@ -24,17 +24,13 @@ class PixelDecoder(nn.Module):
         self.absent = nn.Parameter(torch.zeros(config.width))
         self.positions = nn.Parameter(torch.randn(config.num_latents, config.width))
         self.canvas = nn.Parameter(torch.zeros(config.width))
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, i) for i in range(config.decoder_layers)
-        )
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, i) for i in range(config.decoder_layers))
         self.norm = nn.LayerNorm(config.width, bias=False)
         self.pixels = PixelHead(config.width, 3 * config.patch_size**2)
         init_linear(self.blocks, config.decoder_layers)
         nn.init.normal_(self.project.weight, std=config.latent_dim**-0.5)
 
-    def forward(
-        self, latents: Tensor, num_tokens: Tensor | int, size: tuple[int, int] | None = None
-    ) -> Tensor:
+    def forward(self, latents: Tensor, num_tokens: Tensor | int, size: tuple[int, int] | None = None) -> Tensor:
         """latents (B, k, D), k <= K, of which the first num_tokens count -> (B, 3, H, W), about in [-1, 1]."""
         height, width = size or (self.config.image_size, self.config.image_size)
         where = patch_positions(self.config, height // self.patch, width // self.patch, latents.device)

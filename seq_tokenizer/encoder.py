@@ -53,9 +53,7 @@ class TitokEncoder(nn.Module):
         super().__init__()
         self.patches = PatchInput(config)
         self.queries = nn.Parameter(torch.randn(config.num_latents, config.width))
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, i) for i in range(config.encoder_layers)
-        )
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, i) for i in range(config.encoder_layers))
         self.norm = nn.LayerNorm(config.width, bias=False)
         init_linear(self.blocks, config.encoder_layers)
 

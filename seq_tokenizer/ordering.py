@@ -18,11 +18,7 @@ def draw_prefix(u: Tensor, longest: int, shortest: int | Tensor = 1) -> Tensor:
     """
     low = torch.as_tensor(shortest, device=u.device, dtype=torch.float32)
     k = torch.exp(u * torch.log((longest + 1) / low)) * low
-    return (
-        k.floor()
-        .long()
-        .clamp(torch.as_tensor(shortest, device=u.device), torch.as_tensor(longest, device=u.device))
-    )
+    return k.floor().long().clamp(torch.as_tensor(shortest, device=u.device), torch.as_tensor(longest, device=u.device))
 
 
 def keep_prefix(x: Tensor, k: Tensor | int, absent: Tensor) -> Tensor:

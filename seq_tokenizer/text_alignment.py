@@ -112,9 +112,7 @@ class CaptionLoss(nn.Module):
         """
         world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         rank = dist.get_rank() if world > 1 else 0
-        clip = _open_clip().loss.ClipLoss(
-            local_loss=False, gather_with_grad=True, rank=rank, world_size=world
-        )
+        clip = _open_clip().loss.ClipLoss(local_loss=False, gather_with_grad=True, rank=rank, world_size=world)
         scale = logit_scale.exp().clamp(max=self.logit_scale_max)
         per_image, _ = clip.get_logits(images.float(), texts.float(), scale)
         ids = caption_ids

@@ -166,6 +166,4 @@ class _Stages(Stopwatch):
         self._kept[name] = self.stages[name]
         write_json(self._path, self._kept)
         done = self.stages[name]
-        typer.echo(
-            f"{name}: {done['images']:.0f} in {done['seconds']:.0f} s ({done['images_per_second']:.0f}/s)"
-        )
+        typer.echo(f"{name}: {done['images']:.0f} in {done['seconds']:.0f} s ({done['images_per_second']:.0f}/s)")

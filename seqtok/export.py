@@ -50,9 +50,7 @@ def export_latents(
     wanted = _splits(source, data, splits)
     spec = tokenizer.spec
     plan = {"tokenizer_id": spec.tokenizer_id, "data": source.fingerprint, "splits": wanted}
-    writer = LatentWriter(
-        out, shape=(spec.length, spec.dim), source=source, plan=plan, name=f"{source.name}_latents"
-    )
+    writer = LatentWriter(out, shape=(spec.length, spec.dim), source=source, plan=plan, name=f"{source.name}_latents")
     with writer.open(overwrite=overwrite, resume=mode):
         captions.save(out / CAPTIONS_FILE)
         counts = {}
@@ -67,9 +65,7 @@ def export_latents(
                 first += size
         manifest = writer.finish(spec.to_json(), counts)
     total = sum(info.samples for info in manifest.splits.values())
-    typer.echo(
-        f"{out}: {total} pictures as {spec.length} x {spec.dim} latents of tokenizer {spec.tokenizer_id}"
-    )
+    typer.echo(f"{out}: {total} pictures as {spec.length} x {spec.dim} latents of tokenizer {spec.tokenizer_id}")
     return manifest
 
 
@@ -123,16 +119,12 @@ def export_embeddings(
     return out
 
 
-def _records(
-    tokenizer: SeqTokenizer, reader: ImageReader, first: int, size: int, batch: int
-) -> Iterator[LatentRecord]:
+def _records(tokenizer: SeqTokenizer, reader: ImageReader, first: int, size: int, batch: int) -> Iterator[LatentRecord]:
     for part in _batches(reader, first, size, batch):
         latents = encode_all(tokenizer, part.images, batch).numpy()
         for row in range(len(part)):
             record = reader.shards.record(int(part.index[row]))
-            yield LatentRecord(
-                key=record.key, latents=latents[row], captions=record.captions, labels=record.labels
-            )
+            yield LatentRecord(key=record.key, latents=latents[row], captions=record.captions, labels=record.labels)
 
 
 def _batches(reader: ImageReader, first: int, size: int, batch: int) -> Iterator[ImageTextBatch]:
@@ -143,9 +135,7 @@ def _batches(reader: ImageReader, first: int, size: int, batch: int) -> Iterator
 def _manifest(data: Path) -> Manifest:
     found = open_shards(data, _any_split(data)).manifest
     if found is None:
-        raise DataError(
-            f"{data}: tars without dataset.json; `seqtok data prepare {data} NEW_FOLDER` makes one"
-        )
+        raise DataError(f"{data}: tars without dataset.json; `seqtok data prepare {data} NEW_FOLDER` makes one")
     return found
 
 

@@ -73,9 +73,7 @@ def build_generator(run: GeneratorRun) -> tuple[GeneratorObjective, LatentTextLo
     )
     spec = LatentSpec.from_json(loader.latent_spec, f"{run.data.folder}/dataset.json")
     if run.tokenizer is not None:
-        SeqTokenizer.from_pretrained(run.tokenizer).spec.require_same(
-            spec, str(run.tokenizer), str(run.data.folder)
-        )
+        SeqTokenizer.from_pretrained(run.tokenizer).spec.require_same(spec, str(run.tokenizer), str(run.data.folder))
     torch.manual_seed(run.train.seed)
     generator = SeqGenerator(run.model, spec, captions)
     return GeneratorObjective(generator, run.objective, spec, str(run.data.folder)), loader
@@ -126,9 +124,7 @@ class GeneratorHooks:
         prefixes = prefix_lengths(latents.shape[1])
         decoded = torch.stack([decode_all(self._tokenizer, latents, k) for k in prefixes], 1)
         folder.mkdir(parents=True, exist_ok=True)
-        grid([list(row) for row in decoded], [str(k) for k in prefixes]).save(
-            folder / f"images_{sequences:09d}.png"
-        )
+        grid([list(row) for row in decoded], [str(k) for k in prefixes]).save(folder / f"images_{sequences:09d}.png")
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         _generator_of(module).save_pretrained(folder)

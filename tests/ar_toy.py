@@ -45,9 +45,7 @@ def toy_generator(seed: int = 0, length: int = LENGTH) -> SeqGenerator:
     return model.eval()
 
 
-def toy_batch(
-    captions: list[list[str]], latents: Tensor, first: int = 0, max_tokens: int = 40
-) -> LatentTextBatch:
+def toy_batch(captions: list[list[str]], latents: Tensor, first: int = 0, max_tokens: int = 40) -> LatentTextBatch:
     """captions B x L, latents (B, K, D); sample i of the data set is `first` + i."""
     text_ids, level_mask, caption_ids = words().encode_batch(captions, max_tokens=max_tokens)
     index = torch.arange(first, first + len(captions))

@@ -158,9 +158,7 @@ def test_samples_obey_their_captions_after_a_short_training() -> None:
     side = torch.tensor([1.0 if i % 2 else -1.0 for i in range(128)])
     noise = random_latents(128)
     z = noise.cumsum(1) * 0.3 + side[:, None, None]
-    model = GeneratorObjective(
-        toy_generator(), GeneratorObjectiveConfig(condition_dropout=0.2), latent_spec()
-    )
+    model = GeneratorObjective(toy_generator(), GeneratorObjectiveConfig(condition_dropout=0.2), latent_spec())
     batch = toy_batch([[CAPTIONS[1] if s > 0 else CAPTIONS[3]] for s in side], z)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     first = None

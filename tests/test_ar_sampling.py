@@ -58,9 +58,7 @@ def test_a_sample_does_not_depend_on_its_neighbours() -> None:
     model = toy_generator()
     together = model.sample(PROMPTS, seed=2, steps=4)
     for i, prompt in enumerate(PROMPTS):
-        torch.testing.assert_close(
-            model.sample([prompt], seed=2, steps=4)[0], together[i], rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(model.sample([prompt], seed=2, steps=4)[0], together[i], rtol=1e-3, atol=1e-4)
     in_parts = model.sample(PROMPTS, seed=2, steps=4, batch=3)
     torch.testing.assert_close(in_parts, together, rtol=1e-3, atol=1e-4)
 

@@ -103,9 +103,7 @@ def test_padding_sees_itself_alone() -> None:
 def test_an_empty_prompt_reads_no_text() -> None:
     z, other = random_latents(3), TEXT.flip(0)
     image = TEXT.shape[1] + 1
-    torch.testing.assert_close(
-        hidden(TEXT, z, keep=False)[:, image:], hidden(other, z, keep=False)[:, image:]
-    )
+    torch.testing.assert_close(hidden(TEXT, z, keep=False)[:, image:], hidden(other, z, keep=False)[:, image:])
     assert (hidden(TEXT, z)[:, image:] - hidden(other, z)[:, image:]).abs().max() > 1e-3
 
 

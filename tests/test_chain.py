@@ -58,9 +58,7 @@ def test_one_command_makes_every_part(undisturbed: Path):
     assert set(results["psnr"]) == {"1", "2", "4"}
     assert set(results["retrieval"]) == {"count", "shapes", "colors", "details"}
     assert {"color", "shape", "count", "relation"} <= {name.rstrip("s") for name in results["reader"]}
-    assert {"draw scenes", "train tokenizer", "encode scenes", "train sequence model"} <= results[
-        "stages"
-    ].keys()
+    assert {"draw scenes", "train tokenizer", "encode scenes", "train sequence model"} <= results["stages"].keys()
     page = (undisturbed / "report" / "report.html").read_text()
     assert "data:image/png;base64" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -70,9 +68,7 @@ def test_one_command_makes_every_part(undisturbed: Path):
     assert list((undisturbed / "tokenizer" / "samples").glob("*.png"))
 
 
-@pytest.mark.parametrize(
-    "stage", [pytest.param(s, marks=[] if s == "export" else pytest.mark.slow) for s in KILLS]
-)
+@pytest.mark.parametrize("stage", [pytest.param(s, marks=[] if s == "export" else pytest.mark.slow) for s in KILLS])
 def test_killed_in_any_stage_then_started_again(stage: str, undisturbed: Path, tmp_path: Path):
     out = tmp_path / "killed"
     assert run_demo(out, KILLS[stage]).returncode == -signal.SIGKILL

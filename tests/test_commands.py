@@ -229,9 +229,7 @@ def test_show_prints_what_validate_accepts(capsys, tmp_path: Path):
 
 
 def test_help_is_quick_and_complete():
-    done = subprocess.run(
-        [sys.executable, "-m", "seqtok", "--help"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "seqtok", "--help"], capture_output=True, text=True, check=True)
     for command in ("demo", "config", "data", "tokenizer", "generator", "evaluate", "report"):
         assert command in done.stdout
     assert json.dumps(done.stderr) == '""'

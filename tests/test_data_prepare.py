@@ -15,6 +15,7 @@ from data_pipelines.file_sources import folder_source
 from data_pipelines.manifest import read_manifest
 from data_pipelines.prepare import PrepareConfig, prepare
 from data_pipelines.records import Fields
+from data_pipelines.shard_files import commit_shard, is_committed
 from data_pipelines.shards import open_shards
 from data_pipelines.sources import ScenesSource
 from data_pipelines.tar_source import tar_sources
@@ -106,6 +107,18 @@ def test_committed_shards_are_kept_and_damaged_ones_built_again(tmp_path):
     scenes_folder(folder, train=20)
     assert content(folder) == whole
     assert kept.stat().st_ino == before
+
+
+def test_a_shard_counts_as_done_for_its_own_task_only(tmp_path):
+    done = commit_shard(tmp_path, "a-train-000000.tar", [("k", {"txt": b"x"})], task="mine", facts={})
+    assert is_committed(tmp_path, done.file, "mine")
+    assert not is_committed(tmp_path, done.file, "another")
+    for key in ("../k", "a.b", "", "k" * 129):
+        with pytest.raises(DataError, match="unsafe key"):
+            commit_shard(tmp_path, "b-train-000000.tar", [(key, {"txt": b"x"})], task="mine", facts={})
+    with pytest.raises(DataError, match="twice"):
+        commit_shard(tmp_path, "b-train-000000.tar", [("k", {"txt": b"x"})] * 2, task="mine", facts={})
+    assert not list(tmp_path.glob("b-*"))
 
 
 def test_pictures_are_resized_and_words_become_classes(tmp_path):

@@ -23,9 +23,7 @@ def test_wide_enough_patch_projection_can_be_undone():
     from seq_tokenizer.config import TokenizerConfig
     from seq_tokenizer.encoder import TitokEncoder
 
-    config = TokenizerConfig(
-        image_size=8, patch_size=4, width=64, heads=2, encoder_layers=1, decoder_layers=1
-    )
+    config = TokenizerConfig(image_size=8, patch_size=4, width=64, heads=2, encoder_layers=1, decoder_layers=1)
     project = TitokEncoder(config).patches.project
     patches = torch.randn(5, 48)
     torch.testing.assert_close((project(patches) - project.bias) @ project.weight, patches)
@@ -79,9 +77,7 @@ def test_each_image_may_have_its_own_prefix_length():
     z = model.encode(toy_pixels())
     together = model.decode(z, torch.tensor([1, 4, 6]))
     for row, k in enumerate((1, 4, 6)):
-        torch.testing.assert_close(
-            together[row : row + 1], model.decode(z[row : row + 1], k), atol=1e-5, rtol=1e-4
-        )
+        torch.testing.assert_close(together[row : row + 1], model.decode(z[row : row + 1], k), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -69,6 +69,7 @@ def test_a_damaged_manifest_counts_as_damage(run):
 
 def test_an_unfinished_checkpoint_is_none_and_is_swept(run):
     os.rename(run / "checkpoints" / "step_00000009", run / "checkpoints" / "step_00000009.tmp")
+    (run / "checkpoints" / "step_00000008.tmp").mkdir()
     assert again(run).resumed_from == "step_00000006"
     assert names(run) == ["step_00000006", "step_00000009"]
 

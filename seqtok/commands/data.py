@@ -116,9 +116,7 @@ def text(
     dataset: Folder,
     vocab: Annotated[int, typer.Option(help="Most pieces of the vocabulary.", min=1)] = 4096,
     split: Annotated[str, typer.Option(help="Split whose captions are learned from.")] = "train",
-    out: Annotated[
-        Path | None, typer.Option(help="File to write, by default DATASET/captions.model.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write, by default DATASET/captions.model.")] = None,
     captions_field: CaptionsField = "captions",
     overwrite: Overwrite = False,
 ) -> None:
@@ -188,7 +186,5 @@ def _prepare(
             typer.echo(f"{out}: would write split {split}, {len(source)} samples in {count} shards")
         return
     with progress_bar() as on_progress:
-        manifest = run(
-            sources, out, config, overwrite=overwrite, resume=resume.value, on_progress=on_progress
-        )
+        manifest = run(sources, out, config, overwrite=overwrite, resume=resume.value, on_progress=on_progress)
     show_manifest(out, manifest)

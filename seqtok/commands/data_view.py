@@ -47,9 +47,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
 
         def show(progress: Progress) -> None:
             bad = f", {progress.bad} bad" if progress.bad else ""
-            bar.update(
-                task, completed=progress.samples_done, total=progress.samples, description=f"images{bad}"
-            )
+            bar.update(task, completed=progress.samples_done, total=progress.samples, description=f"images{bad}")
 
         yield show
 
@@ -64,9 +62,7 @@ def _plain(console: Console) -> Callable[[Progress], None]:
             return
         last = now
         speed = progress.samples_done / (now - start)
-        console.print(
-            f"{progress.samples_done} of {progress.samples} images, {speed:.0f} images/s", highlight=False
-        )
+        console.print(f"{progress.samples_done} of {progress.samples} images, {speed:.0f} images/s", highlight=False)
 
     return show
 

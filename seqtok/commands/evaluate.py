@@ -16,9 +16,7 @@ Limit = Annotated[int, typer.Option(help="Most pictures of a split.", min=2)]
 
 
 @app.command()
-def reconstruction(
-    model: Model, data: Data, split: Split = "test", limit: Limit = 2000, out: Out = None
-) -> None:
+def reconstruction(model: Model, data: Data, split: Split = "test", limit: Limit = 2000, out: Out = None) -> None:
     """PSNR and SSIM against prefix length."""
     from seqtok.evaluating import reconstruct
 
@@ -46,9 +44,7 @@ def generation(
     generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],
     tokenizer: Model,
     reader: Annotated[Path, typer.Option(help="Folder of the scene reader; trained there if missing.")],
-    prompts: Annotated[
-        int, typer.Option(help="Held-out scenes whose captions are the prompts.", min=2)
-    ] = 200,
+    prompts: Annotated[int, typer.Option(help="Held-out scenes whose captions are the prompts.", min=2)] = 200,
     guidance: Annotated[float, typer.Option(min=0)] = 3.0,
     steps: Annotated[int, typer.Option(min=1)] = 10,
     temperature: Annotated[float, typer.Option(min=0)] = 1.0,

@@ -9,9 +9,7 @@ import typer
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Folders with a results.json; the first is shown in full.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Folders with a results.json; the first is shown in full.")],
     out: Annotated[Path, typer.Option(help="Folder to write report.html to.")] = Path("report"),
 ) -> None:
     """Write one self-contained HTML file with curves and numbers; further runs are drawn beside the first."""

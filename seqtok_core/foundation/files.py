@@ -90,9 +90,7 @@ def storage_errors(path: Path) -> Iterator[None]:
                 f"{path}: the disk is full ({free / 2**20:.0f} MiB free); free some space and start again"
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StorageError(
-                f"{path}: cannot be written ({error.strerror}); choose another folder"
-            ) from error
+            raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         raise
 
 

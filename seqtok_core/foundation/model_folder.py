@@ -58,9 +58,7 @@ def read_config(folder: Path, kind: str, version: int) -> dict[str, Any]:
         found = parts.get("kind") if isinstance(parts, dict) else None
         raise DataError(f"{where}: this is not a {kind}" + (f" but a {found}" if found else ""))
     if parts.get("format") != version:
-        raise DataError(
-            f"{where}: format {parts.get('format')!r}; this version of seqtok reads format {version}"
-        )
+        raise DataError(f"{where}: format {parts.get('format')!r}; this version of seqtok reads format {version}")
     return parts
 
 

@@ -39,9 +39,7 @@ def sincos(positions: Tensor, width: int, longest: float) -> Tensor:
         raise ValueError(f"width={width} is not a multiple of {2 * axes}")
     share = torch.arange(half, device=positions.device) / max(half - 1, 1)
     rate = math.pi * (2.0 / longest) ** share  # radians per cell
-    angle = (
-        positions.float()[..., None] * rate + 0.5
-    )  # (N, A, half); the shift keeps sin(pi n) from vanishing
+    angle = positions.float()[..., None] * rate + 0.5  # (N, A, half); the shift keeps sin(pi n) from vanishing
     return torch.cat([angle.sin(), angle.cos()], -1).flatten(-2) * math.sqrt(2.0)
 
 
