@@ -64,7 +64,10 @@ class TextTower(nn.Module):
         nn.init.normal_(self.tower.positional_embedding, std=0.5)
 
     def forward(self, text_ids: Tensor) -> Tensor:
-        """text_ids (B, T) int64, content padded with 0, T < context -> (B, E) of unit norm. Equal rows are computed once."""
+        """text_ids (B, T) int64, content padded with 0, T < context -> (B, E) of unit norm.
+
+        Equal rows, of which coarse captions have many, are computed once.
+        """
         if text_ids.shape[1] >= self.context:
             text_ids = text_ids[:, : self.context - 1]
         rows, back = torch.unique(text_ids, dim=0, return_inverse=True)

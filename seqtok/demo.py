@@ -18,7 +18,7 @@ from ar_model import SeqGenerator
 from data_pipelines.image_text import read_split
 from data_pipelines.prepare import PrepareConfig, prepare
 from data_pipelines.scenes import make_scene
-from data_pipelines.sources import ScenesSource
+from data_pipelines.sources import ScenesSource, Source
 from data_pipelines.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.vocabulary import train_vocabulary
 from seqtok.config import (
@@ -41,7 +41,7 @@ from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.export import export_latents
 from seqtok.training_runs import train_generator, train_tokenizer
-from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.foundation.files import read_json, write_json
 from seqtok_core.training import TrainResult
 
@@ -95,7 +95,7 @@ def _runs(settings: DemoConfig, beside: Path, folders: dict[str, Path]) -> tuple
 
 def _draw(settings: DemoConfig, folder: Path) -> None:
     counts: dict[Literal["train", "test"], int] = {"train": settings.train, "test": settings.test}
-    sources = {s: ScenesSource(s, n, settings.image_size, settings.seed) for s, n in counts.items()}
+    sources: dict[str, Source] = {s: ScenesSource(s, n, settings.image_size, settings.seed) for s, n in counts.items()}
     plan = PrepareConfig(name="scenes", size=settings.image_size, form="png", processes=settings.processes)
     prepare(sources, folder, plan)
     if not (folder / CAPTIONS_FILE).is_file():
@@ -128,6 +128,9 @@ def _about(tokenizer: TokenizerRun, generator: GeneratorRun) -> dict[str, str]:
 
 
 def _clear(out: Path) -> None:
+    """Remove what a demo wrote, in a folder that a demo made: anybody else's `data` is not ours to delete."""
+    if out.is_dir() and any(out.iterdir()) and not (out / _STAGES).is_file():
+        raise DataError(f"{out}: holds files that no demo wrote; choose another folder")
     for name in ("data", "tokenizer", "latents", "generator", "reader", "report"):
         shutil.rmtree(out / name, ignore_errors=True)
     (out / _STAGES).unlink(missing_ok=True)

@@ -156,6 +156,7 @@ def test_a_used_output_folder_is_refused(capsys, data: Path, tokenizer: Path, tm
     (tmp_path / "mine.txt").write_text("precious")
     for words in (
         ["tokenizer", "export", tokenizer, data, tmp_path],
+        ["demo", "--config", TINY / "tiny.yaml", "--out", tmp_path, "--overwrite"],
         ["data", "scenes", tmp_path, "--train", 3, "--val", 0, "--test", 0],
         ["tokenizer", "train", TINY / "tiny-tokenizer.yaml", f"data.folder={data}", f"out={tmp_path}"],
     ):

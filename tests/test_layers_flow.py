@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -32,7 +34,7 @@ def error_of(solver: str, steps: int) -> float:
 def test_solvers_reach_the_closed_form_end_at_their_order(solver: str, order: int) -> None:
     errors = [error_of(solver, steps) for steps in (20, 40, 80)]
     assert errors[-1] < 0.02
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         assert coarse / fine == pytest.approx(2**order, rel=0.2)
 
 
