@@ -49,20 +49,15 @@ class TokenizerConfig(Config):
             raise ValueError(f"width={self.width} must be a multiple of 4 and of heads={self.heads}")
         return self
 
-    @property
-    def patches(self) -> int:
-        """N of a picture of the training size."""
-        return (self.image_size // self.patch_size) ** 2
-
 
 class TokenizerTrainingConfig(Config):
     """What the objective asks for: prefixes, noise, and how strongly text shapes the order."""
 
     latent_noise: Annotated[float, Field(ge=0)] = 0.1  # std of Gaussian noise on unit-RMS latents
     # An image decoded from k latents counts (k / K) ** length_weight: squared errors fall with k, and unweighted the
-    # short prefixes' unavoidable error drowns the gradient of the long ones (3 dB at K after 300 steps).
+    # short prefixes' unavoidable error drowns the gradient of the long ones (21.6 against 22.7 dB at K, 300 steps).
     length_weight: Annotated[float, Field(ge=0)] = 0.7
-    # Share of the error's gradient in the pixel loss: a wrong corner costs few pixels but is another shape.
+    # Weight of the error's gradient in the pixel loss: a wrong corner costs few pixels but is another shape.
     edge_weight: Annotated[float, Field(ge=0)] = 4.0
     text_weight: Annotated[float, Field(ge=0)] = 0.1  # 0 with a text tower: text is measured, not taught
     level_starts: tuple[Positive, ...] | None = None  # shortest prefix that must know each caption level

@@ -13,6 +13,7 @@ from seq_tokenizer.config import TokenizerTrainingConfig
 from seq_tokenizer.ordering import draw_prefix, level_starts
 from seq_tokenizer.text_alignment import CaptionLoss
 from seq_tokenizer.tokenizer import SeqTokenizer
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.randomness import normal, uniform
 
 _TEXT_TABLES = ("token_embedding.weight", "positional_embedding", "text_projection")
@@ -68,6 +69,11 @@ class TokenizerObjective(nn.Module):
         embeddings = self.tokenizer.prefix_embeddings(latents)
         length, levels = latents.shape[1], batch.text_ids.shape[1]
         starts = self.config.level_starts or level_starts(length, levels)
+        if len(starts) != levels or max(starts) > length:
+            raise ConfigError(
+                f"objective.level_starts={list(starts)}: one length of at most {length} tokens is needed for each of "
+                f"the {levels} caption levels"
+            )
         u = uniform(self.config.seed, "caption prefix", batch.epoch, batch.index, (levels,))
         rows = torch.arange(len(batch), device=latents.device)
         losses = []

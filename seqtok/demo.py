@@ -21,6 +21,7 @@ from data_pipelines.scenes import make_scene
 from data_pipelines.sources import ScenesSource, Source
 from data_pipelines.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.vocabulary import train_vocabulary
+from seq_tokenizer.bottleneck import rms_bits
 from seqtok.config import (
     DemoConfig,
     GeneratorRun,
@@ -117,8 +118,9 @@ def _judge(
 
 def _about(tokenizer: TokenizerRun, generator: GeneratorRun) -> dict[str, str]:
     model = tokenizer.model
+    bits = rms_bits(model.num_latents, model.latent_dim, tokenizer.objective.latent_noise)
     return {
-        "tokens": f"{model.num_latents} of {model.latent_dim} channels",
+        "tokens": f"{model.num_latents} of {model.latent_dim} channels, at most {bits:.0f} bits through their noise",
         "tokenizer": f"{model.encoder}, {model.encoder_layers} + {model.decoder_layers} layers of width {model.width}, "
         f"{tokenizer.train.images:,} images",
         "sequence model": f"{generator.model.depth} layers of width {generator.model.width}, "

@@ -154,3 +154,10 @@ def test_settings_that_do_not_fit_say_the_way_out():
         TokenizerConfig.parse({**CONFIG, "num_latent": 5})
     with pytest.raises(DataError, match="without captions"):
         toy_tokenizer(text=False).prefix_embeddings(torch.zeros(1, 2, 3))
+
+
+@pytest.mark.parametrize("starts", [(1,), (1, 7)])
+def test_starts_that_do_not_fit_the_pyramid_are_named(starts: tuple[int, ...]):
+    objective = TokenizerObjective(toy_tokenizer(), TokenizerTrainingConfig(level_starts=starts))
+    with pytest.raises(ConfigError, match="level_starts"):
+        objective(toy_batch())

@@ -35,11 +35,6 @@ def to_velocity(output: Tensor, x_t: Tensor, t: Tensor | float, prediction: Pred
     return (output - x_t) / rest
 
 
-def to_data(output: Tensor, x_t: Tensor, t: Tensor | float, prediction: Prediction) -> Tensor:
-    """A network's output -> the data it expects at the end of the path."""
-    return x_t + (1.0 - t) * output if prediction == "velocity" else output
-
-
 def logit_normal_times(uniform: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """uniform (*, R) in (0, 1) -> times (*, R) in (0, 1), stratified along the last axis.
 
