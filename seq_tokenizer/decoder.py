@@ -57,9 +57,10 @@ class PixelHead(nn.Module):
     def __init__(self, width: int, values: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, values)
-        self.mlp = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, values))
-        for last in (self.linear, self.mlp[2]):
-            nn.init.zeros_(last.weight)
+        last = nn.Linear(3 * width, values)
+        self.mlp = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), last)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, W) -> (B, N, V)."""

@@ -90,8 +90,9 @@ class PrefixReadout(nn.Module):
         self.lift = nn.Parameter(torch.randn(length, dim, hidden) * dim**-0.5)
         self.start = nn.Parameter(torch.zeros(length, hidden))
         self.norm = nn.LayerNorm(hidden, bias=False)
-        self.mlp = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, embed_dim))
-        nn.init.zeros_(self.mlp[2].weight)
+        last = nn.Linear(hidden, embed_dim)
+        nn.init.zeros_(last.weight)
+        self.mlp = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), last)
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, k, D) -> (B, k, E) of unit norm; entry i speaks of latents 0..i."""

@@ -73,7 +73,8 @@ class SeqTokenizer(nn.Module):
     @torch.no_grad()
     def measure_latents(self, pixels: Iterable[Tensor]) -> None:
         """Set the statistics that `spec` carries, from batches of training images (B, 3, H, W) in [-1, 1]."""
-        total, squares, count = torch.zeros_like(self.latent_mean).double(), 0.0, 0
+        total = torch.zeros_like(self.latent_mean).double()
+        squares, count = torch.zeros_like(total), 0
         for batch in pixels:
             z = self.encode(batch).double()
             total, squares, count = total + z.sum(0), squares + z.square().sum(0), count + len(z)
