@@ -17,9 +17,9 @@ import typer
 from data_pipelines.captions import CaptionTokenizer
 from data_pipelines.image_text import ImageReader, LoaderConfig
 from data_pipelines.latent_shards import LatentRecord, LatentWriter
-from data_pipelines.manifest import Manifest
+from data_pipelines.manifest import FILE as MANIFEST_FILE
+from data_pipelines.manifest import Manifest, read_manifest
 from data_pipelines.samples import ImageTextBatch
-from data_pipelines.shards import open_shards
 from data_pipelines.vocabulary import FILE as CAPTIONS_FILE
 from seq_tokenizer import SeqTokenizer
 from seqtok.evaluation.reconstruction import encode_all
@@ -133,18 +133,11 @@ def _batches(reader: ImageReader, first: int, size: int, batch: int) -> Iterator
 
 
 def _manifest(data: Path) -> Manifest:
-    found = open_shards(data, _any_split(data)).manifest
-    if found is None:
-        raise DataError(f"{data}: tars without dataset.json; `seqtok data prepare {data} NEW_FOLDER` makes one")
-    return found
-
-
-def _any_split(data: Path) -> str:
-    from data_pipelines.manifest import FILE, read_manifest
-
-    if not data.is_dir():
-        raise DataError(f"{data}: no such folder")
-    return next(iter(read_manifest(data).splits)) if (data / FILE).is_file() else "train"
+    if not (data / MANIFEST_FILE).is_file():
+        raise DataError(
+            f"{data}: no {MANIFEST_FILE}, so no data set of ours; `seqtok data prepare {data} NEW_FOLDER` makes one"
+        )
+    return read_manifest(data)
 
 
 def _splits(source: Manifest, data: Path, splits: Sequence[str] | None) -> list[str]:
