@@ -3,7 +3,7 @@
     python -m benchmarks.training_step [--batch 64] [--out benchmarks/results/training_step.json]
 
 Sizes: width 128, 3 + 3 layers, 16 latents, so 32 tokens with patches of 8 and 80 with patches of 4. The median of
-`--repeats` steps after a warm-up. "plain" is fp32 without text as the prototype had it, one decoding per image.
+`--repeats` steps after a warm-up. Every case decodes each image twice, as the demo does.
 """
 
 from __future__ import annotations

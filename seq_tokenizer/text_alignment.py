@@ -64,14 +64,17 @@ class TextTower(nn.Module):
         nn.init.normal_(self.tower.positional_embedding, std=0.5)
 
     def forward(self, text_ids: Tensor) -> Tensor:
-        """text_ids (B, T) int64, content padded with 0, T < context -> (B, E) of unit norm.
+        """text_ids (B, T) int64, content padded with 0 -> (B, E) of unit norm.
 
         Equal rows, of which coarse captions have many, are computed once.
         """
-        if text_ids.shape[1] >= self.context:
-            text_ids = text_ids[:, : self.context - 1]
         rows, back = torch.unique(text_ids, dim=0, return_inverse=True)
         lengths = (rows != PAD).sum(1)
+        if int(lengths.max()) >= self.context:
+            raise ConfigError(
+                f"a caption has {int(lengths.max())} tokens, the text tower takes {self.context - 1}; "
+                "read the captions with a smaller max_tokens"
+            )
         rows = F.pad(rows[:, : int(lengths.max())], (0, 1), value=PAD)
         rows = rows.scatter(1, lengths[:, None], EOS)
         with _plain_attention(rows.device):

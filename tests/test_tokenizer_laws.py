@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seq_tokenizer.bottleneck import rms_bits
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.embed import patchify, unpatchify
 from tests.tokenizer_toy import toy_pixels, toy_tokenizer
 
@@ -104,6 +105,14 @@ def test_text_embedding_does_not_depend_on_padding_or_neighbours():
     torch.testing.assert_close(out[0], out[2])
     torch.testing.assert_close(model.encode_text(ids[:1, :2])[0], out[0], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(model.encode_text(torch.tensor([[9]]))[0], out[1], atol=1e-6, rtol=1e-5)
+
+
+def test_a_caption_that_is_too_long_is_refused_and_padding_is_not():
+    model = toy_tokenizer()  # context of 8: seven tokens and <eos>
+    long = torch.arange(6, 14)[None]
+    assert model.encode_text(torch.cat([long[:, :7], torch.zeros(1, 9, dtype=torch.int64)], 1)).shape == (1, 8)
+    with pytest.raises(ConfigError, match="8 tokens, the text tower takes 7"):
+        model.encode_text(long)
 
 
 def test_capacity_is_shannons():
