@@ -37,9 +37,10 @@ class FileSource:
     def __len__(self) -> int:
         return len(self.records)
 
-    def name(self, index: int) -> str:
-        name = self.records[index].file_name
-        return str(PurePosixPath(name).with_suffix("")) if name else f"record-{index}"
+    def names(self, start: int, stop: int) -> Iterator[str]:
+        for index, record in enumerate(self.records[start:stop], start):
+            name = record.file_name
+            yield str(PurePosixPath(name).with_suffix("")) if name else f"record-{index}"
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
         for record in self.records[start:stop]:

@@ -104,7 +104,7 @@ def make_tasks(sources: Mapping[str, Source], config: PrepareConfig) -> list[Tas
     for split, source in sorted(sources.items()):
         if not len(source):
             raise DataError(f"split {split}: the source holds no samples")
-        keys = assign_keys([source.name(index) for index in range(len(source))])
+        keys = assign_keys(list(source.names(0, len(source))))
         for number, start in enumerate(range(0, len(keys), config.samples_per_shard)):
             tasks.append(Task(split, number, start, tuple(keys[start : start + config.samples_per_shard])))
     return tasks

@@ -53,8 +53,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def name(self, index: int) -> str:
-        """What the sample is called in the source; samples of equal names are duplicates."""
+    def names(self, start: int, stop: int) -> Iterator[str]:
+        """What the samples [start, stop) are called in the source; samples of equal names are duplicates."""
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
         """Exactly one item per index in [start, stop), in order."""
@@ -78,8 +78,8 @@ class ScenesSource:
     def __len__(self) -> int:
         return self.count
 
-    def name(self, index: int) -> str:
-        return f"{self.split}-{index:08d}"
+    def names(self, start: int, stop: int) -> Iterator[str]:
+        return (f"{self.split}-{index:08d}" for index in range(start, stop))
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
         for index in range(start, stop):
@@ -120,8 +120,9 @@ class Part:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def name(self, index: int) -> str:
-        return self.whole.name(self.indices[index])
+    def names(self, start: int, stop: int) -> Iterator[str]:
+        for index in self.indices[start:stop]:
+            yield from self.whole.names(index, index + 1)
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
         for index in self.indices[start:stop]:
@@ -142,8 +143,8 @@ def split_by_name(source: Source, shares: Mapping[str, float], rest: str = "trai
     if rest in shares or not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
         raise ConfigError(f"split shares {dict(shares)}: each in (0, 1), together below 1, none named {rest!r}")
     chosen: dict[str, list[int]] = {rest: [], **{split: [] for split in shares}}
-    for index in range(len(source)):
-        chosen[_draw(source.name(index), shares, rest)].append(index)
+    for index, name in enumerate(source.names(0, len(source))):
+        chosen[_draw(name, shares, rest)].append(index)
     text = ", ".join(f"{split} {share:g}" for split, share in shares.items())
     return {split: Part(source, tuple(found), f"{split} of {text}") for split, found in chosen.items()}
 

@@ -34,8 +34,8 @@ class TarSource:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def name(self, index: int) -> str:
-        return self.samples[index][1].key
+    def names(self, start: int, stop: int) -> Iterator[str]:
+        return (sample.key for _, sample in self.samples[start:stop])
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
         for number, sample in self.samples[start:stop]:
