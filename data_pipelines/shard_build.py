@@ -13,6 +13,7 @@ from data_pipelines.caption_text import MAX_CHARACTERS, normalise_caption
 from data_pipelines.decode import DecodeError, decode_image, encode_image, is_plain, square
 from data_pipelines.shard_files import json_member
 from data_pipelines.sources import Bad, Pair
+from seqtok_core.foundation.errors import DataError
 
 Sample = tuple[str, dict[str, bytes]]
 
@@ -30,22 +31,31 @@ class Settings(Protocol):
     def max_pixels(self) -> int: ...
     @property
     def no_caption(self) -> str: ...
+    @property
+    def max_bad_run(self) -> int: ...
 
 
 def build_samples(
     pairs: Iterable[Pair | Bad], keys: Sequence[str | None], settings: Settings
 ) -> tuple[list[Sample], dict[str, Any]]:
-    """-> samples, and facts: dropped [{source, reason, detail}], notes, levels, labels {name: words}."""
+    """-> samples, and facts: dropped [{source, reason, detail}], notes, levels, labels {name: words}.
+
+    Raises DataError at `max_bad_run` bad samples in a row: a source that is lost is no matter of single samples.
+    """
     samples: list[Sample] = []
     dropped: list[Bad] = []
     notes: Counter[str] = Counter()
     words: dict[str, set[str]] = {}
-    levels = 0
+    levels = run = 0
     for pair, key in zip(pairs, keys, strict=True):
         made = _build(pair, key, settings, notes)
         if isinstance(made, Bad):
             dropped.append(made)
+            run += not made.filtered
+            if 0 < settings.max_bad_run <= run:
+                raise DataError(_bad_run(dropped, run))
             continue
+        run = 0
         sample, captions = made
         samples.append(sample)
         levels = max(levels, len(captions))
@@ -53,12 +63,26 @@ def build_samples(
         for label, value in pair.labels.items():
             words.setdefault(label, set()).update([value] if isinstance(value, str) else [])
     facts = {
-        "dropped": [{"source": bad.source, "reason": bad.reason, "detail": bad.detail} for bad in dropped],
+        "dropped": [_named(bad) for bad in dropped],
         "notes": {note: count for note, count in notes.items() if count},
         "levels": levels,
         "labels": {label: sorted(found) for label, found in words.items()},
     }
     return samples, facts
+
+
+def _named(bad: Bad) -> dict[str, Any]:
+    named: dict[str, Any] = {"source": bad.source, "reason": bad.reason, "detail": bad.detail}
+    return {**named, "filtered": True} if bad.filtered else named
+
+
+def _bad_run(dropped: Sequence[Bad], run: int) -> str:
+    found = [bad for bad in dropped if not bad.filtered][-run:]
+    first, last = found[0], found[-1]
+    return (
+        f"{run} bad samples in a row, from {first.source} ({first.reason}) to {last.source} ({last.reason} "
+        f"{last.detail}); mend the source, or allow longer runs (max_bad_run)"
+    )
 
 
 def _build(
