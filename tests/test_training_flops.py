@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seq_tokenizer import TokenizerObjective, TokenizerTrainingConfig
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.attention import SelfAttention
 from seqtok_core.training.flops import count_flops
 from seqtok_core.training.hardware import GPUS, known_gpu, peak_flops
+from tests.tokenizer_toy import toy_batch, toy_tokenizer
 
 B, N, W, H = 3, 5, 8, 2
 
@@ -62,6 +64,18 @@ def test_multiplied_out_attention_is_counted():
     with torch.autocast("cpu", torch.bfloat16):
         counted = count_flops(Attends(True), torch.randn(B, N, W))
     assert counted == projections + 6 * (2 * B * N * N * W)
+
+
+def test_an_objective_with_text_is_counted():
+    """Six FLOPs per weight and use at least: the tower's words and the readout's einsum are among them."""
+    objective = TokenizerObjective(toy_tokenizer(), TokenizerTrainingConfig())
+    plain = TokenizerObjective(toy_tokenizer(text=False), TokenizerTrainingConfig())
+    batch = toy_batch(8)
+    counted, without_text = count_flops(objective, batch), count_flops(plain, batch)
+    tower = sum(p.numel() for p in objective.tokenizer.text.tower.transformer.parameters() if p.ndim == 2)
+    rows, tokens = 3 + 8, 6  # three different coarse captions, eight fine ones; five tokens and <eos>
+    assert counted - without_text > 6 * tower * rows * 3
+    assert counted - without_text < 6 * tower * rows * tokens + 10 * without_text
 
 
 def test_counting_leaves_no_trace():

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 
@@ -26,26 +26,24 @@ def count_flops(objective: nn.Module, batch: Any) -> int:
     it together where the objective communicates, and before DeepSpeed cuts the parameters (ZeRO 3). Work that
     activation checkpointing does twice is counted twice.
     """
-    parameters = [p for p in objective.parameters() if p.requires_grad]
-    with undisturbed(objective), FlopCounterMode(display=False, custom_mapping=_unknown_to_torch()) as counter:
-        # autograd.grad, not backward: it leaves .grad alone and fires no hook that reduces gradients
-        torch.autograd.grad(objective(batch)["loss"], parameters, allow_unused=True)
+    with lent(objective) as borrowed, FlopCounterMode(display=False, custom_mapping=_unknown_to_torch()) as counter:
+        borrowed(batch)["loss"].backward()
     return int(counter.get_total_flops())
 
 
 @contextmanager
-def undisturbed(objective: nn.Module) -> Iterator[None]:
-    """Put buffers and torch's random state (CPU and the objective's device) back afterwards."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in objective.buffers()]
+def lent(objective: nn.Module) -> Iterator[Callable[[Any], dict[str, Tensor]]]:
+    """The objective as a function whose forward and backward leave its gradients, hooks and buffers alone.
+
+    Weights are shared, gradients fall on stand-ins of theirs. Torch's random state (CPU and the objective's
+    device) is put back at the end.
+    """
+    stand_ins = {name: p.detach().requires_grad_(p.requires_grad) for name, p in objective.named_parameters()}
+    buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
     devices = {p.device for p in objective.parameters() if p.device.type not in ("cpu", "meta")}
     kind = next((d.type for d in devices), "cuda")
     with torch.random.fork_rng(devices=[d.index or 0 for d in devices], device_type=kind):
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
+        yield lambda batch: torch.func.functional_call(objective, (stand_ins, buffers), (batch,))
 
 
 def _unknown_to_torch() -> dict[Any, Callable[..., int]]:
