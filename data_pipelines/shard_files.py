@@ -121,4 +121,3 @@ def json_member(value: Mapping[str, Any]) -> bytes:
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False)
-
