@@ -16,6 +16,7 @@ from data_pipelines.jpeg import Subsampling
 from data_pipelines.resize import Resize, square
 from data_pipelines.shard_files import json_member
 from data_pipelines.sources import Bad, Pair
+from seqtok_core.foundation.errors import DataError
 
 Sample = tuple[str, dict[str, bytes]]
 
@@ -37,6 +38,8 @@ class Settings(Protocol):
     def max_pixels(self) -> int: ...
     @property
     def no_caption(self) -> str: ...
+    @property
+    def max_bad_run(self) -> int: ...
 
 
 def build_samples(
@@ -44,6 +47,9 @@ def build_samples(
 ) -> tuple[Iterator[Sample], dict[str, Any]]:
     """-> samples, made one by one as they are taken, and facts, which are complete once all have been taken:
     dropped [{source, reason, detail}], notes {what: how often}, levels, labels {name: words}.
+
+    Taking a sample raises DataError at `max_bad_run` bad ones in a row: a source that is lost is no matter of
+    single samples.
     """
     facts: dict[str, Any] = {"dropped": [], "notes": {}, "levels": 0, "labels": {}}
     return _samples(pairs, keys, settings, facts), facts
@@ -54,12 +60,17 @@ def _samples(
 ) -> Iterator[Sample]:
     notes: Counter[str] = Counter()
     words: dict[str, set[str]] = {}
+    run: list[Bad] = []  # the bad samples since the last good one
     pixels = np.empty((settings.size, settings.size, 3), np.uint8)  # one for all: fresh memory costs page faults
     for pair, key in zip(pairs, keys, strict=True):
         made = _build(pair, key, settings, pixels, notes)
         if isinstance(made, Bad):
-            facts["dropped"].append({"source": made.source, "reason": made.reason, "detail": made.detail})
+            facts["dropped"].append(_named(made))
+            run += [] if made.filtered else [made]
+            if 0 < settings.max_bad_run <= len(run):
+                raise DataError(_bad_run(run))
             continue
+        run = []
         sample, captions = made
         assert isinstance(pair, Pair)
         facts["levels"] = max(facts["levels"], len(captions))
@@ -68,6 +79,19 @@ def _samples(
         yield sample
     facts["notes"] = {note: count for note, count in notes.items() if count}
     facts["labels"] = {label: sorted(found) for label, found in words.items()}
+
+
+def _named(bad: Bad) -> dict[str, Any]:
+    named: dict[str, Any] = {"source": bad.source, "reason": bad.reason, "detail": bad.detail}
+    return {**named, "filtered": True} if bad.filtered else named
+
+
+def _bad_run(run: Sequence[Bad]) -> str:
+    first, last = run[0], run[-1]
+    return (
+        f"{len(run)} bad samples in a row, from {first.source} ({first.reason}) to {last.source} ({last.reason} "
+        f"{last.detail}); mend the source, or allow longer runs (max_bad_run)"
+    )
 
 
 def _build(
