@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from data_pipelines import manifest as manifests
+from data_pipelines.caption_text import CaptionRules
 from data_pipelines.decode import MAX_PIXELS
 from data_pipelines.executors import run_tasks
 from data_pipelines.keys import assign_keys
@@ -38,6 +39,7 @@ class PrepareConfig(Config):
     samples_per_shard: Annotated[int, Field(ge=1)] = 1000
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more bad samples than this are an error
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
+    captions: CaptionRules = CaptionRules()
     no_caption: Literal["drop", "keep"] = "drop"
     processes: Annotated[int, Field(ge=1)] = 1
 
@@ -175,6 +177,7 @@ def _summary(work: _Work, tasks: list[Task], plan: dict[str, Any]) -> Manifest:
         levels=levels,
         level_names=facts.level_names,
         level_labels=facts.level_labels,
+        levels_made=facts.levels_made,
         labels=tuple(sorted(seen)),
         classes=_classes(seen, facts),
         splits=splits,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from data_pipelines.caption_text import MAX_CHARACTERS, normalise_caption
+from data_pipelines.caption_text import CaptionRules, clean_captions
 from data_pipelines.decode import DecodeError, decode_image, encode_image, is_plain, square
 from data_pipelines.shard_files import json_member
 from data_pipelines.sources import Bad, Pair
@@ -28,6 +28,8 @@ class Settings(Protocol):
     def quality(self) -> int: ...
     @property
     def max_pixels(self) -> int: ...
+    @property
+    def captions(self) -> CaptionRules: ...
     @property
     def no_caption(self) -> str: ...
 
@@ -68,7 +70,8 @@ def _build(
         return pair
     if key is None:
         return Bad(pair.source, "duplicate name")
-    captions = _captions(pair, notes)
+    captions, changes = clean_captions(pair.captions, settings.captions)
+    notes.update(changes)
     if not captions and settings.no_caption == "drop":
         return Bad(pair.source, "no caption")
     try:
@@ -85,17 +88,6 @@ def _build(
     }
     text = captions[-1] if captions else ""
     return (key, {extension: data, "json": json_member(record), "txt": text.encode()}), captions
-
-
-def _captions(pair: Pair, notes: Counter[str]) -> list[str]:
-    cleaned = [normalise_caption(text) for text in pair.captions]
-    notes.update(
-        {
-            "captions shortened": sum(len(text) > MAX_CHARACTERS for text in pair.captions),
-            "empty captions left out": cleaned.count(""),
-        }
-    )
-    return [text for text in cleaned if text]
 
 
 def _picture(pair: Pair, settings: Settings, notes: Counter[str]) -> tuple[str, bytes, str]:
