@@ -17,10 +17,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from data_pipelines import manifest as manifests
+from data_pipelines.caption_text import CaptionRules
 from data_pipelines.decode import MAX_PIXELS
 from data_pipelines.executors import run_tasks
+from data_pipelines.jpeg import Subsampling
 from data_pipelines.manifest import Manifest
 from data_pipelines.output import LOCK, Resume, output_folder
+from data_pipelines.resize import Resize
 from data_pipelines.shard_tasks import Done, Work, do_task, make_tasks
 from data_pipelines.sources import Source
 from data_pipelines.tally import Tally
@@ -38,8 +41,11 @@ class PrepareConfig(Config):
     size: Annotated[int, Field(ge=1, le=8192)] = 64  # pixels, square
     form: Literal["png", "jpg"] = "png"  # of pictures that must be encoded again
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpg
+    subsampling: Subsampling = "444"  # colour of jpg; "420" is a sixth smaller, with a quarter of the colours
+    resize: Resize = "fast"  # "exact": large JPEG is decoded in full and filtered; docs/images.md has the difference
     samples_per_shard: Annotated[int, Field(ge=1)] = 1000
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
+    captions: CaptionRules = CaptionRules()
     no_caption: Literal["drop", "keep"] = "drop"
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more bad samples than this are an error
     max_bad_run: Annotated[int, Field(ge=0)] = 100  # so many bad ones in a row of a shard are an error; 0: no limit

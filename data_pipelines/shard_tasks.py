@@ -118,12 +118,14 @@ def do_task(work: Work, task: Task) -> Done:
     marks = task.marks or bytes([PLAIN]) * (task.stop - task.start)
     names = source.names(task.start, task.stop)
     keys = [key_of(name, mark, task.split) for name, mark in zip(names, marks, strict=True)]
+    samples, facts = build_samples(source.pairs(task.start, task.stop), keys, work.config)
     try:
-        samples, facts = build_samples(source.pairs(task.start, task.stop), keys, work.config)
+        shard = commit_shard(
+            work.out, file, samples, task=identity, facts=facts, before_rename=lambda: _check_owner(work)
+        )
     except DataError as error:
         raise DataError(f"{task}: {error}") from None
-    _check_owner(work)
-    return _done(task, commit_shard(work.out, file, samples, task=identity, facts=facts), facts, built=True)
+    return _done(task, shard, facts, built=True)
 
 
 def _done(task: Task, shard: ShardInfo, facts: Mapping[str, Any], *, built: bool) -> Done:
