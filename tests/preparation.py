@@ -18,9 +18,9 @@ SHARDS = 24
 
 def main(out: str, engine: str, address: str = "local") -> None:
     """Two splits whose names clash, so that the keys of both splits are planned together."""
-    sources = {"train": ScenesSource("train", 300, 32), "val": ScenesSource("train", 60, 32)}
+    sources = {"train": ScenesSource("train", 300, 96), "val": ScenesSource("train", 60, 96)}
     how = {"engine": engine, "ray_address": address, "processes": 2}
-    prepare(sources, Path(out), PrepareConfig.parse({"name": "s", "size": 32, "samples_per_shard": 15, **how}))
+    prepare(sources, Path(out), PrepareConfig.parse({"name": "s", "size": 96, "samples_per_shard": 15, **how}))
 
 
 def start(out: Path, engine: str, *more: str, faults: str = "") -> subprocess.Popen[str]:
@@ -43,7 +43,7 @@ def wait_for_shards(out: Path, count: int, seconds: float = 100.0) -> None:
     end = time.monotonic() + seconds
     while len(list(out.glob("*.index.json"))) < count:
         assert time.monotonic() < end, f"{out}: no {count} shards in {seconds} s"
-        time.sleep(0.01)
+        time.sleep(0.002)
 
 
 if __name__ == "__main__":
