@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.caption_text import MAX_CHARACTERS, normalise_caption
+from data_pipelines.caption_text import CaptionRules, clean_captions
 from data_pipelines.decode import DecodeError, decode_picture, encode_image, fitting_form
 from data_pipelines.jpeg import Subsampling
 from data_pipelines.resize import Resize, square
@@ -36,6 +36,8 @@ class Settings(Protocol):
     def resize(self) -> Resize: ...
     @property
     def max_pixels(self) -> int: ...
+    @property
+    def captions(self) -> CaptionRules: ...
     @property
     def no_caption(self) -> str: ...
     @property
@@ -101,7 +103,8 @@ def _build(
         return pair
     if key is None:
         return Bad(pair.source, "duplicate name")
-    captions = _captions(pair, notes)
+    captions, changes = clean_captions(pair.captions, settings.captions)
+    notes.update(changes)
     if not captions and settings.no_caption == "drop":
         return Bad(pair.source, "no caption")
     try:
@@ -118,17 +121,6 @@ def _build(
     }
     text = captions[-1] if captions else ""
     return (key, {extension: data, "json": json_member(record), "txt": text.encode()}), captions
-
-
-def _captions(pair: Pair, notes: Counter[str]) -> list[str]:
-    cleaned = [normalise_caption(text) for text in pair.captions]
-    notes.update(
-        {
-            "captions shortened": sum(len(text) > MAX_CHARACTERS for text in pair.captions),
-            "empty captions left out": cleaned.count(""),
-        }
-    )
-    return [text for text in cleaned if text]
 
 
 def _picture(pair: Pair, settings: Settings, out: NDArray[np.uint8], notes: Counter[str]) -> tuple[str, bytes, str]:
