@@ -53,7 +53,8 @@ def bytes_per_sample(shown: list[Shown]) -> float:
 def _show(split: str, pair: Pair | Bad, config: PrepareConfig) -> Shown:
     if isinstance(pair, Bad):
         return Shown(split=split, source=pair.source, problem=_reason(pair.reason, pair.detail))
-    samples, facts = build_samples([pair], ["sample"], config)
+    made, facts = build_samples([pair], ["sample"], config)
+    samples = list(made)
     picture = _describe(pair)
     if not samples:
         bad = facts["dropped"][0]
