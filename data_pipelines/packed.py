@@ -1,71 +1,34 @@
-"""Many small things in a few arrays: texts as one block of bytes, a shard's samples as tables of offsets.
-
-A Python object costs about a hundred bytes; a sample here costs its key and 18 bytes per member.
-"""
+"""Many short byte strings in two arrays: tens of bytes each, where Python objects would take hundreds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.tar_index import TarSample
 
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """`packed[i]` is the i-th string. Small to pickle: no object per string."""
 
-class PackedStrings:
-    """A read-only list of texts. Lone surrogates, which names in tars can have, survive."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        self._ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-        self._block = b"".join(encoded)
+    blob: NDArray[np.uint8]
+    ends: NDArray[np.int64]  # (N,) offset after each string
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self.ends)
 
-    def __getitem__(self, index: int) -> str:
-        """0 <= index < len."""
-        start = int(self._ends[index - 1]) if index else 0
-        return self._block[start : int(self._ends[index])].decode("utf-8", "surrogatepass")
-
-    @property
-    def nbytes(self) -> int:
-        return len(self._block) + self._ends.nbytes
+    def __getitem__(self, index: int) -> bytes:
+        start = self.ends[index - 1] if index else 0
+        return self.blob[start : self.ends[index]].tobytes()
 
 
-class PackedSamples:
-    """Samples of one shard in file order; indexing gives TarSample."""
-
-    def __init__(self, samples: Sequence[TarSample]) -> None:
-        self._keys = PackedStrings(sample.key for sample in samples)
-        self._ends = np.cumsum([len(sample.members) for sample in samples], dtype=np.int64)
-        numbers: dict[str, int] = {}
-        for sample in samples:
-            for extension in sample.members:
-                numbers.setdefault(extension, len(numbers))
-        kind = np.uint16 if len(numbers) < 2**16 else np.uint32
-        self._extensions = tuple(numbers)  # few, as a rule: each is written once
-        self._which = np.array([numbers[e] for sample in samples for e in sample.members], dtype=kind)
-        spans = [span for sample in samples for span in sample.members.values()]
-        self._spans: NDArray[np.int64] = np.array(spans, dtype=np.int64).reshape(-1, 2)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __getitem__(self, index: int) -> TarSample:
-        """0 <= index < len."""
-        first, end = int(self._ends[index - 1]) if index else 0, int(self._ends[index])
-        names = self._which[first:end].tolist()
-        members = {
-            self._extensions[name]: (start, size)
-            for name, (start, size) in zip(names, self._spans[first:end].tolist(), strict=True)
-        }
-        return TarSample(self._keys[index], members)
-
-    def key(self, index: int) -> str:
-        return self._keys[index]
-
-    @property
-    def nbytes(self) -> int:
-        return self._keys.nbytes + self._ends.nbytes + self._which.nbytes + self._spans.nbytes
+def pack(strings: Iterable[bytes]) -> Packed:
+    """Takes a generator: what it yields is copied at once and never kept."""
+    blob, ends = bytearray(), array("q")
+    for item in strings:
+        blob += item
+        ends.append(len(blob))
+    return Packed(np.frombuffer(bytes(blob), dtype=np.uint8), np.array(ends, dtype=np.int64))
