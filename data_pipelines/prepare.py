@@ -17,9 +17,11 @@ from pydantic import Field
 from data_pipelines import manifest as manifests
 from data_pipelines.decode import MAX_PIXELS
 from data_pipelines.executors import run_tasks
+from data_pipelines.jpeg import Subsampling
 from data_pipelines.keys import assign_keys
 from data_pipelines.manifest import Manifest, SplitInfo
 from data_pipelines.output import Resume, output_folder
+from data_pipelines.resize import Resize
 from data_pipelines.shard_build import build_samples
 from data_pipelines.shard_files import commit_shard, is_committed, read_index, shard_info, shard_name
 from data_pipelines.sources import Facts, Source
@@ -35,6 +37,8 @@ class PrepareConfig(Config):
     size: Annotated[int, Field(ge=1, le=8192)] = 64  # pixels, square
     form: Literal["png", "jpg"] = "png"  # of pictures that must be encoded again
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpg
+    subsampling: Subsampling = "444"  # colour of jpg; "420" is a sixth smaller, with a quarter of the colours
+    resize: Resize = "fast"  # "exact": large JPEG is decoded in full and filtered; docs/images.md has the difference
     samples_per_shard: Annotated[int, Field(ge=1)] = 1000
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more bad samples than this are an error
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS

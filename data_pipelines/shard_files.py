@@ -5,18 +5,15 @@ The tar is renamed into place first, its index second: a shard with a matching i
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.keys import SAFE_KEY
 from data_pipelines.manifest import ShardInfo, index_name
-from data_pipelines.tar_index import TarSample, scan_stream
+from data_pipelines.tar_index import TarSample
+from data_pipelines.tar_write import write_tar
 from seqtok_core.foundation import faults
-from seqtok_core.foundation.compat import import_webdataset
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import atomic_write, read_json, sha256_file
 from seqtok_core.foundation.fingerprint import canonical_json
@@ -38,23 +35,23 @@ def commit_shard(
 ) -> ShardInfo:
     """Write (key, {extension: content}) pairs as `folder`/`file`. Equal input gives equal bytes.
 
-    `task` names the work that the shard is the result of; `facts` is JSON kept in the index.
+    `task` names the work that the shard is the result of; `facts` is JSON kept in the index, read when the last
+    sample has been taken. One sample is held in memory at a time.
     Raises DataError for a key that is unsafe or comes twice, StorageError when the disk is full.
     """
-    blob, index = _build(samples, file)
+    faults.hit("shards.before_tar")
+    with atomic_write(folder / file) as stream:
+        tar = write_tar(stream, samples, file)
+        faults.hit("shards.before_rename")
     content = {
         "schema_version": INDEX_VERSION,
         "shard": file,
-        "bytes": len(blob),
-        "sha256": hashlib.sha256(blob).hexdigest(),
+        "bytes": tar.bytes,
+        "sha256": tar.sha256,
         "task": task,
         "facts": dict(facts),
-        "samples": [[sample.key, sample.members] for sample in index],
+        "samples": [[sample.key, sample.members] for sample in tar.samples],
     }
-    faults.hit("shards.before_tar")
-    with atomic_write(folder / file) as stream:
-        stream.write(blob)
-        faults.hit("shards.before_rename")
     faults.hit("shards.before_index")
     with atomic_write(folder / index_name(file)) as stream:
         stream.write(canonical_json(content).encode() + b"\n")
@@ -120,16 +117,7 @@ def sweep(folder: Path) -> int:
 
 
 def json_member(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    return _JSON.encode(value).encode()
 
 
-def _build(samples: Iterable[tuple[str, Mapping[str, bytes]]], file: str) -> tuple[bytes, list[TarSample]]:
-    webdataset = import_webdataset()
-    stream = io.BytesIO()  # a shard is some tens of MB; in memory it is hashed and indexed before the disk sees it
-    with webdataset.TarWriter(stream, encoder=False, mtime=0, user="seqtok", group="seqtok") as tar:
-        for key, members in samples:
-            if not SAFE_KEY.fullmatch(key):
-                raise DataError(f"{file}: unsafe key {key!r}; keys are {SAFE_KEY.pattern}")
-            tar.write({"__key__": key, **members})
-    index = scan_stream(stream, file)  # refuses keys that come twice
-    return stream.getvalue(), index
+_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False)
