@@ -7,16 +7,8 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.data_prepare import (
-    DryRun,
-    Out,
-    Overwrite,
-    Processes,
-    Resume,
-    ResumeOption,
-    prepare,
-    run_prepare,
-)
+from seqtok.commands.data_options import DryRun, Out, Overwrite, Processes, Resume, ResumeOption
+from seqtok.commands.data_prepare import prepare, run_prepare
 
 app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify.", no_args_is_help=True)
 

@@ -2,162 +2,66 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+from seqtok.commands import data_options as options
+from seqtok.commands.data_options import Form, Kind, NoCaption, OnBad, Pyramid, Resume
 
 if TYPE_CHECKING:
     from data_pipelines.prepare import PrepareConfig
     from data_pipelines.sources import Source
 
 
-class Kind(StrEnum):
-    auto = "auto"
-    folder, pictures, sidecar, classes = "folder", "pictures", "sidecar", "classes"
-    csv, jsonl, parquet = "csv", "jsonl", "parquet"
-    coco, tars = "coco", "tars"
-
-
-class Form(StrEnum):
-    png, jpg = "png", "jpg"
-
-
-class Resume(StrEnum):
-    auto, never = "auto", "never"
-
-
-class OnBad(StrEnum):
-    error, skip = "error", "skip"
-
-
-class Pyramid(StrEnum):
-    given, sentences = "given", "sentences"
-
-
-class NoCaption(StrEnum):
-    drop, keep = "drop", "keep"
-
-
-_RECORDS, _CAPTIONS, _SPLITS, _SHARDS = "Records", "Captions", "Splits", "Shards"
-Out = Annotated[Path, typer.Argument(help="Folder to write; made if missing.")]
-Processes = Annotated[int, typer.Option(help="Worker processes.", min=1)]
-ResumeOption = Annotated[Resume, typer.Option(help="Continue what was begun, or refuse to.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and ten decoded samples; write nothing.")]
-
-
 def prepare(
-    source: Annotated[
-        Path, typer.Argument(help="Folder with captions.jsonl, of pictures, of tars; table; COCO JSON; tar.")
-    ],
-    out: Out,
-    kind: Annotated[Kind, typer.Option(help="What the source is.")] = Kind.auto,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that the paths of pictures lie in, by default the table's.", rich_help_panel=_RECORDS
-        ),
-    ] = None,
-    image_field: Annotated[
-        str, typer.Option(help="Field with the path or the bytes, or e.g. 'images/{id}.jpg'.", rich_help_panel=_RECORDS)
-    ] = "",
-    key_field: Annotated[
-        str, typer.Option(help="Field that names a sample, by default its path.", rich_help_panel=_RECORDS)
-    ] = "",
-    label_field: Annotated[
-        list[str] | None, typer.Option(help="Field that is a label; repeat for several.", rich_help_panel=_RECORDS)
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(help="Only samples with e.g. label=dog,cat or width>=256; repeat: all.", rich_help_panel=_RECORDS),
-    ] = None,
-    captions_field: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Field with captions, coarse to fine, or e.g. 'a photo of a {label}'; repeat: level by level.",
-            rich_help_panel=_CAPTIONS,
-        ),
-    ] = None,
-    pyramid: Annotated[
-        Pyramid, typer.Option(help="sentences: the last text becomes a level per sentence.", rich_help_panel=_CAPTIONS)
-    ] = Pyramid.given,
-    max_levels: Annotated[int, typer.Option(help="Most levels of sentences.", min=1, rich_help_panel=_CAPTIONS)] = 6,
-    max_characters: Annotated[
-        int, typer.Option(help="Longer captions are cut.", min=1, max=1000, rich_help_panel=_CAPTIONS)
-    ] = 1000,
-    min_characters: Annotated[
-        int, typer.Option(help="Shorter captions are left out.", min=1, rich_help_panel=_CAPTIONS)
-    ] = 1,
-    unescape_html: Annotated[
-        bool, typer.Option("--unescape-html", help="Read &amp; as &.", rich_help_panel=_CAPTIONS)
-    ] = False,
-    no_caption: Annotated[
-        NoCaption, typer.Option(help="Pictures without any caption.", rich_help_panel=_CAPTIONS)
-    ] = NoCaption.drop,
-    split: Annotated[
-        str, typer.Option(help="Split of what no file name gives one.", rich_help_panel=_SPLITS)
-    ] = "train",
-    val_share: Annotated[float, typer.Option(help="Share cut off as split val.", rich_help_panel=_SPLITS)] = 0.0,
-    test_share: Annotated[float, typer.Option(help="Share cut off as split test.", rich_help_panel=_SPLITS)] = 0.0,
-    size: Annotated[
-        int, typer.Option(help="Pixels per side: short side, then centre crop.", min=1, rich_help_panel=_SHARDS)
-    ] = 64,
-    form: Annotated[
-        Form, typer.Option(help="Of pictures that must be encoded again.", rich_help_panel=_SHARDS)
-    ] = Form.png,
-    name: Annotated[str, typer.Option(help="First part of the shards' names.", rich_help_panel=_SHARDS)] = "data",
-    samples_per_shard: Annotated[int, typer.Option(min=1, rich_help_panel=_SHARDS)] = 1000,
-    max_bad_share: Annotated[
-        float, typer.Option(help="More bad samples than this are an error.", rich_help_panel=_SHARDS)
-    ] = 0.02,
-    on_bad_shard: Annotated[
-        OnBad, typer.Option(help="Damaged tars of the source.", rich_help_panel=_SHARDS)
-    ] = OnBad.error,
-    processes: Processes = 1,
-    resume: ResumeOption = Resume.auto,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
+    source: options.SourcePath,
+    out: options.Out,
+    kind: options.KindOption = Kind.auto,
+    images: options.Images = None,
+    image_field: options.ImageField = "",
+    key_field: options.KeyField = "",
+    label_field: options.LabelFields = None,
+    where: options.Where = None,
+    captions_field: options.CaptionsFields = None,
+    pyramid: options.PyramidOption = Pyramid.given,
+    max_levels: options.MaxLevels = 6,
+    max_characters: options.MaxCharacters = 1000,
+    min_characters: options.MinCharacters = 1,
+    unescape_html: options.UnescapeHtml = False,
+    no_caption: options.NoCaptionOption = NoCaption.drop,
+    split: options.Split = "train",
+    val_share: options.ValShare = 0.0,
+    test_share: options.TestShare = 0.0,
+    size: options.Size = 64,
+    form: options.FormOption = Form.png,
+    name: options.Name = "data",
+    samples_per_shard: options.SamplesPerShard = 1000,
+    max_bad_share: options.MaxBadShare = 0.02,
+    on_bad_shard: options.OnBadShard = OnBad.error,
+    processes: options.Processes = 1,
+    resume: options.ResumeOption = Resume.auto,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Import pictures with captions as shards. docs/data.md says how each kind of source is read."""
     from data_pipelines.open_source import SourceConfig, open_source
     from data_pipelines.prepare import PrepareConfig
 
-    fields = {
-        "captions": tuple(captions_field or ("captions",)),
-        "labels": tuple(label_field or ()),
-        "image": image_field,
-        "key": key_field,
-        "pyramid": pyramid.value,
-        "max_levels": max_levels,
-    }
-    values = {
-        "kind": kind.value,
-        "split": split,
-        "val_share": val_share,
-        "test_share": test_share,
-        "images": images,
-        "fields": fields,
-        "where": tuple(where or ()),
-        "on_bad_shard": on_bad_shard.value,
-    }
-    settings = {
-        "name": name,
+    fields: dict[str, Any] = {"captions": tuple(captions_field or ("captions",)), "labels": tuple(label_field or ())}
+    fields |= {"image": image_field, "key": key_field, "pyramid": pyramid.value, "max_levels": max_levels}
+    reading: dict[str, Any] = {"kind": kind.value, "images": images, "fields": fields, "where": tuple(where or ())}
+    reading |= {"split": split, "val_share": val_share, "test_share": test_share, "on_bad_shard": on_bad_shard.value}
+    cleaning = {"max_characters": max_characters, "min_characters": min_characters, "unescape_html": unescape_html}
+    writing: dict[str, Any] = {
         "size": size,
         "form": form.value,
-        "samples_per_shard": samples_per_shard,
-        "max_bad_share": max_bad_share,
-        "captions": {
-            "max_characters": max_characters,
-            "min_characters": min_characters,
-            "unescape_html": unescape_html,
-        },
+        "captions": cleaning,
         "no_caption": no_caption.value,
-        "processes": processes,
+        "name": name,
     }
-    config = PrepareConfig.parse(settings, "options")
-    sources = open_source(source, SourceConfig.parse(values, "options"))
+    writing |= {"samples_per_shard": samples_per_shard, "max_bad_share": max_bad_share, "processes": processes}
+    config = PrepareConfig.parse(writing, "options")
+    sources = open_source(source, SourceConfig.parse(reading, "options"))
     run_prepare(sources, out, config, resume, overwrite, dry_run)
 
 
