@@ -188,7 +188,10 @@ def read_record(handle: int, sample: TarSample, fields: Fields) -> dict[str, Any
             raise DataError("KEY.json is not an object")
     for extension in (TEXT, "cls"):
         if extension in sample.members and _is_wanted(extension, record, sample, fields):
-            record[extension] = read_span(handle, sample.members[extension]).decode("utf-8", "replace")
+            try:
+                record[extension] = read_span(handle, sample.members[extension]).decode("utf-8-sig")
+            except UnicodeDecodeError:
+                raise DataError(f"KEY.{extension} is not UTF-8") from None
     if TEXT in record and "json" not in sample.members and not fields.default_captions:
         record.setdefault(fields.caption_fields[0] if fields.caption_fields else TEXT, record[TEXT])
     return record

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.data_options import DryRun, Out, Overwrite, Processes, Resume, ResumeOption
+from seqtok.commands.data_options import (
+    DryRun,
+    Engine,
+    EngineOption,
+    Out,
+    Overwrite,
+    Processes,
+    RayAddress,
+    Resume,
+    ResumeOption,
+)
 from seqtok.commands.data_prepare import prepare, run_prepare
 
 app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify.", no_args_is_help=True)
@@ -27,6 +37,8 @@ def scenes(
     size: Annotated[int, typer.Option(help="Pixels per side.", min=8)] = 32,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     processes: Processes = 2,
+    engine: EngineOption = Engine.processes,
+    ray_address: RayAddress = "auto",
     resume: ResumeOption = Resume.auto,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -37,7 +49,8 @@ def scenes(
 
     counts = {"train": train, "val": val, "test": test}
     sources = {s: ScenesSource(s, n, size, seed) for s, n in counts.items() if n}  # type: ignore[arg-type]
-    config = PrepareConfig(name="scenes", size=size, form="png", processes=processes)
+    how = {"processes": processes, "engine": engine.value, "ray_address": ray_address}
+    config = PrepareConfig.parse({"name": "scenes", "size": size, **how}, "options")
     run_prepare({**sources}, out, config, resume, overwrite, dry_run)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqtok.commands import data_options as options
-from seqtok.commands.data_options import Form, Kind, NoCaption, OnBad, Pyramid, Resume
+from seqtok.commands.data_options import Engine, Form, Kind, NoCaption, OnBad, Pyramid, Resume
 
 if TYPE_CHECKING:
     from data_pipelines.prepare import PrepareConfig
@@ -39,6 +39,8 @@ def prepare(
     max_bad_share: options.MaxBadShare = 0.02,
     on_bad_shard: options.OnBadShard = OnBad.error,
     processes: options.Processes = 1,
+    engine: options.EngineOption = Engine.processes,
+    ray_address: options.RayAddress = "auto",
     resume: options.ResumeOption = Resume.auto,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -60,6 +62,7 @@ def prepare(
         "name": name,
     }
     writing |= {"samples_per_shard": samples_per_shard, "max_bad_share": max_bad_share, "processes": processes}
+    writing |= {"engine": engine.value, "ray_address": ray_address}
     config = PrepareConfig.parse(writing, "options")
     sources = open_source(source, SourceConfig.parse(reading, "options"))
     run_prepare(sources, out, config, resume, overwrite, dry_run)
