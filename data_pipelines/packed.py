@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,3 +32,18 @@ def pack(strings: Iterable[bytes]) -> Packed:
         blob += item
         ends.append(len(blob))
     return Packed(np.frombuffer(bytes(blob), dtype=np.uint8), np.array(ends, dtype=np.int64))
+
+
+def starts_of(lengths: Iterable[int]) -> NDArray[np.int64]:
+    """(P + 1,) number of the first item of each of P parts, and of all items."""
+    return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def parts_of(starts: NDArray[np.int64], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """(part, first, end) for each part that the items [start, stop) touch; first and end count within the part."""
+    stop = min(stop, int(starts[-1]))
+    while start < stop:
+        part = int(np.searchsorted(starts, start, side="right")) - 1
+        first, end = int(starts[part]), int(starts[part + 1])
+        yield part, start - first, min(stop, end) - first
+        start = end

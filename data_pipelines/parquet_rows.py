@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipelines.packed import starts_of
 from data_pipelines.rows import Record
 from data_pipelines.sources import Bad
 from seqtok_core.foundation.errors import DataError
@@ -36,8 +37,7 @@ class ParquetRows:
             self._digest = _footer_digest(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-        counts = [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
-        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # (groups + 1,)
+        self._starts = starts_of(meta.row_group(number).num_rows for number in range(meta.num_row_groups))
         self._cursors: dict[tuple[str, ...], _Cursor] = {}
 
     def __len__(self) -> int:

@@ -7,9 +7,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.packed import parts_of, starts_of
 from data_pipelines.packed_samples import PackedSamples
 from data_pipelines.records import (
     CAPTION_FIELDS,
@@ -42,7 +47,7 @@ class TarSource:
     kind: str = "tars"
 
     def __len__(self) -> int:
-        return sum(map(len, self.samples))
+        return int(self._starts[-1])
 
     def names(self, start: int, stop: int) -> Iterator[str]:
         for _, samples, begin, end in self._pieces(start, stop):
@@ -90,12 +95,12 @@ class TarSource:
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[Path, PackedSamples, int, int]]:
         """(shard, its samples, first, end) for each shard that [start, stop) touches."""
-        first = 0
-        for path, samples in zip(self.shards, self.samples, strict=True):
-            begin, end = max(start - first, 0), min(stop - first, len(samples))
-            if begin < end:
-                yield path, samples, begin, end
-            first += len(samples)
+        for number, begin, end in parts_of(self._starts, start, stop):
+            yield self.shards[number], self.samples[number], begin, end
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        return starts_of(map(len, self.samples))
 
     def _describe(
         self, handle: int, path: Path, sample: TarSample

@@ -108,10 +108,10 @@ def test_class_folders_make_labels_and_captions(tmp_path):
 
 
 def test_class_folders_in_folders_of_splits(tmp_path):
-    put(tmp_path, {"training/a/1.png": None, "valid/a/2.png": None, "valid/b/3.png": None})
+    put(tmp_path, {"training/a/1.png": None, "training/b/4.png": None, "valid/a/2.png": None, "valid/b/3.png": None})
     sources = opened(tmp_path)
     assert {split: list(source.names(0, len(source))) for split, source in sources.items()} == {
-        "train": ["a/1"],
+        "train": ["a/1", "b/4"],
         "val": ["a/2", "b/3"],
     }
 
@@ -120,7 +120,11 @@ def test_pictures_without_captions_or_too_deep_are_no_source(tmp_path):
     put(tmp_path / "flat", {"1.png": None})
     put(tmp_path / "deep", {"a/b/1.png": None, "a/2.png": None})
     put(tmp_path / "none", {"a/notes.md": "x"})
-    for name, words in (("flat", "no captions"), ("deep", "--kind classes"), ("none", "no pictures")):
+    put(tmp_path / "one", {"images/1.png": None})
+    put(tmp_path / "coco", {"train/1.png": None, "other/2.png": None, "annotations/captions.json": "{}"})
+    cases = [("flat", "no captions"), ("deep", "deeper.*--kind classes"), ("none", "no pictures")]
+    cases += [("one", "one folder.*--kind classes"), ("coco", r"annotations/captions\.json belongs to no picture")]
+    for name, words in cases:
         with pytest.raises(DataError, match=words):
             opened(tmp_path / name)
     assert everything(opened(tmp_path / "deep", kind="classes")["train"])[1].captions == ("a",)

@@ -21,7 +21,7 @@ from data_pipelines.records import Fields
 from data_pipelines.rows import join_rows
 from data_pipelines.sources import Bad, Pair
 from seqtok_core.foundation.errors import ConfigError, DataError
-from tests.data_samples import file_bytes, picture
+from tests.data_samples import file_bytes, picture, write_tar
 
 CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
 AWKWARD = st.one_of(CELLS, st.sampled_from(['"', 'a "b" c', "x\ny", "x\r\ny", "\r", ",", ";", "\t", "'", " a "]))
@@ -273,3 +273,43 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
     found = everything(opened(path)["train"])
     assert {item.reason for item in found} == {"row group cannot be read"}
     assert len(found) == 100
+
+
+def test_a_source_holds_some_bytes_per_sample(tmp_path):
+    """What a worker process is sent; the names of files in a folder are all that may be longer."""
+
+    def per_sample(make, few=200, many=1200) -> float:
+        sizes = []
+        for count in (few, many):
+            folder = tmp_path / f"{make.__name__}{count}"
+            folder.mkdir()
+            sizes.append(len(pickle.dumps(opened(make(folder, count))["train"])))
+        return (sizes[1] - sizes[0]) / (many - few)
+
+    def as_jsonl(folder, count):
+        (folder / "captions.jsonl").write_text('{"file_name": "a.png", "captions": ["x", "y"]}\n' * count)
+        return folder
+
+    def as_csv(folder, count):
+        (folder / "t.csv").write_text("path,caption\n" + "a.png,some words\n" * count)
+        return folder
+
+    def as_parquet(folder, count):
+        pq.write_table(pa.table({"image": [b"x" * 99] * count, "text": ["some words"] * count}), folder / "t.parquet")
+        return folder
+
+    def as_classes(folder, count):
+        for part in "ab":
+            (folder / part).mkdir()
+        for n in range(count):
+            (folder / "ab"[n % 2] / f"{n:06d}.png").touch()
+        return folder
+
+    def as_tars(folder, count):
+        return write_tar(folder / "a.tar", [(f"{n:06d}.{e}", b"x") for n in range(count) for e in ("png", "txt")])
+
+    assert per_sample(as_jsonl) < 10
+    assert per_sample(as_csv) < 10
+    assert per_sample(as_parquet) < 1
+    assert per_sample(as_classes) < 8 + len("a/000000.png") + 2
+    assert per_sample(as_tars) < 16 + len("000000") + 2 * 18 + 2
