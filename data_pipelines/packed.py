@@ -5,9 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+_AT_ONCE = 1 << 20  # bytes of a file read together
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,3 +51,17 @@ def parts_of(starts: NDArray[np.int64], start: int, stop: int) -> Iterator[tuple
         first, end = int(starts[part]), int(starts[part + 1])
         yield part, start - first, min(stop, end) - first
         start = end
+
+
+def read_spans(path: Path, starts: NDArray[np.int64], start: int, stop: int) -> Iterator[bytes]:
+    """Pieces [start, stop) of a file; piece i are the bytes from starts[i] to starts[i + 1]."""
+    with open(path, "rb") as stream:
+        while start < stop:
+            fitting = int(np.searchsorted(starts, starts[start] + _AT_ONCE, side="right")) - 1
+            end = min(max(fitting, start + 1), stop)
+            offsets = (starts[start : end + 1] - starts[start]).tolist()
+            stream.seek(int(starts[start]))
+            blob = stream.read(offsets[-1])
+            for first, last in pairwise(offsets):
+                yield blob[first:last]
+            start = end
