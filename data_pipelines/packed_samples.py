@@ -48,4 +48,10 @@ class PackedSamples:
 
     @property
     def nbytes(self) -> int:
-        return self._keys.blob.nbytes + self._keys.ends.nbytes + self._ends.nbytes + self._which.nbytes + self._spans.nbytes
+        return (
+            self._keys.blob.nbytes
+            + self._keys.ends.nbytes
+            + self._ends.nbytes
+            + self._which.nbytes
+            + self._spans.nbytes
+        )
