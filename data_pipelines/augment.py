@@ -66,9 +66,8 @@ def augment(
         pixels = _shifted(pixels, size, config.padding, draws[1], draws[2])
     elif config.crop == "resized":
         left, top, width, height = resized_box(pixels.shape[0], config, draws[1:].reshape(-1, 4))
-        box = (left, top, left + width, top + height)
-        image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box)
-        pixels = np.asarray(image)
+        part = Image.fromarray(pixels[top : top + height, left : left + width])
+        pixels = np.asarray(part.resize((size, size), Image.Resampling.BICUBIC))
     out[:] = pixels[:, ::-1] if draws[0] < config.flip else pixels
 
 
