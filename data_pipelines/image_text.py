@@ -123,7 +123,7 @@ class ImageReader:
         self.shards = open_shards(folder, split, config.fields, config.on_bad_shard)
         own = self.shards.manifest
         stored = (own and own.image_size) or None
-        self.image_size = config.image_size or stored or self._stored_size()
+        self.image_size = config.image_size or stored or self._stored_size(config.on_bad_sample)
         augmentation = None if one_pass else config.augment
         full = needs(augmentation, self.image_size)
         self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens)
@@ -154,11 +154,16 @@ class ImageReader:
             **self._texts.fields(found.index),
         )
 
-    def _stored_size(self) -> int:
-        try:
-            height, width, _ = decode_pixels(self.shards.read_image(0)).shape
-        except DecodeError as error:
-            raise DataError(f"{self.shards.place(0)}: {error}; set image_size") from None
-        if height != width:
-            raise DataError(f"{self.shards.place(0)}: {width} x {height} pixels; set image_size to crop and resize")
-        return height
+    def _stored_size(self, on_bad_sample: OnBadSample) -> int:
+        for index in range(len(self)):
+            try:
+                height, width, _ = decode_pixels(self.shards.read_image(index)).shape
+            except DecodeError as error:
+                if on_bad_sample == "error":
+                    raise DataError(f"{self.shards.place(index)}: {error}; set image_size") from None
+                continue
+            if height != width:
+                place = self.shards.place(index)
+                raise DataError(f"{place}: {width} x {height} pixels; set image_size to crop and resize")
+            return height
+        raise DataError(f"{self.shards.paths[0].parent}: no picture can be decoded")

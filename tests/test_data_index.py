@@ -51,7 +51,10 @@ def many_shards(folder: Path, count: int, per_shard: int) -> Path:
         commit_shard(
             folder,
             f"scenes-train-{number:06d}.tar",
-            ((f"k{number:04d}x{n:04d}", {"png": b"x" * 50, "json": b'{"captions": ["a b"]}'}) for n in range(per_shard)),
+            (
+                (f"k{number:04d}x{n:04d}", {"png": b"x" * 50, "json": b'{"captions": ["a b"]}'})
+                for n in range(per_shard)
+            ),
             task=str(number),
             facts={},
         )
