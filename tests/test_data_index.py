@@ -39,7 +39,7 @@ def test_surrogates_of_tar_names_survive():
 
 
 def test_a_packed_sample_takes_tens_of_bytes():
-    samples = [TarSample(f"train-{n:08d}", {e: (512 * n, 99) for e in ("png", "json", "txt")}) for n in range(1000)]
+    samples = [TarSample(f"train-{n:08d}", dict.fromkeys(("png", "json", "txt"), (512 * n, 99))) for n in range(1000)]
     assert PackedSamples(samples).nbytes < 100 * len(samples)
 
 
@@ -121,8 +121,7 @@ def test_what_changes_after_the_check_is_named(tmp_path, damage):
     if damage == "index":
         index.write_text(index.read_text().replace('["k0001x0004"', '["k0001x0003"').replace("[[", "[", 1))
     with pytest.raises(DataError, match="scenes-train-000001"):
-        for n in range(10):
-            found.read(n, ("json",))
+        [found.read(n, ("json",)) for n in range(10)]
 
 
 def test_foreign_tars_are_packed_too(tmp_path):

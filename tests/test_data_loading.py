@@ -154,8 +154,8 @@ STANDS_IN = {3: 5, 4: 5, 11: 0}
 def test_the_next_picture_stands_in_for_a_damaged_one_everywhere(damaged, kind):
     settings = {"on_bad_sample": "skip", "max_bad_share": 0.5, "batch": 4}
     asked = take(loader(write_sound(damaged), batch=4), 6)
+    source = loader(damaged, **settings, **kind)
     with pytest.warns(UserWarning, match=r"train-0\.tar:k3: .*another picture is taken in its place"):
-        source = loader(damaged, **settings, **kind)
         got = take(source, 6)
     for want, batch in zip(asked, got, strict=True):
         assert batch.index.tolist() == [STANDS_IN.get(n, n) for n in want.index.tolist()]
