@@ -35,7 +35,8 @@ def square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def jpeg_halvings(short: int, size: int | None, resize: Resize) -> int:
     """How often a JPEG whose short side has `short` pixels may be halved while it is decoded, 0 to 3.
 
-    A scale is taken when it lands on `size`, or when twice `size` is left for the bicubic filter.
+    A scale is taken when it lands on `size`, or when twice `size` is left for the bicubic filter. (As ADM's pictures
+    are made, by halving and then bicubic, arXiv:2105.05233; there a picture may be halved to just above `size`.)
     """
     if size is None or resize == "exact":
         return 0

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.caption_text import MAX_CHARACTERS, normalise_caption
+from data_pipelines.caption_text import CaptionRules, clean_captions
 from data_pipelines.decode import DecodeError, decode_picture, encode_image, fitting_form
 from data_pipelines.jpeg import Subsampling
 from data_pipelines.resize import Resize, square
 from data_pipelines.shard_files import json_member
 from data_pipelines.sources import Bad, Pair
+from seqtok_core.foundation.errors import DataError
 
 Sample = tuple[str, dict[str, bytes]]
 
@@ -36,7 +37,11 @@ class Settings(Protocol):
     @property
     def max_pixels(self) -> int: ...
     @property
+    def captions(self) -> CaptionRules: ...
+    @property
     def no_caption(self) -> str: ...
+    @property
+    def max_bad_run(self) -> int: ...
 
 
 def build_samples(
@@ -44,6 +49,9 @@ def build_samples(
 ) -> tuple[Iterator[Sample], dict[str, Any]]:
     """-> samples, made one by one as they are taken, and facts, which are complete once all have been taken:
     dropped [{source, reason, detail}], notes {what: how often}, levels, labels {name: words}.
+
+    Taking a sample raises DataError at `max_bad_run` bad ones in a row: a source that is lost is no matter of
+    single samples.
     """
     facts: dict[str, Any] = {"dropped": [], "notes": {}, "levels": 0, "labels": {}}
     return _samples(pairs, keys, settings, facts), facts
@@ -54,12 +62,17 @@ def _samples(
 ) -> Iterator[Sample]:
     notes: Counter[str] = Counter()
     words: dict[str, set[str]] = {}
+    run: list[Bad] = []  # the bad samples since the last good one
     pixels = np.empty((settings.size, settings.size, 3), np.uint8)  # one for all: fresh memory costs page faults
     for pair, key in zip(pairs, keys, strict=True):
         made = _build(pair, key, settings, pixels, notes)
         if isinstance(made, Bad):
-            facts["dropped"].append({"source": made.source, "reason": made.reason, "detail": made.detail})
+            facts["dropped"].append(_named(made))
+            run += [] if made.filtered else [made]
+            if 0 < settings.max_bad_run <= len(run):
+                raise DataError(_bad_run(run))
             continue
+        run = []
         sample, captions = made
         assert isinstance(pair, Pair)
         facts["levels"] = max(facts["levels"], len(captions))
@@ -70,6 +83,19 @@ def _samples(
     facts["labels"] = {label: sorted(found) for label, found in words.items()}
 
 
+def _named(bad: Bad) -> dict[str, Any]:
+    named: dict[str, Any] = {"source": bad.source, "reason": bad.reason, "detail": bad.detail}
+    return {**named, "filtered": True} if bad.filtered else named
+
+
+def _bad_run(run: Sequence[Bad]) -> str:
+    first, last = run[0], run[-1]
+    return (
+        f"{len(run)} bad samples in a row, from {first.source} ({first.reason}) to {last.source} ({last.reason} "
+        f"{last.detail}); mend the source, or allow longer runs (max_bad_run)"
+    )
+
+
 def _build(
     pair: Pair | Bad, key: str | None, settings: Settings, pixels: NDArray[np.uint8], notes: Counter[str]
 ) -> tuple[Sample, list[str]] | Bad:
@@ -77,7 +103,8 @@ def _build(
         return pair
     if key is None:
         return Bad(pair.source, "duplicate name")
-    captions = _captions(pair, notes)
+    captions, changes = clean_captions(pair.captions, settings.captions)
+    notes.update(changes)
     if not captions and settings.no_caption == "drop":
         return Bad(pair.source, "no caption")
     try:
@@ -94,17 +121,6 @@ def _build(
     }
     text = captions[-1] if captions else ""
     return (key, {extension: data, "json": json_member(record), "txt": text.encode()}), captions
-
-
-def _captions(pair: Pair, notes: Counter[str]) -> list[str]:
-    cleaned = [normalise_caption(text) for text in pair.captions]
-    notes.update(
-        {
-            "captions shortened": sum(len(text) > MAX_CHARACTERS for text in pair.captions),
-            "empty captions left out": cleaned.count(""),
-        }
-    )
-    return [text for text in cleaned if text]
 
 
 def _picture(pair: Pair, settings: Settings, out: NDArray[np.uint8], notes: Counter[str]) -> tuple[str, bytes, str]:

@@ -5,8 +5,9 @@ The tar is renamed into place first, its index second: a shard with a matching i
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,19 @@ def commit_shard(
     *,
     task: str,
     facts: Mapping[str, Any],
+    before_rename: Callable[[], None] = lambda: None,
 ) -> ShardInfo:
     """Write (key, {extension: content}) pairs as `folder`/`file`. Equal input gives equal bytes.
 
     `task` names the work that the shard is the result of; `facts` is JSON kept in the index, read when the last
-    sample has been taken. One sample is held in memory at a time.
+    sample has been taken. One sample is held in memory at a time. What `before_rename` raises leaves nothing behind.
     Raises DataError for a key that is unsafe or comes twice, StorageError when the disk is full.
     """
     faults.hit("shards.before_tar")
     with atomic_write(folder / file) as stream:
         tar = write_tar(stream, samples, file)
         faults.hit("shards.before_rename")
+        before_rename()
     content = {
         "schema_version": INDEX_VERSION,
         "shard": file,
@@ -53,33 +56,34 @@ def commit_shard(
         "samples": [[sample.key, sample.members] for sample in tar.samples],
     }
     faults.hit("shards.before_index")
+    sidecar = canonical_json(content).encode() + b"\n"
     with atomic_write(folder / index_name(file)) as stream:
-        stream.write(canonical_json(content).encode() + b"\n")
+        stream.write(sidecar)
     faults.hit("shards.after_index")
-    return shard_info(folder, file)
+    return _info(content, hashlib.sha256(sidecar).hexdigest())
 
 
 def is_committed(folder: Path, file: str, task: str) -> bool:
     """Whether the shard is there, whole, and the result of this task. Reads all of it."""
+    return find_committed(folder, file, task) is not None
+
+
+def find_committed(folder: Path, file: str, task: str) -> tuple[ShardInfo, dict[str, Any]] | None:
+    """A shard that is there, whole, and the result of this task, with the facts of its index; else None."""
     path = folder / file
     try:
         index = read_index(folder, file)
     except DataError:
-        return False
+        return None
     if index["task"] != task or not path.is_file() or path.stat().st_size != index["bytes"]:
-        return False
-    return sha256_file(path) == index["sha256"]
+        return None
+    if sha256_file(path) != index["sha256"]:
+        return None
+    return _info(index, sha256_file(folder / index_name(file))), index["facts"]
 
 
 def shard_info(folder: Path, file: str) -> ShardInfo:
-    index = read_index(folder, file)
-    return ShardInfo(
-        file=file,
-        samples=len(index["samples"]),
-        bytes=index["bytes"],
-        sha256=index["sha256"],
-        index_sha256=sha256_file(folder / index_name(file)),
-    )
+    return _info(read_index(folder, file), sha256_file(folder / index_name(file)))
 
 
 def read_index(folder: Path, file: str) -> dict[str, Any]:
@@ -121,3 +125,13 @@ def json_member(value: Mapping[str, Any]) -> bytes:
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+
+def _info(index: Mapping[str, Any], index_sha256: str) -> ShardInfo:
+    return ShardInfo(
+        file=index["shard"],
+        samples=len(index["samples"]),
+        bytes=index["bytes"],
+        sha256=index["sha256"],
+        index_sha256=index_sha256,
+    )
