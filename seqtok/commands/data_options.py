@@ -76,6 +76,9 @@ Size = Annotated[int, Option(help="Pixels per side: short side, then centre crop
 FormOption = Annotated[Form, Option(help="Of pictures that must be encoded again.", rich_help_panel=_SHARDS)]
 Name = Annotated[str, Option(help="First part of the shards' names.", rich_help_panel=_SHARDS)]
 SamplesPerShard = Annotated[int, Option(min=1, rich_help_panel=_SHARDS)]
+MaxBadRun = Annotated[
+    int, Option(help="So many bad samples in a row are an error; 0: no limit.", min=0, rich_help_panel=_SHARDS)
+]
 MaxBadShare = Annotated[float, Option(help="More bad samples than this are an error.", rich_help_panel=_SHARDS)]
 OnBadShard = Annotated[OnBad, Option(help="Damaged tars of the source.", rich_help_panel=_SHARDS)]
 

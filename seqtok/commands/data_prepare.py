@@ -37,6 +37,7 @@ def prepare(
     name: options.Name = "data",
     samples_per_shard: options.SamplesPerShard = 1000,
     max_bad_share: options.MaxBadShare = 0.02,
+    max_bad_run: options.MaxBadRun = 100,
     on_bad_shard: options.OnBadShard = OnBad.error,
     processes: options.Processes = 1,
     engine: options.EngineOption = Engine.processes,
@@ -62,7 +63,7 @@ def prepare(
         "name": name,
     }
     writing |= {"samples_per_shard": samples_per_shard, "max_bad_share": max_bad_share, "processes": processes}
-    writing |= {"engine": engine.value, "ray_address": ray_address}
+    writing |= {"max_bad_run": max_bad_run, "engine": engine.value, "ray_address": ray_address}
     config = PrepareConfig.parse(writing, "options")
     sources = open_source(source, SourceConfig.parse(reading, "options"))
     run_prepare(sources, out, config, resume, overwrite, dry_run)
