@@ -136,7 +136,9 @@ def test_links_and_pipes_are_not_followed(tmp_path):
     (tmp_path / "set/b").symlink_to(tmp_path / "other")
     (tmp_path / "set/a/2.png").symlink_to(tmp_path / "other/9.png")
     os.mkfifo(tmp_path / "set/a/3.png")
-    found = everything(opened(tmp_path / "set", kind="classes")["train"])
+    source = opened(tmp_path / "set", kind="classes")["train"]
+    assert source.identity()["records"]["linked_folders"] == 1
+    found = everything(source)
     assert isinstance(found[0], Pair)
     assert [item.reason for item in found[1:]] == ["path leaves the folder", "not a file"]
 
