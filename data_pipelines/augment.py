@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
+from data_pipelines.draws import AUGMENT, fractions, philox
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 
-_STREAM = 1 << 62  # keeps these draws apart from those of the order, which share the seed
 _ATTEMPTS = 10  # of a box that lies inside the picture, as in torchvision
 
 Box = tuple[int, int, int, int]  # left, top, width, height; pixels
@@ -60,15 +60,14 @@ def augment(
     pixels: NDArray[np.uint8], out: NDArray[np.uint8], config: AugmentConfig, seed: int, epoch: int, index: int
 ) -> None:
     """Fill `out` (S, S, 3) with what this epoch makes of `pixels` (F, F, 3), F + 2 padding >= S for shifts."""
-    draws = _uniform(seed, epoch, index, 1 + 4 * _ATTEMPTS)
+    draws = fractions(philox(seed, AUGMENT + epoch, index), 1 + 4 * _ATTEMPTS)
     size = out.shape[0]
     if config.crop == "shift":
         pixels = _shifted(pixels, size, config.padding, draws[1], draws[2])
     elif config.crop == "resized":
         left, top, width, height = resized_box(pixels.shape[0], config, draws[1:].reshape(-1, 4))
-        box = (left, top, left + width, top + height)
-        image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box)
-        pixels = np.asarray(image)
+        part = Image.fromarray(pixels[top : top + height, left : left + width])
+        pixels = np.asarray(part.resize((size, size), Image.Resampling.BICUBIC))
     out[:] = pixels[:, ::-1] if draws[0] < config.flip else pixels
 
 
@@ -93,9 +92,3 @@ def _shifted(pixels: NDArray[np.uint8], size: int, padding: int, across: float, 
     room = pixels.shape[0] - size + 1
     left, top = int(across * room), int(down * room)
     return pixels[top : top + size, left : left + size]
-
-
-def _uniform(seed: int, epoch: int, index: int, count: int) -> NDArray[np.float64]:
-    """`count` numbers in [0, 1): the counter-based generator Philox (Salmon et al. 2011), keyed by the sample."""
-    bits = np.random.Philox(key=[seed, _STREAM + epoch], counter=[0, index, 0, 0])
-    return (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53

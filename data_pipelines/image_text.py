@@ -41,6 +41,29 @@ class LoaderConfig(ReadConfig):
 _NAMED = 5  # skipped pictures that a warning names; all are counted
 
 
+class BadPictures:
+    """Counts undecodable pictures that this process has met, each once; the first are named in a warning."""
+
+    def __init__(self, samples: int, max_share: float) -> None:
+        self.places: set[str] = set()  # each with its reason
+        self._samples, self._share = samples, max_share
+
+    def count(self, places: list[str]) -> None:
+        """Raises DataError when more than `max_share` of the samples are undecodable."""
+        for place in places:
+            if place in self.places:
+                continue
+            self.places.add(place)
+            if len(self.places) > self._share * self._samples:
+                raise DataError(
+                    f"{len(self.places)} pictures of {self._samples} cannot be decoded, which is above "
+                    f"max_bad_share={self._share:g}; the last one: {place}"
+                )
+            if len(self.places) <= _NAMED:
+                more = "; further ones are counted, not shown" if len(self.places) == _NAMED else ""
+                warnings.warn(f"{place}: another picture is taken in its place{more}", stacklevel=4)
+
+
 class ImageTextLoader(SplitLoader[ImageTextBatch]):
     """Endless batches of a split of pictures; see SplitLoader."""
 
@@ -62,28 +85,13 @@ class ImageTextLoader(SplitLoader[ImageTextBatch]):
         plan = StepPlan(global_batch, micro_batch or max(global_batch // world, 1), rank, world)
         super().__init__(reader.batch, reader.shards, plan, config, seed)
         self.image_size = reader.image_size
-        self.replaced: set[str] = set()  # undecodable pictures that this process has met, each with its reason
+        self.bad = BadPictures(len(self.shards), config.max_bad_share)
 
     def iterate(self, start_step: int = 0) -> Iterator[ImageTextBatch]:
         """As SplitLoader's. Raises DataError when more than max_bad_share of the pictures are undecodable."""
         for batch in super().iterate(start_step):
-            for place in batch.replaced:
-                self._count(place)
+            self.bad.count(batch.replaced)
             yield batch
-
-    def _count(self, place: str) -> None:
-        if place in self.replaced:
-            return
-        self.replaced.add(place)
-        limit = self._config.max_bad_share * len(self.shards)
-        if len(self.replaced) > limit:
-            raise DataError(
-                f"{len(self.replaced)} pictures of {len(self.shards)} cannot be decoded, which is above "
-                f"max_bad_share={self._config.max_bad_share:g}; the last one: {place}"
-            )
-        if len(self.replaced) <= _NAMED:
-            more = "; further ones are counted, not shown" if len(self.replaced) == _NAMED else ""
-            warnings.warn(f"{place}: the next picture stands in for it{more}", stacklevel=3)
 
 
 def read_split(
@@ -115,7 +123,7 @@ class ImageReader:
         self.shards = open_shards(folder, split, config.fields, config.on_bad_shard)
         own = self.shards.manifest
         stored = (own and own.image_size) or None
-        self.image_size = config.image_size or stored or self._stored_size()
+        self.image_size = config.image_size or stored or self._stored_size(config.on_bad_sample)
         augmentation = None if one_pass else config.augment
         full = needs(augmentation, self.image_size)
         self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens)
@@ -146,11 +154,16 @@ class ImageReader:
             **self._texts.fields(found.index),
         )
 
-    def _stored_size(self) -> int:
-        try:
-            height, width, _ = decode_pixels(self.shards.read_image(0)).shape
-        except DecodeError as error:
-            raise DataError(f"{self.shards.place(0)}: {error}; set image_size") from None
-        if height != width:
-            raise DataError(f"{self.shards.place(0)}: {width} x {height} pixels; set image_size to crop and resize")
-        return height
+    def _stored_size(self, on_bad_sample: OnBadSample) -> int:
+        for index in range(len(self)):
+            try:
+                height, width, _ = decode_pixels(self.shards.read_image(index)).shape
+            except DecodeError as error:
+                if on_bad_sample == "error":
+                    raise DataError(f"{self.shards.place(index)}: {error}; set image_size") from None
+                continue
+            if height != width:
+                place = self.shards.place(index)
+                raise DataError(f"{place}: {width} x {height} pixels; set image_size to crop and resize")
+            return height
+        raise DataError(f"{self.shards.paths[0].parent}: no picture can be decoded")

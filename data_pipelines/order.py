@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.draws import RESAMPLE, philox
 from seqtok_core.foundation.errors import ConfigError
 
 _SHARDS = 0  # number of the random stream that permutes shards; window w uses 1 + w
-_DRAWS = 1 << 63  # random streams of resampling, apart from those of all epochs
 
 
 class Order(Protocol):
@@ -126,7 +126,7 @@ class ResampledOrder:
         return np.searchsorted(self._chances, (raw >> np.uint64(11)) * 2.0**-53, side="right")
 
     def _raw(self, stream: int, count: int) -> NDArray[np.uint64]:
-        return np.random.Philox(key=[self._seed, _DRAWS + stream]).random_raw(count)
+        return philox(self._seed, RESAMPLE + stream).random_raw(count)
 
 
 @dataclass(frozen=True)
@@ -170,5 +170,4 @@ class StepPlan:
 
 def _permutation(count: int, seed: int, epoch: int, stream: int) -> NDArray[np.int64]:
     """Sorting raw Philox numbers: numpy promises the stream, but not what its shuffle makes of it."""
-    bits = np.random.Philox(key=[seed, (epoch << 32) + stream])
-    return np.argsort(bits.random_raw(count), kind="stable").astype(np.int64)
+    return np.argsort(philox(seed, (epoch << 32) + stream).random_raw(count), kind="stable").astype(np.int64)

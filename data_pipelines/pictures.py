@@ -20,6 +20,7 @@ from data_pipelines.shards import ShardSet
 from seqtok_core.foundation.errors import DataError
 
 OnBadSample = Literal["error", "skip"]
+OTHER_SIZE = "another size"  # DecodeError's reason for a picture that does not fit the buffer
 _IN_A_ROW = 100  # pictures that cannot be decoded, one after another in their shard
 
 
@@ -59,9 +60,9 @@ class PictureReader:
 
     def read(self, epoch: int, indices: NDArray[np.int64]) -> Pictures:
         """Raises DataError naming the sample whose picture cannot be used."""
-        if self._augmentation is None:
-            return self._full_size(indices)
         found = self._full_size(indices)
+        if self._augmentation is None:
+            return found
         pixels = batch_memory(len(indices), self._size)
         source, target = found.pixels.numpy(), pixels.numpy()
         for row, index in enumerate(found.index.tolist()):
@@ -106,16 +107,17 @@ class PictureReader:
         raise DataError(f"{self._shards.place(asked)}: {_IN_A_ROW} pictures in a row cannot be decoded")
 
     def _pixels(self, index: int, out: NDArray[np.uint8]) -> None:
-        size = self._full if self._resize else None
-        pixels = decode_pixels(self._shards.read_image(index), size, out=out)
-        if pixels.shape != out.shape:
-            height, width, _ = pixels.shape
+        data = self._shards.read_image(index)
+        try:
+            decode_pixels(data, self._full if self._resize else None, out=out)
+        except DecodeError as error:
+            if error.reason != OTHER_SIZE:
+                raise
+            height, width, _ = decode_pixels(data).shape
             raise DataError(
                 f"{self._shards.place(index)}: {width} x {height} pixels instead of {out.shape[1]} x {out.shape[0]}; "
                 "set image_size to resize while loading"
-            )
-        if not np.may_share_memory(pixels, out):
-            out[:] = pixels
+            ) from None
 
 
 def batch_memory(count: int, size: int, shared: bool = True) -> Tensor:
