@@ -6,6 +6,8 @@ import json
 import os
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.open_source import SourceConfig, detect_kind, open_source
@@ -179,6 +181,13 @@ def test_what_img2dataset_writes(tmp_path):
         assert [pair.image for pair in pairs] == [member[0][1] for member in members]
         wide = opened(tmp_path / name, where=("width>=11",))["train"]
         assert [pair.captions for pair in everything(wide)] == [("picture 2",), ("picture 3",)]
+    columns = {name: [json.loads(member[1][1])[name] for member in members] for name in ("url", "key", "caption")}
+    (tmp_path / "tables").mkdir()
+    table = pa.table({**columns, "jpg": [member[0][1] for member in members]})
+    pq.write_table(table, tmp_path / "tables/00000.parquet")
+    source = opened(tmp_path / "tables")["train"]
+    assert [pair.image for pair in everything(source)] == [member[0][1] for member in members]
+    assert list(source.names(0, 4)) == [f"{n:09d}" for n in range(4)]
 
 
 def test_options_that_a_kind_has_no_use_for_are_refused(tmp_path):
