@@ -3,8 +3,8 @@
 Stated rules: pictures are known by their endings; they come folder by folder, each in order of names. Hidden files are
 left aside, linked folders too, and these are counted. A sidecar belongs to the picture of the same path but for the
 ending: KEY.json is a record, each line of KEY.txt that is not empty is a level (with `--pyramid sentences` all of it is
-one text). Of class folders the first folder is the label; its caption is the label with `_` read as space. Class folders
-that lie in folders called train, val, test (or valid, validation, dev, training ...) are splits.
+one text). Of class folders the first folder is the label; its caption is the label with `_` read as space. Class
+folders that lie in folders called train, val, test (or valid, validation, dev, training ...) are splits.
 """
 
 from __future__ import annotations
