@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from seqtok.commands import data_options as options
 from seqtok.commands.data_options import Engine, Form, Kind, NoCaption, OnBad, Pyramid, Resume
 
@@ -81,13 +83,15 @@ def run_prepare(
     from data_pipelines.prepare import plan_of
     from data_pipelines.prepare import prepare as run
     from data_pipelines.preview import preview
-    from seqtok.commands.data_plan import show_plan
+    from seqtok.commands.data_plan import left_out, show_plan
     from seqtok.commands.data_view import progress_bar, show_manifest
 
     if dry_run:
         refuse_used(out, plan_of(sources, config), overwrite=overwrite, resume=resume.value)
         show_plan(out, sources, config, preview(sources, config))
         return
+    for line in left_out(sources):
+        typer.echo(f"{out}: {line}")
     with progress_bar() as on_progress:
         manifest = run(sources, out, config, overwrite=overwrite, resume=resume.value, on_progress=on_progress)
     show_manifest(out, manifest)
