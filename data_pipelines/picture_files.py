@@ -36,7 +36,10 @@ def read_picture(root: str, name: str) -> bytes:
         raise PictureError("web address, not a file", name[:100])
     if not name or "\0" in name:
         raise PictureError("not a file name", repr(name)[:100])
-    path = os.path.realpath(os.path.join(root, name))
+    try:
+        path = os.path.realpath(os.path.join(root, name))
+    except UnicodeEncodeError:  # JSON can hold half of a surrogate pair, no file system can
+        raise PictureError("not a file name", ascii(name)[:100]) from None
     if os.path.commonpath([root, path]) != root:
         raise PictureError("path leaves the folder", f"{path[:200]} is not in {root}")
     try:

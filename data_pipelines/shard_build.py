@@ -77,15 +77,20 @@ def _samples(
         assert isinstance(pair, Pair)
         facts["levels"] = max(facts["levels"], len(captions))
         for label, value in pair.labels.items():
-            words.setdefault(label, set()).update([value] if isinstance(value, str) else [])
+            words.setdefault(label, set()).update([_text(value)] if isinstance(value, str) else [])
         yield sample
     facts["notes"] = {note: count for note, count in notes.items() if count}
     facts["labels"] = {label: sorted(found) for label, found in words.items()}
 
 
 def _named(bad: Bad) -> dict[str, Any]:
-    named: dict[str, Any] = {"source": bad.source, "reason": bad.reason, "detail": bad.detail}
+    named: dict[str, Any] = {"source": _text(bad.source), "reason": _text(bad.reason), "detail": _text(bad.detail)}
     return {**named, "filtered": True} if bad.filtered else named
+
+
+def _text(text: str) -> str:
+    """Lone surrogates, which names of files and JSON may hold and UTF-8 may not, as \\udXXX."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _bad_run(run: Sequence[Bad]) -> str:
@@ -113,8 +118,8 @@ def _build(
         return Bad(pair.source, error.reason, str(error)[:200])
     record = {
         "captions": captions,
-        "labels": dict(pair.labels),
-        "source": pair.source,
+        "labels": {name: _text(value) if isinstance(value, str) else value for name, value in pair.labels.items()},
+        "source": _text(pair.source),
         "sha256": digest,
         "width": settings.size,
         "height": settings.size,

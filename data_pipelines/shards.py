@@ -18,7 +18,6 @@ from data_pipelines import manifest as manifests
 from data_pipelines.foreign import scan_foreign
 from data_pipelines.manifest import Manifest, ShardInfo
 from data_pipelines.opened import OpenShards, ShardFile
-from data_pipelines.packed_samples import PackedSamples
 from data_pipelines.records import Fields, captions_of, labels_of
 from data_pipelines.shard_files import index_samples, read_index
 from data_pipelines.sources import Bad
@@ -226,7 +225,7 @@ def _fault(folder: Path, info: ShardInfo) -> DataError | None:
 
 def _open_foreign(folder: Path, split: str, fields: Fields, on_bad_shard: OnBadShard) -> ShardSet:
     found = scan_foreign(folder, split, fields, on_bad_shard)
-    shards = [ShardFile(path, len(samples), PackedSamples(samples)) for path, samples in found.shards]
+    shards = [ShardFile(path, len(samples), samples) for path, samples in found.shards]
     result = ShardSet(shards, fields, fields.labels, found.classes, nested=False)
     result.levels, result.skipped, result.dropped = found.levels, found.skipped, found.dropped
     result.fingerprint = found.fingerprint
