@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from data_pipelines import loading
 from data_pipelines.augment import AugmentConfig
 from data_pipelines.image_text import ImageTextLoader, LoaderConfig, read_split
 from data_pipelines.loading import ReadConfig
 from data_pipelines.samples import ImageTextBatch
 from seqtok_core.foundation.errors import ConfigError, DataError
+from seqtok_core.training.run_folder import FREE_KEYS
 from tests.data_samples import file_bytes, foreign_members, picture, scenes_folder, vocabulary, write_tar
 
 TOKENIZER = vocabulary()
@@ -72,6 +74,22 @@ KINDS = [
 @pytest.mark.parametrize("rule", [{}, {"mode": "resample"}, {"augment": AUGMENT}])
 def test_how_it_is_read_changes_no_batch(folder, kind, rule):
     assert same(take(loader(folder, **rule), 8, start=2), take(loader(folder, **rule, **kind), 8, start=2))
+
+
+def test_how_it_is_read_may_differ_when_a_run_continues():
+    assert {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"} <= FREE_KEYS
+    assert not FREE_KEYS & {"mode", "weights", "shuffle", "window", "levels", "max_tokens", "augment", "on_bad_sample"}
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(60_000, False), (120_000, True)])
+def test_captions_count_when_it_is_decided_what_is_kept(folder, monkeypatch, limit, kept):
+    """50 pictures take 38,400 bytes, what is kept of their captions about 50,000."""
+    monkeypatch.setattr(loading, "_AUTO_CACHE", limit)
+    source = loader(folder)
+    expected = take(loader(folder, cache=True), 3)
+    assert same(take(source, 3), expected)
+    assert source._fetch.__self__._texts.keep == kept
+    assert (source._fetch.__self__._pictures._kept is not None) == kept
 
 
 def test_pictures_lie_in_memory_as_they_were_decoded(folder):
