@@ -11,11 +11,13 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from data_pipelines import loading
 from data_pipelines.augment import AugmentConfig
 from data_pipelines.image_text import ImageTextLoader, LoaderConfig, read_split
 from data_pipelines.loading import ReadConfig
+from data_pipelines.pictures import batch_memory
 from data_pipelines.samples import ImageTextBatch
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.training.run_folder import FREE_KEYS
@@ -99,8 +101,18 @@ def test_pictures_lie_in_memory_as_they_were_decoded(folder):
     assert images.shape == (8, 3, 16, 16)
 
 
-def test_pictures_of_workers_arrive_in_shared_memory(folder):
-    assert take(loader(folder, num_workers=1), 1)[0].images.is_shared()
+class Probe(Dataset):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> bool:
+        return batch_memory(2, 4).is_shared()
+
+
+def test_workers_decode_into_shared_memory_so_that_nothing_is_copied():
+    assert list(DataLoader(Probe(), batch_size=None, num_workers=1)) == [True]
+    assert not Probe()[0]
+    assert batch_memory(2, 4).shape == (2, 4, 4, 3)
 
 
 def test_resampling_draws_each_step_anew_and_continues_anywhere(folder):
