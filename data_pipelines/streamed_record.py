@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_pipelines.records import Fields, captions_of, labels_of
+from data_pipelines.shards import MISSING_LABEL
 from data_pipelines.tar_source import IMAGE_EXTENSIONS, parse_record
 from seqtok_core.foundation.errors import DataError
 
 EXTENSIONS = (*IMAGE_EXTENSIONS, "json", "txt", "cls")  # nothing else is looked at, and nothing is ever unpickled
-MISSING_LABEL = -1
 
 
 @dataclass(frozen=True)
