@@ -108,6 +108,15 @@ def test_a_buffer_of_another_shape():
         decode_pixels(data, 16, out=np.zeros((8, 8, 3), np.uint8))
 
 
+def test_libjpeg_never_writes_beyond_a_buffer():
+    data = file_bytes(photo(16, 16), "JPEG")
+    header = jpeg.read_header(data)
+    for out in (np.zeros((15, 16, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)[:, ::2]):
+        with pytest.raises(ValueError, match="buffer of shape"):
+            jpeg.decode(data, header, 0, out)
+        assert not out.any()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([{}, {"progressive": True}]))
 def test_a_cut_jpeg_is_never_read(place, options):
