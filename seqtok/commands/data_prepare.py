@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from seqtok.commands import data_options as options
-from seqtok.commands.data_options import Engine, Form, Kind, NoCaption, OnBad, Pyramid, Resume
+from seqtok.commands.data_options import Engine, Form, Kind, NoCaption, OnBad, Pyramid, Resize, Resume
 
 if TYPE_CHECKING:
     from data_pipelines.prepare import PrepareConfig
@@ -36,6 +36,8 @@ def prepare(
     test_share: options.TestShare = 0.0,
     size: options.Size = 64,
     form: options.FormOption = Form.png,
+    quality: options.Quality = 95,
+    resize: options.ResizeOption = Resize.fast,
     name: options.Name = "data",
     samples_per_shard: options.SamplesPerShard = 1000,
     max_bad_share: options.MaxBadShare = 0.02,
@@ -60,6 +62,8 @@ def prepare(
     writing: dict[str, Any] = {
         "size": size,
         "form": form.value,
+        "quality": quality,
+        "resize": resize.value,
         "captions": cleaning,
         "no_caption": no_caption.value,
         "name": name,
