@@ -34,6 +34,7 @@ class Bad:
     source: str
     reason: str
     detail: str = ""
+    filtered: bool = False  # left out as asked (its reason begins with "filtered"): in no limit of bad samples
 
 
 @dataclass(frozen=True, kw_only=True)

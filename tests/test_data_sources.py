@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.file_sources import coco_source, folder_source
-from data_pipelines.keys import SAFE_KEY, assign_keys, safe_key
 from data_pipelines.open_source import SourceConfig, detect_kind, open_source
 from data_pipelines.records import Fields
 from data_pipelines.sources import Bad, Pair, ScenesSource, split_by_name
@@ -21,23 +20,6 @@ from tests.data_samples import file_bytes, foreign_members, jsonl_folder, pictur
 
 def everything(source) -> list[Pair | Bad]:
     return list(source.pairs(0, len(source)))
-
-
-@given(st.lists(st.text(max_size=200), max_size=30))
-def test_keys_are_safe_unique_and_independent_of_the_order(names):
-    keys = assign_keys(names)
-    given_keys = [key for key in keys if key is not None]
-    assert all(SAFE_KEY.fullmatch(key) for key in given_keys)
-    assert len(given_keys) == len(set(given_keys)) == len(set(names))
-    assert dict(zip(names, keys, strict=True)).keys() == set(names)
-    forward = {name: key for name, key in zip(names, keys, strict=True) if key}
-    backward = {n: k for n, k in zip(names[::-1], assign_keys(names[::-1]), strict=True) if k}
-    assert forward == backward
-
-
-def test_hostile_names_become_plain_keys():
-    for name in ("../../etc/passwd", "/abs/olute", "a.b", "", "x" * 500, "ü", "a\0b"):
-        assert SAFE_KEY.fullmatch(safe_key(name))
 
 
 def test_any_piece_of_a_source_is_the_same_whoever_reads_it():
