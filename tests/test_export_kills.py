@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from seqtok.export import ExportConfig, export
 from seqtok_core.foundation.errors import DataError
@@ -85,6 +86,19 @@ def test_two_processes_write_the_bytes_of_one(model, data, whole, tmp_path, form
     assert content(tmp_path / form) == whole[form]
 
 
+@pytest.mark.parametrize("form", ["latents", "embeddings"])
+def test_threads_change_no_bit(model, data, whole, tmp_path, form):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            export(model, data, tmp_path / str(threads), SETTINGS[form].model_copy(update={"batch": 3}))
+            assert torch.get_num_threads() == threads
+            assert content(tmp_path / str(threads)) == content(tmp_path / "1")
+    finally:
+        torch.set_num_threads(before)
+
+
 @SLOW
 @pytest.mark.parametrize("form", FORMS)
 def test_two_ranks_write_the_bytes_of_one(model, data, whole, tmp_path, form):
@@ -103,12 +117,15 @@ def test_a_killed_rank_ends_the_others_and_the_export_continues(model, data, who
 
 
 @SLOW
-def test_a_killed_worker_process_is_one_message_and_the_export_continues(model, data, whole, tmp_path):
+@pytest.mark.parametrize(("visit", "status"), [(":3", 0), ("", 1)])
+def test_a_killed_workers_shard_is_done_again_or_named(model, data, whole, tmp_path, visit, status):
+    """Each worker dies at its third shard: done again by another. Each at its first: a message after three deaths."""
     out = tmp_path / "latents"
-    killed = run_export(model, data, out, "--processes", 2, faults="export.before_encode:2=kill")
-    assert killed.returncode == 1
-    assert "worker process" in killed.stderr
+    killed = run_export(model, data, out, "--processes", 2, faults=f"export.before_encode{visit}=kill")
+    assert killed.returncode == status, killed.stderr
     assert "Traceback" not in killed.stderr
+    if status:
+        assert "died 3 times" in killed.stderr
     again = run_export(model, data, out, "--processes", 2)
     assert again.returncode == 0, again.stderr
     assert content(out) == whole["latents"]

@@ -55,7 +55,7 @@ def export(
     side: Annotated[Side, typer.Option(help="Embeddings: of pictures, of all their captions, or both.")] = Side.image,
     prefix: Annotated[list[int] | None, typer.Option(help="Embeddings: tokens that count; repeat; all tokens.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to export; all by default.")] = None,
-    batch: Annotated[int, typer.Option(help="Pictures or captions encoded at once.", min=1)] = 256,
+    batch: Annotated[int | None, typer.Option(help="Encoded at once; 64 per CPU thread, 256 on a GPU.", min=1)] = None,
     processes: Annotated[int, typer.Option(help="Worker processes (CPU); GPUs: torchrun.", min=1)] = 1,
     on_outlier: Annotated[OnOutlier, typer.Option(help="Latents far from their statistics.")] = OnOutlier.error,
     resume: Resume = "auto",

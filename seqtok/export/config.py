@@ -25,7 +25,7 @@ class ExportConfig(Config):
     side: Literal["image", "text", "both"] = "image"  # of embeddings
     prefixes: tuple[Annotated[int, Field(ge=1)], ...] = ()  # of image embeddings; (): all tokens
     splits: tuple[str, ...] = ()  # (): all
-    batch: Annotated[int, Field(ge=1)] = 256  # pictures or captions encoded at once
+    batch: Annotated[int, Field(ge=1)] | None = None  # pictures or captions encoded at once; None: by the device
     processes: Annotated[int, Field(ge=1)] = 1
     on_outlier: Literal["error", "warn"] = "error"
 

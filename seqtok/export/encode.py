@@ -1,12 +1,14 @@
 """A shard of pictures or captions through the tokenizer: always in the same slices, so always the same bits.
 
 Matrix products may round otherwise in a batch of another size, so a slice never crosses the end of a shard and never
-depends on who encodes it. Shapes: N pictures, K latents, D channels, P prefixes, E text-image space.
+depends on who encodes it; slices.py does the same for threads.
+Shapes: N pictures, K latents, D channels, P prefixes, E text-image space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from data_pipelines.shards import Record, ShardSet
 from seq_tokenizer import SeqTokenizer
 from seqtok.evaluation.reconstruction import encode_all
 from seqtok.export.config import Table
-from seqtok.export.source import read_pictures
+from seqtok.export.slices import in_order, slices
+from seqtok.export.source import decode_pictures
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import DataError
 
@@ -43,12 +46,12 @@ class Encoded:
 
 
 class Encoder:
-    """A tokenizer with its captions model on a device."""
+    """A tokenizer with its captions model on a device; `threads` slices are encoded side by side."""
 
-    def __init__(self, model: Path, device: str = "cpu") -> None:
+    def __init__(self, model: Path, device: str = "cpu", threads: int = 1) -> None:
         self.tokenizer = SeqTokenizer.from_pretrained(model).to(device)
         self.captions = CaptionTokenizer.load(model / model_folder.CAPTIONS)
-        self.device = device
+        self.device, self.threads = device, threads
 
     def encode(
         self,
@@ -67,27 +70,33 @@ class Encoder:
             rows, values, cut = self._texts(records, batch)
             keys = [records[sample].key for sample, _ in rows]
             return Encoded(**place, values=_unit(values, keys), rows=rows, captions_cut=cut)
-        parts = [torch.empty(0, self.tokenizer.config.num_latents, self.tokenizer.config.latent_dim)]
-        for part in _slices(first, first + size, batch):
-            images = read_pictures(shards, part, self.tokenizer.config.image_size)
-            parts.append(encode_all(self.tokenizer, images, batch, self.device))
-        latents = torch.cat(parts)
+        exact, reading = shards.manifest is not None, threading.Lock()
+
+        def encoded(part: range) -> Tensor:
+            with reading:
+                files = [shards.read_image(first + row) for row in part]
+                places = [shards.place(first + row) for row in part]
+            images = decode_pictures(files, places, self.tokenizer.config.image_size, exact)
+            latents = encode_all(self.tokenizer, images, batch, self.device)
+            return latents if table == "latents" else self._prefixes(latents, prefixes)
+
+        values = torch.cat([self._nothing(table, prefixes), *in_order(encoded, slices(0, size, batch), self.threads)])
         if table == "latents":
-            return Encoded(**place, values=latents.numpy())
-        values = self._prefixes(latents, prefixes, batch)
+            return Encoded(**place, values=values.numpy())
         return Encoded(**place, values=_unit(values, [record.key for record in records]))
 
-    @torch.no_grad()
-    def _prefixes(self, latents: Tensor, prefixes: Sequence[int], batch: int) -> Tensor:
-        """(N, K, D) -> (N, P, E)."""
-        chosen = [k - 1 for k in prefixes]
-        width = self.tokenizer.config.text.embed_dim if self.tokenizer.config.text else 0
-        parts = [torch.empty(0, len(chosen), width)]
-        for part in latents.split(batch):
-            parts.append(self.tokenizer.prefix_embeddings(part.to(self.device))[:, chosen].float().cpu())
-        return torch.cat(parts)
+    def _nothing(self, table: Table, prefixes: Sequence[int]) -> Tensor:
+        config = self.tokenizer.config
+        width = config.text.embed_dim if config.text else 0
+        shape = (config.num_latents, config.latent_dim) if table == "latents" else (len(prefixes), width)
+        return torch.empty(0, *shape)
 
     @torch.no_grad()
+    def _prefixes(self, latents: Tensor, prefixes: Sequence[int]) -> Tensor:
+        """(n, K, D) -> (n, P, E)."""
+        found = self.tokenizer.prefix_embeddings(latents.to(self.device))
+        return found[:, [k - 1 for k in prefixes]].float().cpu()
+
     def _texts(self, records: Sequence[Record], batch: int) -> tuple[list[tuple[int, int]], Tensor, int]:
         """-> (sample, level) of each caption, (M, E), captions that were cut at the text tower's length."""
         rows = [
@@ -98,17 +107,15 @@ class Encoder:
         ]
         config = self.tokenizer.config.text
         assert config is not None, "checked before the export began"
-        parts, before = [torch.empty(0, config.embed_dim)], self.captions.cut_captions
-        for part in _slices(0, len(rows), batch):
-            texts = [[records[rows[row][0]].captions[rows[row][1]]] for row in part]
-            ids, _, _ = self.captions.encode_batch(texts, 1, config.context - 1)
-            parts.append(self.tokenizer.encode_text(ids[:, 0].to(self.device)).float().cpu())
-        return rows, torch.cat(parts), self.captions.cut_captions - before
+        before, longest = self.captions.cut_captions, config.context - 1
+        ids, _, _ = self.captions.encode_batch([[records[s].captions[k]] for s, k in rows], 1, longest)
 
+        @torch.no_grad()
+        def encoded(part: range) -> Tensor:
+            return self.tokenizer.encode_text(ids[part.start : part.stop, 0].to(self.device)).float().cpu()
 
-def _slices(start: int, stop: int, batch: int) -> Iterator[range]:
-    for first in range(start, stop, batch):
-        yield range(first, min(first + batch, stop))
+        found = in_order(encoded, slices(0, len(rows), batch), self.threads)
+        return rows, torch.cat([torch.empty(0, config.embed_dim), *found]), self.captions.cut_captions - before
 
 
 def _unit(values: Tensor, keys: Sequence[str]) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,12 +26,14 @@ from seqtok.export.encode import Encoder
 from seqtok.export.single_file import assemble, clean, is_assembled, parts_folder
 from seqtok.export.source import Source, open_source
 from seqtok.export.stores import LatentStore, PartStore, Result, finish_parts
-from seqtok.export.work import Task, Work, export_shard
+from seqtok.export.work import Done, Task, Work, export_shard
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
 from seqtok_core.training.distributed import World, connect, gather_objects, on_first
 
 _PATIENCE = 7 * 24 * 3600  # seconds that a rank waits for the others: shards differ, and nothing else is shared
+_BATCH = {"cpu": 64, "cuda": 256}  # pictures or captions encoded at once; on a CPU by each thread
+_GPU_THREADS = 2  # one slice is decoded while another is encoded
 OnProgress = Callable[[Progress], None]
 
 
@@ -82,7 +85,7 @@ def export_latents(
     data: Path,
     out: Path,
     splits: Sequence[str] | None = None,
-    batch: int = 256,
+    batch: int | None = None,
     resume: str = "auto",
     overwrite: bool = False,
     processes: int = 1,
@@ -102,7 +105,9 @@ def _prepare(
         raise ConfigError(
             "--processes is for CPUs; on several GPUs: torchrun --nproc-per-node N -m seqtok tokenizer export …"
         )
-    encoder = Encoder(folder, str(world.device))
+    on_cpu = world.device.type == "cpu"
+    threads = max(1, torch.get_num_threads() // config.processes) if on_cpu else _GPU_THREADS
+    encoder = Encoder(folder, str(world.device), threads)
     tokenizer, spec = encoder.tokenizer, encoder.tokenizer.spec
     prefixes = _prefixes(tokenizer, config)
     source = open_source(Path(data), config.splits, tokenizer.config.image_size)
@@ -113,7 +118,6 @@ def _prepare(
         "data": source.fingerprint,
     }
     stores = _stores(out, config, source, tokenizer, fingerprints, prefixes)
-    threads = max(1, torch.get_num_threads() // config.processes) if config.processes > 1 else None
     work = Work(
         model=folder,
         source=source,
@@ -124,6 +128,7 @@ def _prepare(
         fingerprints=fingerprints,
         device=str(world.device),
         threads=threads,
+        batch=config.batch or _BATCH[world.device.type],
         encoder=encoder,
     )
     return work, spec.to_json()
@@ -186,16 +191,13 @@ def _claimed(world: World, work: Work, resume: Resume, overwrite: bool) -> Itera
 def _encode(world: World, work: Work, tasks: Sequence[Task], on_progress: OnProgress) -> None:
     """This rank's shards. An error of one rank is raised on all, when each has done what it can."""
     mine = tasks[world.rank :: world.size]
-    total = sum(task.samples for task in mine)
+    tally = _Tally(mine, on_progress if world.is_first else _silent)
     failed: SeqtokError | None = None
-    done = samples = 0
-    if not world.is_first:
-        on_progress = _silent
     try:
-        on_progress(Progress(0, len(mine), 0, total, 0))
-        for count in run_tasks(export_shard, work, mine, work.config.processes):
-            done, samples = done + 1, samples + count
-            on_progress(Progress(done, len(mine), samples, total, 0))
+        running = run_tasks(export_shard, work, mine, work.config.processes, on_start=tally.begin, on_lost=tally.lose)
+        with contextlib.closing(running):  # type: ignore[type-var]
+            for done in running:
+                tally.add(done)
     except SeqtokError as error:
         failed = error
     for fault in gather_objects(world, failed):
@@ -205,6 +207,29 @@ def _encode(world: World, work: Work, tasks: Sequence[Task], on_progress: OnProg
 
 def _silent(progress: Progress) -> None:
     """Rank 0 alone shows where it stands; the others have as much to do."""
+
+
+class _Tally:
+    """Where this rank's share stands, told to `on_progress` at every change."""
+
+    def __init__(self, tasks: Sequence[Task], on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._now = Progress("shards", shards=len(tasks), samples=sum(task.samples for task in tasks))
+        on_progress(self._now)
+
+    def begin(self, task: Task) -> None:
+        self._change(shards_begun=1)
+
+    def lose(self, task: Task) -> None:
+        self._change(workers_lost=1)
+
+    def add(self, done: Done) -> None:
+        self._change(shards_done=1, samples_done=done.samples, samples_built=done.encoded)
+
+    def _change(self, **more: int) -> None:
+        counts = {name: getattr(self._now, name) + count for name, count in more.items()}
+        self._now = replace(self._now, **counts)
+        self._on_progress(self._now)
 
 
 def _finish(work: Work, spec: dict[str, Any], out: Path) -> Result:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_pipelines.decode import DecodeError, decode_pixels
 from data_pipelines.manifest import FILE, Manifest, read_manifest
-from data_pipelines.shards import ShardSet, open_shards
+from data_pipelines.shards import open_shards
 from data_pipelines.tar_source import find_tars
 from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.errors import ConfigError, DataError
@@ -61,21 +61,20 @@ def _foreign(folder: Path, splits: Sequence[str]) -> Source:
     return Source(folder, name, content, {split: list(shards.sizes) for split, shards in sets.items()}, None)
 
 
-def read_pictures(shards: ShardSet, indices: Sequence[int], size: int) -> Tensor:
+def decode_pictures(files: Sequence[bytes], places: Sequence[str], size: int, exact: bool) -> Tensor:
     """(B, 3, size, size) uint8. Raises DataError naming a picture that cannot be read.
 
-    Foreign pictures of another size: short side to `size`, centre crop.
+    With `exact`, pictures have that size; others get it: short side to `size`, centre crop.
     """
-    images = np.empty((len(indices), 3, size, size), dtype=np.uint8)
-    for row, index in enumerate(indices):
+    images = np.empty((len(files), 3, size, size), dtype=np.uint8)
+    for row, data in enumerate(files):
         try:
-            pixels = decode_pixels(shards.read_image(index), None if shards.manifest else size)
+            pixels = decode_pixels(data, None if exact else size)
         except DecodeError as error:
-            place = shards.place(index)
-            raise DataError(f"{place}: {error}; `seqtok data prepare` leaves bad samples out") from None
+            raise DataError(f"{places[row]}: {error}; `seqtok data prepare` leaves bad samples out") from None
         if pixels.shape[:2] != (size, size):
             raise DataError(
-                f"{shards.place(index)}: {pixels.shape[1]} x {pixels.shape[0]} pixels instead of {size} x {size}; "
+                f"{places[row]}: {pixels.shape[1]} x {pixels.shape[0]} pixels instead of {size} x {size}; "
                 "`seqtok data verify` looks for more"
             )
         images[row] = pixels.transpose(2, 0, 1)

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from data_pipelines.latent_check import Statistics
 from data_pipelines.shards import ShardSet, open_shards
 from seqtok.export.config import ExportConfig
@@ -36,7 +34,8 @@ class Work:
     statistics: Statistics
     fingerprints: dict[str, Any]
     device: str = "cpu"
-    threads: int | None = None  # of torch in a worker process; None leaves it alone
+    threads: int = 1  # slices that each process encodes side by side
+    batch: int = 64
     encoder: Encoder | None = None
     shards: dict[str, ShardSet] = field(default_factory=dict)
 
@@ -45,26 +44,32 @@ class Work:
 
     def open(self, split: str) -> tuple[Encoder, ShardSet]:
         if self.encoder is None:
-            if self.threads is not None:
-                torch.set_num_threads(self.threads)
-            self.encoder = Encoder(self.model, self.device)
+            self.encoder = Encoder(self.model, self.device, self.threads)
         if split not in self.shards:
             self.shards[split] = open_shards(self.source.folder, split)
         return self.encoder, self.shards[split]
 
 
-def export_shard(work: Work, task: Task) -> int:
-    """Returns the number of samples of the shard; whatever of it is committed already stays as it is."""
+@dataclass(frozen=True)
+class Done:
+    samples: int
+    encoded: int  # of them in this run; the others were found finished
+
+
+def export_shard(work: Work, task: Task) -> Done:
+    """Whatever of the shard is committed already stays as it is."""
+    encoded_now = 0
     for store in work.stores:
         if store.is_done(task.split, task.number):
             continue
         encoder, shards = work.open(task.split)
         faults.hit("export.before_encode")
-        encoded = encoder.encode(store.table, shards, task.split, task.number, work.prefixes, work.config.batch)
+        encoded = encoder.encode(store.table, shards, task.split, task.number, work.prefixes, work.batch)
         facts: dict[str, Any] = {"fingerprints": work.fingerprints}
         if store.table == "latents":
             facts["check"] = checked(encoded, work.statistics, work.config.on_outlier)
         if store.table == "texts":
             facts["captions_cut"] = encoded.captions_cut
         store.write(encoded, facts)
-    return task.samples
+        encoded_now = task.samples
+    return Done(task.samples, encoded_now)
