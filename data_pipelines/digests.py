@@ -13,7 +13,21 @@ Place = tuple[int, int]  # (number of the shard, row in it)
 
 def digests_of(contents: Iterable[bytes]) -> NDArray[np.uint64]:
     """(n, 2): the first 16 bytes of each sha256."""
-    blob = b"".join(hashlib.sha256(content).digest()[:16] for content in contents)
+    return _numbers(b"".join(digest_of(content) for content in contents))
+
+
+def digest_of(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:16]
+
+
+def collected(blob: bytes | bytearray) -> Digests:
+    """Digests that were put one behind the other, as shard 0."""
+    found = Digests()
+    found.add(0, _numbers(bytes(blob)))
+    return found
+
+
+def _numbers(blob: bytes) -> NDArray[np.uint64]:
     return np.frombuffer(blob, dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
@@ -25,6 +39,10 @@ class Digests:
 
     def add(self, shard: int, digests: NDArray[np.uint64]) -> None:
         self._parts.append((shard, digests))
+
+    def join(self, other: Digests) -> None:
+        """Add all of another collection; nothing is copied."""
+        self._parts += other._parts
 
     def __len__(self) -> int:
         return sum(len(part) for _, part in self._parts)

@@ -1,44 +1,33 @@
-"""What a folder of shards holds, and whether all of it can be read: data sets of ours and foreign tars."""
+"""What a folder of shards holds, and whether all of it can be read: data sets of ours, exports and foreign tars."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from data_pipelines import manifest as manifests
-from data_pipelines.decode import DecodeError, decode_pixels
-from data_pipelines.latent_shards import LATENT, load_array
-from data_pipelines.manifest import Manifest, ShardInfo
+from data_pipelines.captions import CaptionTokenizer
+from data_pipelines.digests import Digests, Place
+from data_pipelines.executors import run_tasks
+from data_pipelines.export_parts import ExportManifest, is_export, read_export
+from data_pipelines.inspect_split import SplitOverview, inspect_split
+from data_pipelines.latent_check import LIMIT, Statistics
+from data_pipelines.manifest import Manifest
+from data_pipelines.prepare import Progress
 from data_pipelines.records import Fields
-from data_pipelines.shards import ShardSet, checked_samples, open_shards
-from data_pipelines.tar_index import scan_tar
-from data_pipelines.tar_source import IMAGE_EXTENSIONS, find_tars
+from data_pipelines.shards import open_shards
+from data_pipelines.tar_source import find_tars
+from data_pipelines.tar_walk import walk_tar
+from data_pipelines.verify_export import check_part, part_jobs
+from data_pipelines.verify_shard import Checks, Job, Report, check_shard
+from data_pipelines.vocabulary import FILE as CAPTIONS_FILE
 from seqtok_core.foundation.errors import DataError
-from seqtok_core.foundation.files import sha256_file
 
-_LOOKED_AT = 1000  # samples per split whose records are read for an overview
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitOverview:
-    """Counts of a split; those of captions and classes are over its first `looked_at` samples."""
-
-    split: str
-    samples: int
-    shards: int
-    bytes: int
-    looked_at: int
-    members: tuple[str, ...]  # of the first sample
-    captions_per_sample: dict[int, int]
-    words_per_level: tuple[float, ...]  # mean number of words, coarse to fine
-    examples: tuple[str, ...]  # captions of the first sample
-    classes: dict[str, int]  # label -> number of distinct values
-    dropped: dict[str, int]
-    notes: dict[str, int]
+SAMPLES = 10_000  # of a split that are looked at, evenly over it
+_PROBLEMS = 1000  # that are named; all are counted
+_GROUPS = 20  # of duplicates that are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,36 +38,60 @@ class Overview:
     name: str
     image_size: int | None
     levels: int
+    level_names: tuple[str, ...] = ()
+    made: dict[str, Any] = field(default_factory=dict)  # how the levels were made, from what, with which settings
     fingerprint: str
     splits: tuple[SplitOverview, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 @dataclass
 class Verdict:
-    """What `verify` found. `problems` names each fault with its place; empty means that all is well."""
+    """What `verify` found. Problems name each fault with its place; `more` counts those that are not named.
+
+    Notes are facts that are no faults: equal pictures, keys that two splits share, members that nothing reads.
+    """
 
     shards: int = 0
     samples: int = 0
     problems: list[str] = field(default_factory=list)
+    more: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def faults(self) -> int:
+        return len(self.problems) + self.more
+
+    def add(self, problem: str) -> None:
+        if len(self.problems) < _PROBLEMS:
+            self.problems.append(problem)
+        else:
+            self.more += 1
 
 
-def overview(folder: Path, fields: Fields | None = None) -> Overview:
-    """Raises DataError when there is no data set or a shard is damaged."""
+def overview(folder: Path, fields: Fields | None = None, samples: int = SAMPLES) -> Overview:
+    """Looks at `samples` of each split, evenly over it (0: at all). Raises DataError when there is no data set or a
+    shard is damaged."""
     folder = Path(folder)
     own = _own(folder)
-    splits = sorted(own.splits) if own else sorted(find_tars(folder))
     kind = own.kind if own else "images"
+    words = CaptionTokenizer.load(folder / CAPTIONS_FILE) if (folder / CAPTIONS_FILE).is_file() else None
     parts = []
-    for split in splits:
+    for split in sorted(own.splits) if own else sorted(find_tars(folder)):
         shards = open_shards(folder, split, fields, kind=kind)
-        parts.append(_split_overview(shards, split, own))
+        parts.append(inspect_split(shards, split, own, words, samples))
+        shards.close()
     return Overview(
         folder=folder,
         own=own is not None,
         kind=kind,
         name=own.name if own else folder.name,
         image_size=own.image_size if own else None,
-        levels=own.levels if own else max(max(part.captions_per_sample) for part in parts),
+        levels=own.levels if own else max(len(part.levels) for part in parts),
+        level_names=own.level_names if own else (),
+        made=_made(own) if own else {},
         fingerprint=own.fingerprint if own else "",
         splits=tuple(parts),
     )
@@ -89,28 +102,38 @@ def verify(
     *,
     decode: bool = True,
     fields: Fields | None = None,
-    on_shard: Callable[[str], None] = lambda shard: None,
+    processes: int = 1,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Verdict:
-    """Check every shard: size, hash, offsets, keys, records and (with `decode`) pictures or latents.
+    """Check every shard: size, hash, offsets, keys, records and (with `decode`) pictures; latents always.
 
     Faults are collected, not raised; a DataError means that there is nothing to verify.
     """
     folder = Path(folder)
+    if not folder.exists():
+        raise DataError(f"{folder}: no such folder")
+    if is_export(folder):
+        return _verify_export(folder, read_export(folder), processes, on_progress)
     own = _own(folder)
-    verdict = Verdict()
-    if own:
-        names = {split: [info.file for info in part.shards] for split, part in own.splits.items()}
-        infos = {info.file: info for part in own.splits.values() for info in part.shards}
-    else:
-        names = {split: [path.name for path in paths] for split, paths in find_tars(folder).items()}
-        infos = {}
-    for split, files in names.items():
-        seen: dict[str, str] = {}
-        for file in files:
-            on_shard(file)
-            verdict.shards += 1
-            _verify_shard(folder, file, infos.get(file), seen, verdict)
-        _verify_samples(folder, split, own, fields, decode, verdict)
+    checks = _checks(folder, own, fields or Fields(), decode)
+    jobs = _jobs(folder, own)
+    verdict, keys, pictures = Verdict(), {job.split: Digests() for job in jobs}, Digests()
+    reports: dict[int, Report] = {}
+    total = sum(info.samples for info in checks.infos.values())
+    on_progress(Progress("shards", shards=len(jobs), samples=total))
+    for report in run_tasks(check_shard, checks, jobs, processes):
+        keys[report.job.split].add(report.job.number, report.keys)
+        pictures.add(report.job.number, report.pictures)
+        report.keys = report.pictures = report.keys[:0]  # kept once
+        reports[report.job.number] = report
+        done = sum(found.samples for found in reports.values())
+        on_progress(
+            Progress("shards", shards_done=len(reports), shards=len(jobs), samples_done=done, samples=max(total, done))
+        )
+    for number in sorted(reports):
+        _add(verdict, reports[number])
+    _duplicates(folder, jobs, keys, pictures, checks.kind, verdict)
+    _beside(folder, own, jobs, list(reports.values()), verdict)
     return verdict
 
 
@@ -120,72 +143,128 @@ def _own(folder: Path) -> Manifest | None:
     return manifests.read_manifest(folder) if (folder / manifests.FILE).is_file() else None
 
 
-def _split_overview(shards: ShardSet, split: str, own: Manifest | None) -> SplitOverview:
-    count = min(len(shards), _LOOKED_AT)
-    records = [shards.record(index) for index in range(count)]
-    numbers = Counter(len(record.captions) for record in records)
-    levels = range(max(numbers))
-    words = [[len(r.captions[k].split()) for r in records if k < len(r.captions)] for k in levels]
-    info = own.splits[split] if own else None
-    return SplitOverview(
-        split=split,
-        samples=len(shards),
-        shards=len(shards.paths),
-        bytes=sum(path.stat().st_size for path in shards.paths),
-        looked_at=count,
-        members=shards.members(0),
-        captions_per_sample=dict(sorted(numbers.items())),
-        words_per_level=tuple(float(np.mean(level)) for level in words),
-        examples=records[0].captions,
-        classes={label: len({r.labels[label] for r in records}) for label in shards.labels},
-        dropped=dict(info.dropped) if info else dict(Counter(bad.reason for bad in shards.dropped)),
-        notes=dict(info.notes) if info else {},
+def _made(own: Manifest) -> dict[str, Any]:
+    levels = getattr(own, "levels_made", {})
+    spec = {name: value for name, value in (own.latent_spec or {}).items() if name not in ("mean", "std")}
+    return {"levels": dict(levels), "source": dict(own.source), **({"latents": spec} if spec else {})}
+
+
+def _jobs(folder: Path, own: Manifest | None) -> list[Job]:
+    if own:
+        names = {split: [info.file for info in part.shards] for split, part in own.splits.items()}
+    else:
+        if (folder / "prepare.json").is_file():
+            raise DataError(f"{folder}: the data set is not finished; run the command that makes it again")
+        names = {split: [path.name for path in paths] for split, paths in find_tars(folder).items()}
+    pairs = [(split, file) for split in sorted(names) for file in names[split]]
+    return [Job(number, split, file) for number, (split, file) in enumerate(pairs)]
+
+
+def _checks(folder: Path, own: Manifest | None, fields: Fields, decode: bool) -> Checks:
+    if own is None:
+        return Checks(folder if folder.is_dir() else folder.parent, fields, decode, {})
+    infos = {info.file: info for part in own.splits.values() for info in part.shards}
+    latents = own.kind == "latents"
+    return Checks(
+        folder,
+        Fields(),
+        decode,
+        infos,
+        kind=own.kind,
+        image_size=own.image_size,
+        classes=own.classes,
+        statistics=_statistics(own, folder) if latents else None,
+        largest_z=max(LIMIT, own.source.get("check", {}).get("largest_z", 0.0)) * 1.001,
     )
 
 
-def _verify_shard(folder: Path, file: str, info: ShardInfo | None, seen: dict[str, str], verdict: Verdict) -> None:
-    try:
-        samples = scan_tar(folder / file)
-        if info is not None:
-            indexed = checked_samples(folder, info)
-            if sha256_file(folder / file) != info.sha256:
-                raise DataError(f"{folder / file}: content differs from its hash in dataset.json")
-            if indexed != samples:
-                raise DataError(f"{folder / info.index_file}: offsets differ from what lies in the tar")
-    except DataError as error:
-        verdict.problems.append(str(error))
-        return
-    verdict.samples += len(samples)
-    for sample in samples:
-        if sample.key in seen:
-            verdict.problems.append(f"{folder / file}: key {sample.key} is also in {seen[sample.key]}")
-        seen[sample.key] = file
+def _statistics(own: Manifest, folder: Path) -> Statistics:
+    return Statistics.from_spec(own.latent_spec or {}, f"{folder}/{manifests.FILE}")
 
 
-def _verify_samples(
-    folder: Path, split: str, own: Manifest | None, fields: Fields | None, decode: bool, verdict: Verdict
+def _add(verdict: Verdict, report: Report) -> None:
+    verdict.shards += 1
+    verdict.samples += report.samples
+    verdict.more += report.more
+    for problem in report.problems:
+        verdict.add(problem)
+
+
+def _duplicates(
+    folder: Path, jobs: list[Job], keys: dict[str, Digests], pictures: Digests, kind: str, verdict: Verdict
 ) -> None:
-    kind = own.kind if own else "images"
+    for digests in keys.values():
+        extra, groups = digests.equal(_GROUPS)
+        for first, *others in groups:
+            for other in others:
+                verdict.add(
+                    f"{folder / jobs[other[0]].file}: key {_key(folder, jobs, first)} is also in {jobs[first[0]].file}"
+                )
+        verdict.more += extra - sum(len(group) - 1 for group in groups)
+    both = Digests()
+    for digests in keys.values():
+        both.join(digests)
+    extra = both.equal(0)[0] - sum(digests.equal(0)[0] for digests in keys.values())
+    if extra:
+        verdict.notes.append(f"{extra} keys stand in more than one split")
+    extra, groups = pictures.equal(_GROUPS)
+    if extra:
+        what = "latents" if kind == "latents" else "pictures"
+        verdict.notes.append(f"{extra} {what} are equal to an earlier one, byte for byte")
+        verdict.notes += [f"equal {what}: {', '.join(_place(jobs, p, folder) for p in group[:4])}" for group in groups]
+
+
+def _key(folder: Path, jobs: list[Job], place: Place) -> str:
+    return walk_tar(folder / jobs[place[0]].file).samples[place[1]].key
+
+
+def _place(jobs: list[Job], place: Place, folder: Path) -> str:
+    return f"{jobs[place[0]].file}:{_key(folder, jobs, place)}"
+
+
+def _beside(folder: Path, own: Manifest | None, jobs: list[Job], reports: list[Report], verdict: Verdict) -> None:
+    """What is not in a shard: the captions model, files that belong to nothing, counts of small things."""
+    counted = {
+        "members are links, devices or have no ending: nothing reads them": sum(r.ignored for r in reports),
+        "keys are no safe file names (`seqtok data prepare` gives safe ones)": sum(r.unsafe for r in reports),
+        "samples have no caption": sum(r.without_caption for r in reports),
+    }
+    verdict.notes += [f"{count} {what}" for what, count in counted.items() if count]
+    if own is None or not folder.is_dir():
+        return
+    for path in sorted({p.name for p in folder.glob("*.tar")} - {job.file for job in jobs}):
+        verdict.notes.append(f"{folder / path} is no part of the data set")
+    recorded = own.source.get("latents", {}).get("captions_sha256") if own.kind == "latents" else None
+    _check_captions(folder / CAPTIONS_FILE, recorded, verdict)
+
+
+def _check_captions(path: Path, recorded: str | None, verdict: Verdict) -> None:
+    if not path.is_file():
+        if recorded is not None:
+            verdict.add(f"{path}: the captions model of this export is missing")
+        return
     try:
-        shards = open_shards(folder, split, fields, on_bad_shard="skip", kind=kind)
+        found = CaptionTokenizer.load(path).sha256
     except DataError as error:
-        verdict.problems.append(str(error))
+        verdict.add(str(error))
         return
-    verdict.problems += [f"{folder / bad.source}: {bad.reason} {bad.detail}" for bad in shards.dropped]
-    for index in range(len(shards)):
-        try:
-            shards.record(index)
-            if decode:
-                _read_content(shards, index, kind)
-        except (DataError, DecodeError) as error:
-            text = str(error)
-            verdict.problems.append(text if isinstance(error, DataError) else f"{shards.place(index)}: {text}")
+    if recorded is not None and found != recorded:
+        verdict.add(f"{path}: has sha256 {found}, dataset.json says {recorded}")
 
 
-def _read_content(shards: ShardSet, index: int, kind: str) -> None:
-    if kind == "images":
-        decode_pixels(shards.read(index, IMAGE_EXTENSIONS))
-        return
-    place = shards.place(index)
-    if not np.isfinite(load_array(shards.read(index, (LATENT,)), place)).all():
-        raise DataError(f"{place}: latents are not finite")
+def _verify_export(
+    folder: Path, manifest: ExportManifest, processes: int, on_progress: Callable[[Progress], None]
+) -> Verdict:
+    verdict, jobs = Verdict(), part_jobs(manifest)
+    found: list[tuple[int, list[str]]] = []
+    total = sum(job.part.rows for job in jobs)
+    for rows, problems in run_tasks(check_part, (folder, manifest), jobs, processes):
+        found.append((rows, problems))
+        verdict.shards, verdict.samples = verdict.shards + 1, verdict.samples + rows
+        on_progress(
+            Progress("shards", shards_done=len(found), shards=len(jobs), samples_done=verdict.samples, samples=total)
+        )
+    for problem in sorted(problem for _, problems in found for problem in problems):
+        verdict.add(problem)
+    _check_captions(folder / CAPTIONS_FILE, manifest.fingerprints.get("captions_sha256"), verdict)
+    return verdict

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqtok.commands import data_look
+
 if TYPE_CHECKING:
     from data_pipelines.prepare import PrepareConfig
     from data_pipelines.sources import Source
@@ -134,35 +136,8 @@ def text(
     )
 
 
-@app.command()
-def inspect(
-    dataset: Folder,
-    captions_field: CaptionsField = "captions",
-    label_field: LabelField = [],  # noqa: B006
-) -> None:
-    """Say what a folder of shards holds."""
-    from data_pipelines.inspect import overview
-    from data_pipelines.records import Fields
-    from seqtok.commands.data_view import show_overview
-
-    show_overview(overview(dataset, Fields(captions=captions_field, labels=tuple(label_field))))
-
-
-@app.command()
-def verify(
-    dataset: Folder,
-    decode: Annotated[bool, typer.Option(help="Decode every picture as well.")] = True,
-    captions_field: CaptionsField = "captions",
-) -> None:
-    """Check every shard: size, hash, offsets, keys, records, pictures. Exit status 1 if anything is wrong."""
-    from data_pipelines.inspect import verify as verify_folder
-    from data_pipelines.records import Fields
-    from seqtok.commands.data_view import show_verdict
-
-    verdict = verify_folder(dataset, decode=decode, fields=Fields(captions=captions_field))
-    show_verdict(dataset, verdict)
-    if verdict.problems:
-        raise typer.Exit(1)
+app.command()(data_look.inspect)
+app.command()(data_look.verify)
 
 
 def _prepare(
