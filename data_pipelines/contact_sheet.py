@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines import manifest as manifests
+from data_pipelines.caption_text import normalise_caption
 from data_pipelines.decode import DecodeError, decode_pixels
 from data_pipelines.records import Fields
 from data_pipelines.shards import open_shards
@@ -19,9 +21,10 @@ from seqtok_core.foundation.files import atomic_write
 
 _COLUMNS = 6
 _CELL, _GAP, _MARGIN = 192, 16, 24  # pixels
-_TITLE, _KEY, _TEXT = 18, 12, 13  # sizes of type, in pixels
+_TITLE, _KEY, _TEXT = 17, 11, 12  # sizes of type, in pixels
 _LINE = 17  # pixels from one line to the next
 _COARSE_LINES, _FINE_LINES = 2, 4
+_EDGE = (222, 222, 218)
 _PAPER, _MAT, _INK, _FADED = (255, 255, 255), (244, 244, 242), (25, 27, 31), (105, 110, 118)
 _ELLIPSIS = "…"
 
@@ -113,6 +116,7 @@ def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, item: Shown, left: int, 
     else:
         picture = _fitted(Image.fromarray(item.pixels))
         sheet.paste(picture, (left + (_CELL - picture.width) // 2, top + (_CELL - picture.height) // 2))
+    pen.rectangle((left - 1, top - 1, left + _CELL, top + _CELL), outline=_EDGE)  # white pictures end somewhere
     coarse, fine = _texts(item)
     y = top + _CELL + 6
     key = _cut(f"{item.split} · {item.key}", _font(_KEY), _CELL)
@@ -135,7 +139,7 @@ def _fitted(picture: Image.Image) -> Image.Image:
 def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
     """At most `lines` lines that fit into `width` pixels; what is left out is marked by an ellipsis."""
     found: list[str] = []
-    rest = " ".join(text.split())
+    rest = normalise_caption(text)  # composed characters, no line breaks
     while rest and len(found) < lines:
         if len(found) == lines - 1:
             return [*found, _cut(rest, font, width)]
@@ -172,8 +176,10 @@ def _longest_start(text: str, font: ImageFont.FreeTypeFont, width: float) -> str
     return text[:low]
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The type that comes with Pillow: the same on every machine."""
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
-    return font
+    """DejaVu Sans, which comes with matplotlib and so exists everywhere: Latin, Greek, Cyrillic, Arabic, symbols.
+    Pillow's own type knows ASCII alone. Characters that it lacks are drawn as boxes."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 _PROBLEMS_SHOWN = 20
 _CAPTION_SHOWN = 100  # characters
+_PIPE_WIDTH = 160
 
 
 def show_overview(found: Overview) -> None:
     kind = f"{found.kind}, {found.image_size} px" if found.image_size else found.kind
     origin = "data set of seqtok" if found.own else "foreign tars"
     _say(f"{found.folder}: {origin}, {kind}, up to {found.levels} captions")
-    Console().print(_splits(found.splits))
+    _print(_splits(found.splits))
     for part in found.splits:
         _say(f"{part.split}: {part.looked_at} of {part.samples} samples looked at, evenly over the split")
         _show_pictures(part)
@@ -64,7 +65,10 @@ def _show_pictures(part: SplitOverview) -> None:
 
 
 def _show_levels(part: SplitOverview, names: tuple[str, ...]) -> None:
-    table = Table("level", "captions", "distinct", "words", "characters", "tokens", title="mean / 99 % / longest")
+    columns = ["level", "captions", "distinct", "words", "characters", "tokens"]
+    if not any(level.tokens for level in part.levels):
+        columns.pop()  # there is no captions.model yet
+    table = Table(*columns, title="captions; lengths as mean / 99 % / longest", title_justify="left")
     for number, level in enumerate(part.levels):
         table.add_row(
             f"{number} {names[number] if number < len(names) else ''}".strip(),
@@ -72,9 +76,9 @@ def _show_levels(part: SplitOverview, names: tuple[str, ...]) -> None:
             f"{level.distinct:.1%}",
             _lengths(level.words),
             _lengths(level.characters),
-            _lengths(level.tokens) if level.tokens else "no captions.model",
+            *([_lengths(level.tokens)] if level.tokens else []),
         )
-    Console().print(table)
+    _print(table)
 
 
 def _show_labels(part: SplitOverview) -> None:
@@ -106,7 +110,7 @@ def show_export(folder: Path, manifest: ExportManifest) -> None:
             shape = " x ".join(map(str, manifest.shapes[name]))
             rows = str(manifest.rows(name, split))
             table.add_row(name, split, str(len(parts)), rows, shape, f"{size / 2**20:.1f}")
-    Console().print(table)
+    _print(table)
     if manifest.prefixes:
         _say(f"prefixes: {', '.join(map(str, manifest.prefixes))}")
     for line in [*_flat(manifest.fingerprints, "from"), *_flat(manifest.check, "check")]:
@@ -123,6 +127,12 @@ def show_verdict(folder: Path, verdict: Verdict) -> None:
         _say(f"note: {note}")
     state = f"{verdict.faults} problems" if verdict.faults else "all well"
     _say(f"{folder}: {verdict.shards} shards, {verdict.samples} samples: {state}")
+
+
+def _print(table: Table) -> None:
+    """A pipe has no width: tables are not squeezed there."""
+    console = Console()
+    (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
 
 
 def _say(text: str) -> None:
