@@ -1,6 +1,6 @@
 """Ways to bring a JPEG to the wanted size: quality against an anti-aliased reference, and time.
 
-    python -m benchmarks.image_quality [--photographs FOLDER ...] [--count 40] [--out benchmarks/results/image_path.json]
+    python -m benchmarks.image_quality [--photographs FOLDER ...] [--count 40] [--out FILE.json]
 
 The reference is the fully decoded picture through Pillow's Lanczos filter in float, and the same with the bicubic one:
 two good filters, whose distance from each other is a row of its own. PSNR in dB over all pixels of a picture, mean
@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import io
 import json
+import sys
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -55,7 +56,8 @@ def main() -> None:
             rows += compare(f"{name}, squares of 256 -> {size}", squares, size) if squares else []
     encoders = compare_encoders([decode_pixels(data, 256, resize="exact") for data in large])
     if args.out:
-        result = {"command": f"python -m benchmarks.image_quality --count {args.count}", "pictures": made_of}
+        command = "python -m benchmarks.image_quality " + " ".join(sys.argv[1:])
+        result: dict[str, Any] = {"command": command, "pictures": made_of}
         result |= {"machine": describe_machine(), "rows": rows, "encoders": encoders}
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 

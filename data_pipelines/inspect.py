@@ -119,22 +119,48 @@ def verify(
     jobs = _jobs(folder, own)
     verdict, keys, pictures = Verdict(), {job.split: Digests() for job in jobs}, Digests()
     reports: dict[int, Report] = {}
-    total = sum(info.samples for info in checks.infos.values())
-    on_progress(Progress("shards", shards=len(jobs), samples=total))
-    for report in run_tasks(check_shard, checks, jobs, processes):
+    stand = _Stand(on_progress, len(jobs), sum(info.samples for info in checks.infos.values()))
+    for report in run_tasks(check_shard, checks, jobs, processes, on_start=stand.begin):
         keys[report.job.split].add(report.job.number, report.keys)
         pictures.add(report.job.number, report.pictures)
         report.keys = report.pictures = report.keys[:0]  # kept once
         reports[report.job.number] = report
-        done = sum(found.samples for found in reports.values())
-        on_progress(
-            Progress("shards", shards_done=len(reports), shards=len(jobs), samples_done=done, samples=max(total, done))
-        )
+        stand.add(report.samples)
     for number in sorted(reports):
         _add(verdict, reports[number])
     _duplicates(folder, jobs, keys, pictures, checks.kind, verdict)
     _beside(folder, own, jobs, list(reports.values()), verdict)
     return verdict
+
+
+class _Stand:
+    """Where a verification stands. Of foreign tars nobody knows the number of samples beforehand."""
+
+    def __init__(self, on_progress: Callable[[Progress], None], shards: int, samples: int) -> None:
+        self._on_progress, self._shards, self._samples = on_progress, shards, samples
+        self._begun = self._done = self._seen = 0
+
+    def begin(self, job: Any) -> None:
+        self._begun += 1
+        self._tell()
+
+    def add(self, samples: int) -> None:
+        self._done, self._seen = self._done + 1, self._seen + samples
+        self._tell()
+
+    def _tell(self) -> None:
+        total, seen = max(self._samples, self._seen), self._seen
+        self._on_progress(
+            Progress(
+                "shards",
+                shards_done=self._done,
+                shards=self._shards,
+                samples_done=seen,
+                samples=total,
+                samples_built=seen,
+                shards_begun=self._begun,
+            )
+        )
 
 
 def _own(folder: Path) -> Manifest | None:
@@ -144,9 +170,8 @@ def _own(folder: Path) -> Manifest | None:
 
 
 def _made(own: Manifest) -> dict[str, Any]:
-    levels = getattr(own, "levels_made", {})
     spec = {name: value for name, value in (own.latent_spec or {}).items() if name not in ("mean", "std")}
-    return {"levels": dict(levels), "source": dict(own.source), **({"latents": spec} if spec else {})}
+    return {"levels": dict(own.levels_made), "source": dict(own.source), **({"latents": spec} if spec else {})}
 
 
 def _jobs(folder: Path, own: Manifest | None) -> list[Job]:
@@ -256,15 +281,13 @@ def _verify_export(
     folder: Path, manifest: ExportManifest, processes: int, on_progress: Callable[[Progress], None]
 ) -> Verdict:
     verdict, jobs = Verdict(), part_jobs(manifest)
-    found: list[tuple[int, list[str]]] = []
-    total = sum(job.part.rows for job in jobs)
-    for rows, problems in run_tasks(check_part, (folder, manifest), jobs, processes):
-        found.append((rows, problems))
+    found: list[str] = []
+    stand = _Stand(on_progress, len(jobs), sum(job.part.rows for job in jobs))
+    for rows, problems in run_tasks(check_part, (folder, manifest), jobs, processes, on_start=stand.begin):
+        found += problems
         verdict.shards, verdict.samples = verdict.shards + 1, verdict.samples + rows
-        on_progress(
-            Progress("shards", shards_done=len(found), shards=len(jobs), samples_done=verdict.samples, samples=total)
-        )
-    for problem in sorted(problem for _, problems in found for problem in problems):
+        stand.add(rows)
+    for problem in sorted(found):
         verdict.add(problem)
     _check_captions(folder / CAPTIONS_FILE, manifest.fingerprints.get("captions_sha256"), verdict)
     return verdict

@@ -158,7 +158,7 @@ class LatentWriter:
         return fingerprint.of_value([self._identity, split, number])
 
 
-_HANDED_ON = {"image_size", "level_names", "level_labels", "labels", "classes"}
+_HANDED_ON = {"image_size", "levels_made", "level_names", "level_labels", "labels", "classes"}
 
 
 def save_array(values: NDArray) -> bytes:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from data_pipelines import manifest as manifests
+from data_pipelines.caption_text import CaptionRules
 from data_pipelines.decode import MAX_PIXELS
 from data_pipelines.executors import run_tasks
 from data_pipelines.jpeg import Subsampling
@@ -44,6 +45,7 @@ class PrepareConfig(Config):
     resize: Resize = "fast"  # "exact": large JPEG is decoded in full and filtered; docs/images.md has the difference
     samples_per_shard: Annotated[int, Field(ge=1)] = 1000
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
+    captions: CaptionRules = CaptionRules()
     no_caption: Literal["drop", "keep"] = "drop"
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more bad samples than this are an error
     max_bad_run: Annotated[int, Field(ge=0)] = 100  # so many bad ones in a row of a shard are an error; 0: no limit

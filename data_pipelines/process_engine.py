@@ -92,6 +92,8 @@ def run_in_processes(
         clean = True
     finally:
         for worker in workers:
+            worker.pipe.close()  # tells an idle worker to end
+        for worker in workers:
             worker.end(_PATIENCE if clean else 0.0)
 
 

@@ -20,6 +20,7 @@ from data_pipelines.executors import TRIES, Notice, Work, attempt, gave_up, resu
 from seqtok_core.foundation.errors import SeqtokError
 
 _AHEAD = 2  # tasks handed out per processor of the cluster, so that none waits for us
+_PATIENCE = 10.0  # seconds to reach a cluster
 _POLL = 5.0  # seconds after which the size of the cluster is asked for again
 _SAME_EVERYWHERE = ("seqtok", "pillow", "simplejpeg", "numpy")  # what decides a shard's bytes
 _known: dict[str, tuple[Work, Any]] = {}  # in a worker: work and shared state of the run, fetched once
@@ -139,8 +140,9 @@ def _connected(ray: Any, address: str, processes: int) -> Iterator[None]:
     if address == "local":
         options |= {"num_cpus": processes, "include_dashboard": False}
     try:
+        _check_reachable(address)
         ray.init(address, **options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise SeqtokError(
             f"no Ray cluster at {address!r} ({_first_line(error)}); start one with `ray start --head`, name its "
             "address with --ray-address, or use --ray-address local"
@@ -154,6 +156,13 @@ def _connected(ray: Any, address: str, processes: int) -> Iterator[None]:
         ) from None
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for many minutes. Raises OSError or ValueError for a HOST:PORT where nobody listens."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 def _first_line(error: BaseException) -> str:

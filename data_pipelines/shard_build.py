@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.caption_text import MAX_CHARACTERS, normalise_caption
+from data_pipelines.caption_text import CaptionRules, clean_captions
 from data_pipelines.decode import DecodeError, decode_picture, encode_image, fitting_form
 from data_pipelines.jpeg import Subsampling
 from data_pipelines.resize import Resize, square
@@ -36,6 +36,8 @@ class Settings(Protocol):
     def resize(self) -> Resize: ...
     @property
     def max_pixels(self) -> int: ...
+    @property
+    def captions(self) -> CaptionRules: ...
     @property
     def no_caption(self) -> str: ...
     @property
@@ -75,15 +77,20 @@ def _samples(
         assert isinstance(pair, Pair)
         facts["levels"] = max(facts["levels"], len(captions))
         for label, value in pair.labels.items():
-            words.setdefault(label, set()).update([value] if isinstance(value, str) else [])
+            words.setdefault(label, set()).update([_text(value)] if isinstance(value, str) else [])
         yield sample
     facts["notes"] = {note: count for note, count in notes.items() if count}
     facts["labels"] = {label: sorted(found) for label, found in words.items()}
 
 
 def _named(bad: Bad) -> dict[str, Any]:
-    named: dict[str, Any] = {"source": bad.source, "reason": bad.reason, "detail": bad.detail}
+    named: dict[str, Any] = {"source": _text(bad.source), "reason": _text(bad.reason), "detail": _text(bad.detail)}
     return {**named, "filtered": True} if bad.filtered else named
+
+
+def _text(text: str) -> str:
+    """Lone surrogates, which names of files and JSON may hold and UTF-8 may not, as \\udXXX."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _bad_run(run: Sequence[Bad]) -> str:
@@ -101,7 +108,8 @@ def _build(
         return pair
     if key is None:
         return Bad(pair.source, "duplicate name")
-    captions = _captions(pair, notes)
+    captions, changes = clean_captions(pair.captions, settings.captions)
+    notes.update(changes)
     if not captions and settings.no_caption == "drop":
         return Bad(pair.source, "no caption")
     try:
@@ -110,25 +118,14 @@ def _build(
         return Bad(pair.source, error.reason, str(error)[:200])
     record = {
         "captions": captions,
-        "labels": dict(pair.labels),
-        "source": pair.source,
+        "labels": {name: _text(value) if isinstance(value, str) else value for name, value in pair.labels.items()},
+        "source": _text(pair.source),
         "sha256": digest,
         "width": settings.size,
         "height": settings.size,
     }
     text = captions[-1] if captions else ""
     return (key, {extension: data, "json": json_member(record), "txt": text.encode()}), captions
-
-
-def _captions(pair: Pair, notes: Counter[str]) -> list[str]:
-    cleaned = [normalise_caption(text) for text in pair.captions]
-    notes.update(
-        {
-            "captions shortened": sum(len(text) > MAX_CHARACTERS for text in pair.captions),
-            "empty captions left out": cleaned.count(""),
-        }
-    )
-    return [text for text in cleaned if text]
 
 
 def _picture(pair: Pair, settings: Settings, out: NDArray[np.uint8], notes: Counter[str]) -> tuple[str, bytes, str]:

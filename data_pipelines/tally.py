@@ -64,6 +64,7 @@ class Tally:
             levels=self.levels,
             level_names=facts.level_names,
             level_labels=facts.level_labels,
+            levels_made=facts.levels_made,
             labels=tuple(sorted(self.words)),
             classes=_classes(self.words, facts),
             splits={split: found.info() for split, found in self.splits.items()},

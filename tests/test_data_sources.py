@@ -184,11 +184,11 @@ def test_member_names_split_as_webdataset_does():
 def test_shares_are_disjoint_complete_and_stable():
     source = ScenesSource("train", 400, 16)
     parts = split_by_name(source, {"val": 0.1, "test": 0.2})
-    indices = {split: set(part.indices) for split, part in parts.items()}
+    indices = {split: set(part.indices.tolist()) for split, part in parts.items()}
     assert sorted(i for found in indices.values() for i in found) == list(range(400))
     assert 20 < len(indices["val"]) < 60
     grown = split_by_name(ScenesSource("train", 500, 16), {"val": 0.1, "test": 0.2})
-    assert all(found <= set(grown[split].indices) for split, found in indices.items())
+    assert all(found <= set(grown[split].indices.tolist()) for split, found in indices.items())
     with pytest.raises(ConfigError, match="shares"):
         split_by_name(source, {"val": 0.6, "test": 0.5})
 
@@ -201,6 +201,7 @@ def test_a_path_says_what_it_is(tmp_path):
     assert detect_kind(tmp_path / "tars") == detect_kind(tmp_path / "tars/train-0.tar") == "tars"
     assert detect_kind(tmp_path / "coco/captions.json") == "coco"
     assert set(open_source(tmp_path / "folder", SourceConfig(val_share=0.3))) == {"train", "val"}
+    write_tar(tmp_path / "tars/val-0.tar", foreign_members(0, 1))
     for path, words in ((tmp_path / "nowhere", "no such"), (tmp_path, "not a source")):
         with pytest.raises(DataError, match=words):
             open_source(path, SourceConfig())
