@@ -40,7 +40,7 @@ def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
     stream.seek(0)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
-            members = [(info.name, _span(info)) for info in tar if not info.isdir()]
+            members = [(info.name, span_of(info)) for info in tar if not info.isdir()]
             end = tar.offset
     except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
         raise DataError(f"{name}: damaged or cut tar ({error})") from None
@@ -53,7 +53,7 @@ def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
     return _group(members, name)
 
 
-def _span(info: tarfile.TarInfo) -> Span | None:
+def span_of(info: tarfile.TarInfo) -> Span | None:
     """None for links, devices and pipes, which are never followed, and for sparse files, which have no span."""
     return (info.offset_data, info.size) if info.isreg() and info.sparse is None else None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipelines.tar_index import Span, TarSample, split_name
+from data_pipelines.tar_index import Span, TarSample, span_of, split_name
 
 _END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
 
@@ -23,7 +23,7 @@ class Walk:
 
     samples: list[TarSample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    ignored: int = 0  # links, devices and members without an extension
+    ignored: int = 0  # links, devices, pipes and members without an extension: nothing reads them
 
 
 def walk_tar(path: Path) -> Walk:
@@ -41,9 +41,9 @@ def walk_tar(path: Path) -> Walk:
     return found
 
 
-def _members(stream: BinaryIO, size: int, found: Walk) -> tuple[list[tuple[str, Span]], str]:
-    """Whole regular members (name, span), and what ends the archive too early, or ""."""
-    members: list[tuple[str, Span]] = []
+def _members(stream: BinaryIO, size: int, found: Walk) -> tuple[list[tuple[str, Span | None]], str]:
+    """Whole members (name; span, None for what has no content), and what ends the archive too early, or ""."""
+    members: list[tuple[str, Span | None]] = []
     if not size:
         return members, "empty file"
     last, end = "", 0
@@ -61,10 +61,8 @@ def _members(stream: BinaryIO, size: int, found: Walk) -> tuple[list[tuple[str, 
                     stop = info.offset_data + info.size
                     return members, f"cut inside {info.name}, which ends at byte {stop}, at byte {size}"
                 last = info.name
-                if info.isreg():
-                    members.append((info.name, (info.offset_data, info.size)))
-                else:
-                    found.ignored += 1
+                if not info.isdir():
+                    members.append((info.name, span_of(info)))
     except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
         return members, f"not a tar ({error})"
     return members, _ending(stream, size, end, last)
@@ -81,25 +79,27 @@ def _ending(stream: BinaryIO, size: int, end: int, last: str) -> str:
     return f"damaged header at byte {end} of {size}, {after}: what follows cannot be read"
 
 
-def _group(members: Iterable[tuple[str, Span]], name: str, found: Walk) -> None:
+def _group(members: Iterable[tuple[str, Span | None]], name: str, found: Walk) -> None:
     seen: dict[str, int] = {}
     current = ""
     for member, span in members:
         key, extension = split_name(member)
+        found.ignored += not extension or span is None
         if not extension:
-            found.ignored += 1
             continue
         if key != current or key not in seen:
             current = key
             if key in seen:
-                found.problems.append(
-                    f"{name}: key {key!r} comes again at byte {span[0]}; its members must lie together"
-                )
+                found.problems.append(f"{name}: key {key!r} comes again{_at(span)}; its members must lie together")
                 continue
             seen[key] = len(found.samples)
             found.samples.append(TarSample(key, {}))
         sample = found.samples[seen[key]]
         if extension in sample.members:
-            found.problems.append(f"{name}: {key}.{extension} comes again at byte {span[0]}")
-        else:
+            found.problems.append(f"{name}: {key}.{extension} comes again{_at(span)}")
+        elif span is not None:
             sample.members[extension] = span
+
+
+def _at(span: Span | None) -> str:
+    return f" at byte {span[0]}" if span else ""

@@ -163,7 +163,9 @@ def _check_record(checks: Checks, handle: int, sample: TarSample, report: Report
         if text != (captions[-1] if captions else "").encode("utf-8", "surrogatepass"):
             raise DataError("KEY.txt is not the finest caption of KEY.json")
     for label, value in record.get("labels", {}).items():
-        if isinstance(value, str) and value not in checks.classes.get(label, ()):
+        words = checks.classes.get(label)
+        known = value in (words or ()) if isinstance(value, str) else words is None or 0 <= value < len(words)
+        if not known:
             raise DataError(f"label {label!r} has the unknown class {value!r}")
 
 

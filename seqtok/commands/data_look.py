@@ -56,8 +56,8 @@ def verify(
     label_field: LabelField = None,
 ) -> None:
     """Check every shard: size, hash, offsets, keys, records, pictures. Exit status 1 if anything is wrong."""
-    from data_pipelines.inspect import verify as verify_folder
     from data_pipelines.records import Fields
+    from data_pipelines.verify import verify as verify_folder
     from seqtok.commands.data_view import progress_bar
     from seqtok.commands.look_view import show_verdict
 

@@ -11,8 +11,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from data_pipelines.export_parts import ExportManifest
-    from data_pipelines.inspect import Overview, Verdict
+    from data_pipelines.inspect import Overview
     from data_pipelines.inspect_split import Lengths, SplitOverview
+    from data_pipelines.verify import Verdict
 
 _PROBLEMS_SHOWN = 20
 _CAPTION_SHOWN = 100  # characters
