@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipelines import manifest as manifests
 from data_pipelines.caption_text import normalise_caption
 from data_pipelines.decode import DecodeError, decode_pixels
+from data_pipelines.inspect import own_manifest
 from data_pipelines.records import Fields
 from data_pipelines.shards import open_shards
 from data_pipelines.tar_source import find_tars
@@ -45,7 +45,7 @@ def contact_sheet(folder: Path, out: Path, fields: Fields | None = None, count: 
     Raises DataError when the folder holds no pictures.
     """
     folder = Path(folder)
-    own = manifests.read_manifest(folder) if (folder / manifests.FILE).is_file() else None
+    own = own_manifest(folder)
     if own is not None and own.kind != "images":
         raise DataError(f"{folder}: holds {own.kind}; a contact sheet shows pictures")
     splits = sorted(own.splits, key=_usual_order) if own else sorted(find_tars(folder), key=_usual_order)

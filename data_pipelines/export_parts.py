@@ -30,6 +30,7 @@ class PartInfo(Config):
     """One part: rows are pictures, or captions on the text side."""
 
     index: FileName
+    index_sha256: Sha256
     rows: Count
     files: Mapping[FileName, FileInfo]
 
@@ -88,12 +89,18 @@ def is_part_done(folder: Path, stem: str, task: str) -> bool:
 
 def part_info(folder: Path, stem: str) -> PartInfo:
     index = read_part(folder, stem)
-    return PartInfo.parse({"index": index_of(stem), "rows": index["rows"], "files": index["files"]}, index_of(stem))
+    known = {"index": index_of(stem), "index_sha256": sha256_file(folder / index_of(stem))}
+    return PartInfo.parse({**known, "rows": index["rows"], "files": index["files"]}, index_of(stem))
 
 
 def part_faults(folder: Path, info: PartInfo) -> list[str]:
     """What is wrong with a part's files: missing, of another size, of another hash."""
     found = []
+    sidecar = folder / info.index
+    if not sidecar.is_file():
+        found.append(f"{sidecar}: index is missing; export the part again")
+    elif sha256_file(sidecar) != info.index_sha256:
+        found.append(f"{sidecar}: not the index that dataset.json names; export the part again")
     for name, expected in info.files.items():
         path = folder / name
         if not path.is_file():

@@ -41,8 +41,6 @@ def check_part(shared: tuple[Path, ExportManifest], job: PartJob) -> tuple[int, 
     """(rows, problems) of one part."""
     folder, manifest = shared
     problems = part_faults(folder, job.part)
-    if not (folder / job.part.index).is_file():
-        problems.append(f"{folder / job.part.index}: index is missing; export the part again")
     if problems:
         return job.part.rows, problems
     try:

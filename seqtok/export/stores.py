@@ -24,6 +24,7 @@ from seqtok.export.config import Table
 from seqtok.export.encode import Encoded
 from seqtok.export.tables import numpy_files, parquet_file, tar_samples
 from seqtok_core.foundation import faults, fingerprint
+from seqtok_core.foundation.files import sha256_file
 
 Result = Manifest | ExportManifest
 
@@ -122,7 +123,13 @@ class PartStore:
             return export_parts.part_info(self.out, stem)
         index = read_index(self.out, f"{stem}.tar")
         tar = FileInfo(bytes=index["bytes"], sha256=index["sha256"])
-        return PartInfo(index=f"{stem}.index.json", rows=index["facts"]["rows"], files={f"{stem}.tar": tar})
+        sidecar = export_parts.index_of(stem)
+        return PartInfo(
+            index=sidecar,
+            index_sha256=sha256_file(self.out / sidecar),
+            rows=index["facts"]["rows"],
+            files={f"{stem}.tar": tar},
+        )
 
     @property
     def metadata(self) -> dict[str, str]:
