@@ -26,7 +26,6 @@ app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify.", no_ar
 
 Folder = Annotated[Path, typer.Argument(help="Folder of shards.")]
 CaptionsField = Annotated[str, typer.Option(help="Record field with the captions, coarse to fine.")]
-LabelField = Annotated[list[str], typer.Option(help="Record field that is a label; repeat for several.")]
 
 
 @app.command()
