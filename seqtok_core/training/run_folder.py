@@ -23,8 +23,11 @@ CHECKPOINTS = "checkpoints"
 _OWN = ("metrics.jsonl", "environment.json", "preempted.json", "bad_batch.json", "config.yaml")
 _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model")
 _IGNORED = ("run.lock",)
-FREE_KEYS = frozenset({"threads", "workers", "keep"})  # may differ between a run and its continuation
-_PACKAGES = ("torch", "deepspeed", "numpy", "open_clip_torch", "webdataset", "sentencepiece")
+FREE_KEYS = frozenset(  # may differ between a run and its continuation
+    {"zero_stage", "micro_batch", "workers", "threads"}
+    | {"keep", "keep_every", "checkpoint_every", "sample_every", "background_save"}
+)
+_PACKAGES = ("seqtok", "torch", "deepspeed", "numpy", "open_clip_torch", "webdataset", "sentencepiece")
 
 
 def prepare(folder: Path, resolved: Mapping[str, Any], world: World, *, resume: str, overwrite: bool) -> None:
@@ -85,12 +88,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def environment(world: World) -> dict[str, Any]:
     """Where and with what the run was started last."""
-    versions: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
     return {
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -100,8 +97,15 @@ def environment(world: World) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "processes": world.size,
         "device": str(world.device),
-        "versions": versions,
+        "versions": {name: version_of(name) for name in _PACKAGES},
     }
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def start_from(folder: Path, resume: str, world: World) -> Path | None:
