@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from seqtok_core.foundation.errors import Preempted
-from seqtok_core.training import checkpoint
-from tests.training_toy import lines, train_toy, under_torchrun, weights
+from seqtok_core.training import checkpoint, reading
+from tests.training_toy import ToyObjective, lines, train_toy, under_torchrun, weights
 
 # name -> stage of two processes, then of one, then of two again; four steps each
 CHAINS = {
@@ -22,6 +22,7 @@ CHAINS = {
     "3-1-0": (3, 1, 0),
     "0-3-1": (0, 3, 1),
 }
+BEHIND = {"background_save": True, "checkpoint_every": 16}
 SETTINGS = {"schedule": "cosine", "micro_batch": 4}
 
 
@@ -41,14 +42,14 @@ def chains(tmp_path_factory) -> Path:
     """Two launches of two processes, with one process between them; every chain in its own folder."""
     root = tmp_path_factory.mktemp("chains")
     begin = [job(root, name, zero_stage=stages[0], stop_after=4) for name, stages in CHAINS.items()]
-    begin += [job(root, f"same{stage}", zero_stage=stage, stop_after=5) for stage in range(4)]
+    begin += [job(root, f"same{stage}", zero_stage=stage, stop_after=5, **BEHIND) for stage in range(4)]
     launch([job(root, f"whole{stage}", zero_stage=stage) for stage in range(4)] + begin)
     for name, stages in CHAINS.items():
         middle = job(root, name, zero_stage=stages[1], stop_after=8)
         with pytest.raises(Preempted):
             train_toy(Path(str(middle.pop("folder"))), **{**middle, "micro_batch": 8})
     end = [job(root, name, zero_stage=stages[2]) for name, stages in CHAINS.items()]
-    launch(end + [job(root, f"same{stage}", zero_stage=stage) for stage in range(4)])
+    launch(end + [job(root, f"same{stage}", zero_stage=stage, **BEHIND) for stage in range(4)])
     return root
 
 
@@ -65,6 +66,7 @@ def test_the_loss_is_that_of_the_uninterrupted_run(name, chains):
 
 @pytest.mark.parametrize("stage", range(4))
 def test_two_processes_that_were_stopped_end_with_the_same_bits(stage, chains):
+    """Those that were stopped save in the background, the others do not: the files are the same."""
     ours, theirs = weights(chains / f"same{stage}"), weights(chains / f"whole{stage}")
     for name, value in theirs.items():
         assert torch.equal(ours[name], value), name
@@ -73,6 +75,14 @@ def test_two_processes_that_were_stopped_end_with_the_same_bits(stage, chains):
     ours, theirs = ({k: v for k, v in checkpoint.read_manifest(p)["files"].items() if "part" in k} for p in parts)
     assert ours == theirs  # momenta, counts and averages too
     assert len(ours) == 2
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_one_process_reads_the_weights_of_two_without_an_engine(stage, chains):
+    objective = ToyObjective()
+    reading.fill(objective, reading.locate(chains / f"whole{stage}"), averaged=True)
+    for name, value in weights(chains / f"whole{stage}").items():
+        assert torch.equal(objective.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("name", [*CHAINS, "same0", "whole0"])
