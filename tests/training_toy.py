@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,19 +199,48 @@ def under_torchrun(jobs: list[dict[str, Any]], processes: int = 2, timeout: floa
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-def in_child(folder: Path, faults: str = "", timeout: float = 120, **settings: Any) -> int:
+def in_child(
+    folder: Path, faults: str = "", timeout: float = 120, kill_after: tuple[int, float] | None = None, **settings: Any
+) -> int:
     """Train in a process of its own and return its exit status (negative: the signal that ended it).
 
     The fork server has the libraries loaded and no connection made: a child costs a second, not five.
+    `kill_after`: kill -9 after so many steps of its own (log_every=1) and seconds.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training_toy", "deepspeed", "torch.utils.tensorboard"])
     job = {"folder": str(folder), "faults": faults, **settings}
     child = context.Process(target=main, args=([job],))
+    before, _ = _progress(folder)
     child.start()
+    if kill_after is not None:
+        started: int | None = None
+        while child.is_alive() and (started is None or _progress(folder)[1] < started + kill_after[0]):
+            time.sleep(0.002)
+            if started is None and _progress(folder)[0] != before:
+                started = _progress(folder)[1]
+        child.join(kill_after[1])
+        child.kill()
     child.join(timeout)
     assert child.exitcode is not None, "the child hangs"
     return child.exitcode
+
+
+def _progress(folder: Path) -> tuple[int, int]:
+    """metrics.jsonl: which file it is (a run that goes on makes it anew), and how many lines it has."""
+    path = folder / "metrics.jsonl"
+    return (path.stat().st_ino, path.read_bytes().count(b"\n")) if path.exists() else (0, 0)
+
+
+def prepare_process(environment: dict[str, str], umask: int | None, file_bytes: int | None) -> None:
+    """Make this process's surroundings strange."""
+    os.environ.update(environment)
+    time.tzset()
+    if umask is not None:
+        os.umask(umask)
+    if file_bytes is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does at its start; the fork server may not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -230,6 +261,7 @@ def main(jobs: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     for job in jobs:
         os.environ["SEQTOK_FAULTS"] = job.pop("faults", "")
+        prepare_process(job.pop("environment", {}), job.pop("umask", None), job.pop("file_bytes", None))
         try:
             train_toy(Path(job.pop("folder")), **job)
         except Preempted:
