@@ -57,7 +57,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Span | None]]:
     for info in tar:
         if not info.isdir():
             yield info.name, span_of(info)
-        tar.members.clear()  # else tarfile keeps every header, some 700 bytes each
+        tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header, some 700 bytes each
 
 
 def span_of(info: tarfile.TarInfo) -> Span | None:

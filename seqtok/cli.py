@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from seqtok.commands import config, data, demo, evaluate, generator, report, tokenizer
+from seqtok.commands import checkpoint, config, data, demo, evaluate, generator, report, tokenizer
 from seqtok_core.foundation.errors import SeqtokError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(generator.app, name="generator")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.command(name="report")(report.report)
 
 

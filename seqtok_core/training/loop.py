@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 from seqtok_core.foundation import faults, files
-from seqtok_core.foundation.errors import ConfigError, MismatchError, Preempted, SeqtokError
-from seqtok_core.training import checkpoint, run_folder
+from seqtok_core.foundation.errors import ConfigError, Preempted, SeqtokError
+from seqtok_core.training import checkpoint, continuing, run_folder
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.distributed import World, any_of, barrier, connect, gather_objects, on_first
 from seqtok_core.training.engine import Engine
 from seqtok_core.training.metrics import Means, MetricsLog
 from seqtok_core.training.progress import Progress
+from seqtok_core.training.saving import Saver
 from seqtok_core.training.schedules import crosses, rate_factor
 from seqtok_core.training.stopping import StopRequest
 
@@ -96,6 +97,7 @@ class _Run:
 
     def __init__(self, engine: Engine, config: TrainConfig, folder: Path, world: World) -> None:
         self._engine, self._config, self._folder, self._world = engine, config, folder, world
+        self._saver = Saver(world, config.background_save)
         self._means = Means(world)
         self._log: MetricsLog | None = None
         self._step = self._first_step = 0  # steps done
@@ -109,10 +111,8 @@ class _Run:
     def restore(self, source: Path | None) -> None:
         """Continue from a verified checkpoint, or begin."""
         if source is not None:
-            manifest = checkpoint.read_manifest(source)
-            self._belongs(source, manifest)
-            state = self._engine.load(source.parent, source.name)
-            self._step = self._first_step = int(manifest["step"])
+            self._step, state = continuing.take_over(source, self._engine, self._config, self._world)
+            self._first_step = self._step
             self._skipped, self._in_a_row = state["skipped"], state["in_a_row"]
             self._seconds_before, self._last = state["seconds"], state["last"]
             self._means.restore(state["means"])
@@ -121,27 +121,6 @@ class _Run:
         if self._world.is_first:
             self._log = MetricsLog(self._folder, self._step)
         self._began = self._line_began = time.monotonic()
-
-    def _belongs(self, source: Path, manifest: dict[str, Any]) -> None:
-        expected = self._about()
-        if manifest["model"] != expected["model"]:
-            raise MismatchError(f"{source}: saved from a model with other weights (names or shapes); not usable here")
-        stage, processes = manifest["zero_stage"], manifest["processes"]
-        if stage != self._config.zero_stage or (stage > 0 and processes != self._world.size):
-            raise MismatchError(
-                f"{source}: saved by {processes} processes with zero_stage={stage}, this run has "
-                f"{self._world.size} with zero_stage={self._config.zero_stage}; start it as it was saved, or "
-                "anew with --overwrite"
-            )
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "model": self._engine.fingerprint,
-            "zero_stage": self._config.zero_stage,
-            "processes": self._world.size,
-            "precision": self._config.precision,
-            "images": self._step * self._config.batch,
-        }
 
     def to_the_end(self, loader: Loader, on_sample: Callable[[nn.Module, Path, int], None] | None) -> None:
         config = self._config
@@ -159,12 +138,16 @@ class _Run:
                     self._write_line()
                 progress.update(images, self._last.get("loss") if logged else None)
                 faults.hit("training.step", self._world.rank)
-                stopping = any_of(self._world, stop.name is not None)
-                if last or stopping or crosses(config.checkpoint_every, before, images):
+                stopping = any_of(self._world, stop.name is not None or self._saver.failed)
+                if stopping:
+                    self._saver.wait()  # raises what failed
+                due = crosses(config.checkpoint_every, before, images) or crosses(config.keep_every, before, images)
+                if last or stopping or due:
                     self._save()
                 if on_sample is not None and crosses(config.sample_every, before, images):
                     self._sample(on_sample, images)
                 if stopping and not last:
+                    self._saver.wait()
                     self._give_way(stop.name)
 
     def _one_step(self, batches: Iterator[Any]) -> None:
@@ -212,16 +195,19 @@ class _Run:
     def _save(self) -> None:
         if self._log is not None:
             self._log.flush()
+        config = self._config
         state = {
             "means": self._means.state(),
             "skipped": self._skipped,
             "in_a_row": self._in_a_row,
             "seconds": self._seconds(),
             "last": self._last,
+            **self._engine.state(),
         }
-        folder = self._folder / run_folder.CHECKPOINTS
-        write = lambda path, tag: self._engine.save(path, tag, state)  # noqa: E731
-        checkpoint.save(folder, self._step, self._world, write, self._about(), self._config.keep)
+        keep = checkpoint.Keep(config.keep, config.keep_every, config.batch)
+        folder, pieces = self._folder / run_folder.CHECKPOINTS, self._engine.pieces()
+        about = continuing.describe(self._engine, config, self._world, self._step)
+        self._saver.save(checkpoint.Job(folder, self._step, pieces, state, about, keep))
 
     def _sample(self, on_sample: Callable[[nn.Module, Path, int], None], images: int) -> None:
         module = self._engine.averaged_module()
@@ -249,6 +235,7 @@ class _Run:
         )
 
     def finish(self, on_finish: Callable[[nn.Module, Path], None] | None) -> None:
+        self._saver.wait()
         if on_finish is not None:
             module = self._engine.averaged_module()
             if module is not None:
@@ -274,6 +261,7 @@ class _Run:
         )
 
     def close(self) -> None:
+        self._saver.close()
         self._engine.close()
         if self._log is not None:
             self._log.close()

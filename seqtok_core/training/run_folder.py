@@ -23,10 +23,12 @@ CHECKPOINTS = "checkpoints"
 _OWN = ("metrics.jsonl", "environment.json", "preempted.json", "bad_batch.json", "config.yaml")
 _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model")
 _IGNORED = ("run.lock",)
-FREE_KEYS = frozenset({"threads", "workers", "keep"})  # may differ between a run and its continuation
-# So may how data is read, where that changes no batch.
-FREE_KEYS |= {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"}
-_PACKAGES = ("torch", "deepspeed", "numpy", "open_clip_torch", "webdataset", "sentencepiece")
+FREE_KEYS = frozenset(  # may differ between a run and its continuation
+    {"zero_stage", "micro_batch", "workers", "threads"}
+    | {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"}  # how data is read
+    | {"keep", "keep_every", "checkpoint_every", "sample_every", "background_save"}
+)
+_PACKAGES = ("seqtok", "torch", "deepspeed", "numpy", "open_clip_torch", "webdataset", "sentencepiece")
 
 
 def prepare(folder: Path, resolved: Mapping[str, Any], world: World, *, resume: str, overwrite: bool) -> None:
@@ -70,6 +72,12 @@ def _compare(path: Path, resolved: Mapping[str, Any]) -> None:
     differing = [k for k in differing if k.rsplit(".", 1)[-1] not in FREE_KEYS]
     if differing:
         absent = "absent"
+        if differing == ["data_fingerprint"]:
+            raise MismatchError(
+                f"{path.parent}: the data have changed since this run began (data_fingerprint: "
+                f"{old.get('data_fingerprint', absent)} there, {new.get('data_fingerprint', absent)} here), so its "
+                "place in them means nothing; put them back, choose another folder, or start anew with --overwrite"
+            )
         shown = "; ".join(f"{k}: {old.get(k, absent)} there, {new.get(k, absent)} here" for k in differing)
         raise MismatchError(
             f"{path.parent}: holds a run with other settings ({shown}); choose another folder, or start anew "
@@ -87,12 +95,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def environment(world: World) -> dict[str, Any]:
     """Where and with what the run was started last."""
-    versions: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
     return {
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -102,8 +104,15 @@ def environment(world: World) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "processes": world.size,
         "device": str(world.device),
-        "versions": versions,
+        "versions": {name: version_of(name) for name in _PACKAGES},
     }
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def start_from(folder: Path, resume: str, world: World) -> Path | None:
