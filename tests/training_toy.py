@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 WIDTH, LENGTH, WORDS = 16, 6, 24
 DEFAULTS = {"images": 96, "batch": 8, "log_every": 1, "lr": 3e-3, "weight_decay": 0.1, "warmup_images": 16}
+DEFAULTS |= {"precision": "fp32"}  # most laws are about bits and digits
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,9 @@ class ToyObjective(nn.Module):
         self.head = nn.Linear(WIDTH, WORDS)
         self.temperature = nn.Parameter(torch.tensor(1.0))
         self.frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+
+    def checkpointed_blocks(self) -> list[nn.Module]:
+        return list(self.encoder.blocks)
 
     def muon_excluded(self) -> set[str]:
         return {"encoder.words.weight", "encoder.places", "head.weight"}
