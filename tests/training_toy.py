@@ -24,6 +24,8 @@ from torch import Tensor, nn
 WIDTH, LENGTH, WORDS = 16, 6, 24
 DEFAULTS = {"images": 96, "batch": 8, "log_every": 1, "lr": 3e-3, "weight_decay": 0.1, "warmup_images": 16}
 DEFAULTS |= {"precision": "fp32"}  # most laws are about bits and digits
+DEFAULTS |= {"background_save": False}  # so that a test knows what is on the disk at which step
+DEFAULTS |= {"threads": 1}  # sums of two threads are other sums
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class TrainConfig(Config):
     ema_every: Count = 1  # steps between two updates of the average (decay ** ema_every each)
     checkpoint_every: Count | None = None  # images; null: only at the end
     keep: Count = 2  # newest checkpoints that stay
+    keep_every: Count | None = None  # images; a checkpoint at each multiple, which stays for ever
+    background_save: bool = True  # write checkpoints while training goes on; costs a copy of the state in memory
     sample_every: Count | None = None  # images; null: never
     log_every: Count = 20  # steps; a line holds the means since the line before
     max_skipped: Count = 10  # steps in a row with a NaN or infinite loss or gradient before the run stops
@@ -61,7 +63,9 @@ class TrainConfig(Config):
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch={self.micro_batch} does not divide batch={self.batch}")
         if self.offload != "none" and self.zero_stage == 0:
-            raise ValueError(f"offload={self.offload} needs zero_stage 1, 2 or 3; zero_stage=0 keeps everything in place")
+            raise ValueError(
+                f"offload={self.offload} needs zero_stage 1, 2 or 3; zero_stage=0 keeps everything in place"
+            )
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError(f"offload=parameters needs zero_stage=3 (got {self.zero_stage}); or use offload=optimizer")
         return self

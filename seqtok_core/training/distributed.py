@@ -95,15 +95,15 @@ def connect(world: World, timeout_s: float = 1800) -> None:
 
 
 def _no_meeting(error: Exception, timeout_s: float) -> str:
-    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     reason = str(error).splitlines()[0]
     if "EADDRINUSE" in str(error) or "address already in use" in str(error):
         return (
-            f"port {os.environ['MASTER_PORT']} of {where.rsplit(':', 1)[0]} is in use by another launch, or by one that "
-            "was left over; give another (deepspeed --master_port, torchrun --master-port, MASTER_PORT under srun)"
+            f"port {port} of {host} is in use by another launch, or by one that was left over; "
+            " give another (deepspeed --master_port, torchrun --master-port, MASTER_PORT under srun)"
         )
     return (
-        f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} found no common start at {where} within "
+        f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} found no common start at {host}:{port} within "
         f"{timeout_s / 60:.0f} min ({reason}); are all processes running, and is the port open between the nodes?"
     )
 

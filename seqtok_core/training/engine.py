@@ -8,20 +8,21 @@ stage.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seqtok_core.foundation import faults, fingerprint
-from seqtok_core.training import compiling, ema, recompute
+from seqtok_core.training import compiling, ema, named_state, recompute
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.deepspeed_setup import deepspeed_json, import_deepspeed, no_broadcast
 from seqtok_core.training.distributed import World, any_of, equal_start
 from seqtok_core.training.layout import each_cut, rows_cut_evenly
 from seqtok_core.training.optim import SplitOptimizer, parameter_groups
+from seqtok_core.training.parts import Parts
 from seqtok_core.training.precision import LossScale, require_support
 from seqtok_core.training.schedules import rate_factor
 
@@ -54,7 +55,6 @@ class Engine:
             )
         if stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # it would copy every gradient twice to reduce nothing
-        self._engine._copy_recovery_script = lambda path: None  # two scripts beside the checkpoints, never used
         self._describe_partitions(stage)
         self.scale = LossScale(config.precision)
         self._not_finite = torch.zeros((), dtype=torch.bool, device=world.device)  # a loss of the current step
@@ -63,8 +63,9 @@ class Engine:
         if config.compile:
             compiling.compile_module(self._engine.module)
         self.ema_updates = 0
-        shapes = {n: list(s) for g, k in zip(self._names, self._shapes, strict=True) for n, s in zip(g, k, strict=True)}
-        self.fingerprint = fingerprint.of_value(shapes)[:16]  # of the trainable parameters' names and shapes
+        pairs = zip(self._names, self._shapes, strict=True)
+        self.shapes = {n: list(s) for names, sizes in pairs for n, s in zip(names, sizes, strict=True)}
+        self.fingerprint = fingerprint.of_value(self.shapes)[:16]  # of the trainable parameters' names and shapes
 
     def _take_over_scaling(self) -> None:
         """One loss scale for all stages. DeepSpeed's own (a GradScaler each) keep none in checkpoints, and are
@@ -186,47 +187,66 @@ class Engine:
 
     def _frozen_weights(self) -> dict[str, Tensor]:
         """Stage 3 cuts frozen parameters as well, and no optimizer state speaks of them."""
-        import deepspeed
-
         frozen = {n: p for n, p in self._engine.module.named_parameters() if not p.requires_grad}
-        with deepspeed.zero.GatheredParameters(list(frozen.values())):
+        with self._gathered(frozen):
             return {name: p.detach().clone() for name, p in frozen.items()}
 
-    def save(self, folder: Path, tag: str, client_state: dict[str, Any]) -> None:
-        """Write this process's part to folder/tag; "latest" is not written (it would race).
+    def pieces(self) -> dict[str, Tensor]:
+        """What this process writes into a checkpoint: views of the living state. Collective."""
+        frozen = {n: p.detach() for n, p in self._engine.module.named_parameters() if not p.requires_grad}
+        if self.config.zero_stage == 3:
+            frozen = self._frozen_weights()
+        return named_state.pieces_of(self.optimizer, self._engine.module, self.world, frozen)
 
-        A write that fails is reported after DeepSpeed's barriers: raised inside, it would leave the others
-        waiting.
-        """
-        problems: list[Exception] = []
-        writer = self._engine.checkpoint_engine
-        write = writer.save
+    def state(self) -> dict[str, Any]:
+        """What is no tensor: plain JSON values."""
+        return {"ema_updates": self.ema_updates, "loss_scale": self.scale.state()}
 
-        def attempt(state_dict: Any, path: str) -> None:
-            try:
-                write(state_dict, path)
-            except (OSError, RuntimeError) as error:  # torch.save on a full disk: "unexpected pos"
-                problems.append(error)
-
-        writer.save = attempt
-        try:
-            state = {**client_state, "ema_updates": self.ema_updates, "loss_scale": self.scale.state()}
-            self._engine.save_checkpoint(str(folder), tag=tag, client_state=state, save_latest=False)
-        finally:
-            del writer.save
-        if problems:
-            raise problems[0]
-
-    def load(self, folder: Path, tag: str) -> dict[str, Any]:
-        """Read what save wrote; returns its client_state. The files must have been verified and vetted."""
-        settings = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
-        _, state = self._engine.load_checkpoint(str(folder), tag=tag)
-        for group, wanted in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(wanted)  # the config's word, not the file's
+    def restore(self, parts: Parts, state: dict[str, Any], step: int) -> None:
+        """Take over the tensors and the state of a verified checkpoint, of any ZeRO stage and any number of
+        processes. Collective."""
+        stage, module, zero = self.config.zero_stage, self._engine.module, self._engine.optimizer
+        kinds = named_state.kinds_by_name(self.optimizer.param_groups, self.optimizer.keeps_average)
+        if stage == 3:
+            zero.checkpoint_event_prologue()
+        named_state.restore(self.optimizer, module, parts, kinds)
+        frozen = {n: p for n, p in module.named_parameters() if not p.requires_grad}
+        with self._gathered(frozen, write=True):
+            for name, p in frozen.items():
+                p.data.copy_(parts.whole("frozen", name, p))
+        if stage in (1, 2):
+            zero.update_lp_params()
+        elif stage == 3:
+            _refresh_partitions(zero)
+            zero.checkpoint_event_epilogue()
+        self._engine.global_steps, self._engine.skipped_steps = step, state["skipped"]
         self.ema_updates = state["ema_updates"]
-        self.scale.restore(state.get("loss_scale"))
+        self.scale.restore(state["loss_scale"])
         self._take_over_scaling()
-        return state
+
+    def _gathered(
+        self, parameters: dict[str, nn.Parameter], write: bool = False
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Whole parameters inside. `write`: at stage 3 the values of rank 0 are cut again at the end."""
+        if self.config.zero_stage != 3 or not parameters:
+            return contextlib.nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(list(parameters.values()), modifier_rank=0 if write else None)
+
+
+def _refresh_partitions(zero: Any) -> None:
+    """ZeRO 3: the parameters' own partitions <- the fp32 ones (as DeepSpeed does after loading)."""
+    rows = zip(
+        zero.fp32_partitioned_groups_flat,
+        zero.fp16_partitioned_groups_flat,
+        zero.fp16_partitioned_groups,
+        strict=True,
+    )
+    for fp32, flat, partitions in rows:
+        flat.data.copy_(fp32.data)
+        for partition, values in zip(partitions, zero.unflatten(flat, partitions), strict=True):
+            partition.data = values.data
 
 
 def _without_weights(objective: nn.Module) -> nn.Module:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.version import cuda as built_for_cuda
 
 from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.training.distributed import World
 
 FILE = "environment.json"
-_PACKAGES = ("torch", "deepspeed", "numpy", "open_clip_torch", "webdataset", "sentencepiece")
+_PACKAGES = ("seqtok", "torch", "deepspeed", "numpy", "open_clip_torch", "webdataset", "sentencepiece")
 
 
 def describe(world: World, hosts: list[str]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def describe(world: World, hosts: list[str]) -> dict[str, Any]:
         "device": str(world.device),
         **_machine(),
         **_accelerator(world.device.type),
-        "versions": _versions(),
+        "versions": {name: version_of(name) for name in _PACKAGES},
         "torch_build": torch.__config__.show().strip().splitlines(),
         "commit": _commit(),
     }
@@ -75,25 +76,22 @@ def _processor() -> str:
 def _accelerator(kind: str) -> dict[str, Any]:
     """CUDA as torch was built for it, the driver as the kernel knows it, NCCL as torch brings it."""
     if kind != "cuda":
-        return {"accelerator": None, "cuda": torch.version.cuda, "driver": None, "nccl": None}
+        return {"accelerator": None, "cuda": built_for_cuda, "driver": None, "nccl": None}
     driver = Path("/proc/driver/nvidia/version")
     return {
         "accelerator": torch.cuda.get_device_name(),
-        "cuda": torch.version.cuda,
+        "cuda": built_for_cuda,
         "driver": driver.read_text(encoding="utf-8").splitlines()[0] if driver.is_file() else None,
         "nccl": ".".join(str(part) for part in torch.cuda.nccl.version()),
     }
 
 
 @functools.cache
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
+def version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache

@@ -112,7 +112,9 @@ def _number(env: Mapping[str, str], name: str, default: int) -> int:
     try:
         return int(env.get(name, default))
     except ValueError:
-        raise ConfigError(f"{name}={env[name]!r} must be a whole number; start under torchrun, deepspeed or srun") from None
+        raise ConfigError(
+            f"{name}={env[name]!r} must be a whole number; start under torchrun, deepspeed or srun"
+        ) from None
 
 
 def _half(present: str, missing: list[str]) -> str:

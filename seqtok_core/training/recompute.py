@@ -37,7 +37,7 @@ def wrap(objective: nn.Module, contexts: Any = None) -> None:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, **further)  # type: ignore[method-assign]
 
 
-class wrapped(AbstractContextManager):  # noqa: N801 (reads as a word)
+class wrapped(AbstractContextManager):
     """wrap() for a while."""
 
     def __init__(self, objective: nn.Module, contexts: Any = None) -> None:

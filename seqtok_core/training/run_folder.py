@@ -18,8 +18,10 @@ CHECKPOINTS = "checkpoints"
 _OWN = ("metrics.jsonl", environment.FILE, "preempted.json", "bad_batch.json", "wandb.json", "config.yaml")
 _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
 _IGNORED = ("run.lock",)
-# may differ between a run and its continuation, with all below them
-FREE_KEYS = frozenset({"threads", "workers", "keep", "timeout_minutes", "activation_checkpointing", "wandb"})
+FREE_KEYS = frozenset(  # may differ between a run and its continuation, with all below them
+    {"zero_stage", "offload", "activation_checkpointing", "compile", "micro_batch", "workers", "threads"}
+    | {"keep", "keep_every", "checkpoint_every", "sample_every", "background_save", "timeout_minutes", "wandb"}
+)
 
 
 def prepare(

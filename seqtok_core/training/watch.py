@@ -31,15 +31,15 @@ class Watch:
     def __init__(self, world: World, folder: Path, timeout_s: float, on_orphan: Callable[[str], None]) -> None:
         self._world, self._folder, self._timeout = world, folder, timeout_s
         self._on_orphan = on_orphan
-        self._doing, self._beats = "start", 0
+        self._doing, self._beats = ("before step", 1), 0
         self._launchers = _launchers() if world.size > 1 else []
         self._main = threading.main_thread().ident
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="seqtok watch", daemon=True)
 
-    def beat(self, doing: str) -> None:
+    def beat(self, doing: str, step: int) -> None:
         """Called at every step: there is progress, and `doing` comes next."""
-        self._doing = doing
+        self._doing = (doing, step)
         self._beats += 1
 
     def __enter__(self) -> Self:
@@ -73,7 +73,7 @@ class Watch:
         path = self._folder / HANG.format(rank=self._world.rank)
         message = (
             f"{self._folder}: process {self._world.rank} of {self._world.size} {where}, without progress for "
-            f"{self._timeout / 60:.3g} min ({self._doing}); all stacks are in {path.name}. Raise "
+            f"{self._timeout / 60:.3g} min ({self._doing[0]} {self._doing[1]}); all stacks are in {path.name}. Raise "
             "train.timeout_minutes if this may take longer; the same command continues"
         )
         try:
