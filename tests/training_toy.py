@@ -196,4 +196,4 @@ def main(jobs: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(sys.argv[-1]))  # deepspeed's launcher puts --local_rank=N before it

@@ -52,6 +52,7 @@ def import_deepspeed(world: World) -> Any:
     """Import quietly, and without the shared-memory operator that it would compile for a minute on CPU."""
     os.environ.setdefault("DS_ACCELERATOR", world.device.type)
     warnings.filterwarnings("ignore", message=".*torch.distributed.*_tensor.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional", category=FutureWarning)
     import deepspeed
     from deepspeed.ops import __compatible_ops__
 

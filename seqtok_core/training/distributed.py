@@ -100,7 +100,7 @@ def _no_meeting(error: Exception, timeout_s: float) -> str:
     if "EADDRINUSE" in str(error) or "address already in use" in str(error):
         return (
             f"port {port} of {host} is in use by another launch, or by one that was left over; "
-            " give another (deepspeed --master_port, torchrun --master-port, MASTER_PORT under srun)"
+            "give another (deepspeed --master_port, torchrun --master-port, MASTER_PORT under srun)"
         )
     return (
         f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} found no common start at {host}:{port} within "

@@ -222,7 +222,7 @@ class _Run:
 
     def _save(self) -> None:
         self._watch.beat("checkpoint of step", self._step)
-        self._ledger.flush()
+        on_first(self._world, self._ledger.flush)
         config = self._config
         state = {**self._ledger.state(), **self._engine.state()}
         keep = checkpoint.Keep(config.keep, config.keep_every, config.batch)

@@ -7,6 +7,7 @@ run but for the fields of the clock.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqtok_core.foundation import files
+from seqtok_core.foundation import faults, files
 from seqtok_core.training.config import WandbConfig
 from seqtok_core.training.distributed import World, mean_over
 from seqtok_core.training.wandb_log import WandbLog
@@ -78,6 +79,7 @@ class MetricsLog:
         """Append one line; `line` holds "step" and "images" too. What is not finite becomes null."""
         clean = {name: value if math.isfinite(value) else None for name, value in line.items()}
         with files.storage_errors(self._path):
+            faults.hit("metrics.write")
             self._stream.write(json.dumps(clean) + "\n")
             self._stream.flush()
             for name, value in clean.items():
@@ -93,8 +95,9 @@ class MetricsLog:
             self._board.flush()
 
     def close(self) -> None:
-        self._stream.close()
-        self._board.close()
+        with contextlib.suppress(OSError):  # a disk that is full has been reported by write or flush
+            self._stream.close()
+            self._board.close()
         if self._wandb is not None:
             self._wandb.close()
 

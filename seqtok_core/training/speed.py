@@ -22,7 +22,7 @@ from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import recompute
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.distributed import World
-from seqtok_core.training.flops import count_flops
+from seqtok_core.training.flops import count_flops, new_counter
 from seqtok_core.training.hardware import peak_flops
 from seqtok_core.training.precision import DTYPES
 
@@ -33,7 +33,7 @@ def flops_per_image(objective: nn.Module, batch: Any, config: TrainConfig, world
     """FLOPs of forward and backward per image; `objective` not yet under DeepSpeed. Called by all processes."""
     objective.to(world.device)
     batch = batch.to(world.device)
-    again = FlopCounterMode(display=False)
+    again = new_counter()
     precision = torch.autocast(world.device.type, DTYPES[config.precision], enabled=config.precision != "fp32")
     with precision, _memory_as_in_training(objective, config, again):
         total = count_flops(objective, batch)

@@ -5,6 +5,7 @@ The id of the curve lies in wandb.json of the run folder, so that a continued ru
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training.config import WandbConfig
 
+log = logging.getLogger(__name__)
+
 ID_FILE = "wandb.json"
 
 
@@ -21,6 +24,7 @@ class WandbLog:
     """Raises ConfigError when the package is missing or the service refuses the run."""
 
     def __init__(self, config: WandbConfig, folder: Path, settings: Mapping[str, Any]) -> None:
+        self._broken = False
         try:
             import wandb
         except ImportError:
@@ -44,10 +48,19 @@ class WandbLog:
             ) from None
 
     def write(self, line: Mapping[str, float | int | None]) -> None:
-        self._run.log({name: value for name, value in line.items() if value is not None}, step=int(line["step"] or 0))
+        """A service that fails later does not end the training: metrics.jsonl and TensorBoard have the lines."""
+        if self._broken:
+            return
+        try:
+            known = {name: value for name, value in line.items() if value is not None}
+            self._run.log(known, step=int(line["step"] or 0))
+        except Exception as error:
+            self._broken = True
+            log.warning("Weights & Biases does not answer (%s); metrics.jsonl and TensorBoard go on", error)
 
     def close(self) -> None:
-        self._run.finish()
+        if not self._broken:
+            self._run.finish()
 
 
 def _identity(folder: Path) -> str:
