@@ -129,11 +129,31 @@ def save_weights(module: nn.Module, folder: Path) -> None:
     torch.save(module.state_dict(), folder / "weights.pt")
 
 
-def train_toy(folder: Path, resume: str = "auto", overwrite: bool = False, pairs: bool = True, **settings: Any) -> Any:
+class DyingLoader(ToyLoader):
+    """The process of rank 1 loses a worker of its loader at the fifth batch."""
+
+    def iterate(self, start_step: int) -> Iterator[ToyBatch]:
+        from seqtok_core.foundation.errors import DataError
+
+        for number, batch in enumerate(super().iterate(start_step)):
+            if number == 4 and self.rank == 1:
+                raise DataError("loader worker died (process 7)")
+            yield batch
+
+
+def train_toy(
+    folder: Path,
+    resume: str = "auto",
+    overwrite: bool = False,
+    pairs: bool = True,
+    dying: bool = False,
+    **settings: Any,
+) -> Any:
     from seqtok_core.training import TrainConfig, World, train
 
     config, world = TrainConfig(**{**DEFAULTS, **settings}), World.from_environment()
-    loader = ToyLoader(config.batch, config.micro_batch_of(world.size), world.rank, world.size)
+    kind = DyingLoader if dying else ToyLoader
+    loader = kind(config.batch, config.micro_batch_of(world.size), world.rank, world.size)
     resolved = {"train": config.model_dump(mode="json")}
     return train(
         ToyObjective(pairs),
@@ -160,14 +180,30 @@ def in_child(folder: Path, faults: str = "", timeout: float = 120, **settings: A
 
     The fork server has the libraries loaded and no connection made: a child costs a second, not five.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training_toy", "deepspeed", "torch.utils.tensorboard"])
-    job = {"folder": str(folder), "faults": faults, **settings}
-    child = context.Process(target=main, args=([job],))
-    child.start()
+    child = start_child({"folder": str(folder), "faults": faults, **settings})
     child.join(timeout)
     assert child.exitcode is not None, "the child hangs"
     return child.exitcode
+
+
+def start_child(
+    job: dict[str, Any], env: dict[str, str] | None = None, said: Path | None = None
+) -> multiprocessing.process.BaseProcess:
+    """Begin to train in a process of its own, with `env` as further variables and its output in the file `said`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training_toy", "deepspeed", "torch.utils.tensorboard"])
+    child = context.Process(target=_in_child, args=(job, env or {}, said))
+    child.start()
+    return child
+
+
+def _in_child(job: dict[str, Any], env: dict[str, str], said: Path | None) -> None:
+    os.environ.update(env)
+    if said is not None:
+        handle = os.open(said, os.O_WRONLY | os.O_CREAT)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+    main([job])
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
