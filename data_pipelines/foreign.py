@@ -39,7 +39,8 @@ def scan_foreign(folder: Path, split: str, fields: Fields, on_bad_shard: OnBadSh
     if not any(samples for _, samples in found.shards):
         raise DataError(f"{folder}: split {split!r} has no usable sample; first: {found.dropped[0]}")
     if not found.levels:
-        raise DataError(f"{folder}: no sample of split {split!r} has captions in the field {fields.captions!r}")
+        asked = " or ".join(fields.caption_fields)
+        raise DataError(f"{folder}: no sample of split {split!r} has captions in the field {asked!r}")
     found.classes = {label: tuple(sorted(seen)) for label, seen in words.items() if seen}
     return found
 
@@ -49,7 +50,7 @@ def _read_split(source: TarSource, words: dict[str, set[str]]) -> Found:
     shards: list[tuple[Path, list[TarSample]]] = [(path, []) for path in source.shards]
     dropped: list[Bad] = []
     levels = 0
-    for (number, sample), content in zip(source.samples, source.records(), strict=True):
+    for index, content in enumerate(source.described()):
         if isinstance(content, Bad):
             dropped.append(content)
             continue
@@ -57,5 +58,5 @@ def _read_split(source: TarSource, words: dict[str, set[str]]) -> Found:
         levels = max(levels, len(captions))
         for label, value in labels.items():
             words[label].update([value] if isinstance(value, str) else [])
-        shards[number][1].append(sample)
+        shards[source.samples.shard(index)][1].append(source.samples[index])
     return Found(shards, source.skipped, fingerprint.of_value(source.identity()), levels, tuple(dropped))

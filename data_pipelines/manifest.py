@@ -60,6 +60,7 @@ class Manifest(Config):
     levels: Count = 0  # most captions that an image has
     level_names: tuple[str, ...] = ()
     level_labels: tuple[tuple[str, ...], ...] = ()
+    levels_made: Mapping[str, Any] = {}  # how the source's captions became levels
     labels: tuple[str, ...] = ()
     classes: Mapping[str, tuple[str, ...]] = {}  # label -> words of its classes; absent for plain numbers
     splits: Mapping[str, SplitInfo]

@@ -23,6 +23,10 @@ class Form(StrEnum):
     png, jpg = "png", "jpg"
 
 
+class Engine(StrEnum):
+    processes, ray = "processes", "ray"
+
+
 class Resume(StrEnum):
     auto, never = "auto", "never"
 
@@ -34,6 +38,8 @@ class OnBad(StrEnum):
 Out = Annotated[Path, typer.Argument(help="Folder to write; made if missing.")]
 Folder = Annotated[Path, typer.Argument(help="Folder of shards.")]
 Processes = Annotated[int, typer.Option(help="Worker processes.", min=1)]
+EngineOption = Annotated[Engine, typer.Option(help="Who builds shards: this machine, or a Ray cluster.")]
+RayAddress = Annotated[str, typer.Option(help="auto, HOST:PORT, ray://HOST:PORT, or local: start one here.")]
 ResumeOption = Annotated[Resume, typer.Option(help="Continue what was begun, or refuse to.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
@@ -50,6 +56,8 @@ def scenes(
     size: Annotated[int, typer.Option(help="Pixels per side.", min=8)] = 32,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     processes: Processes = 2,
+    engine: EngineOption = Engine.processes,
+    ray_address: RayAddress = "auto",
     resume: ResumeOption = Resume.auto,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -60,7 +68,8 @@ def scenes(
 
     counts = {"train": train, "val": val, "test": test}
     sources = {s: ScenesSource(s, n, size, seed) for s, n in counts.items() if n}  # type: ignore[arg-type]
-    config = PrepareConfig(name="scenes", size=size, form="png", processes=processes)
+    how = {"processes": processes, "engine": engine.value, "ray_address": ray_address}
+    config = PrepareConfig.parse({"name": "scenes", "size": size, **how}, "options")
     _prepare({**sources}, out, config, resume, overwrite, dry_run)
 
 
@@ -82,6 +91,8 @@ def prepare(
     max_bad_share: Annotated[float, typer.Option(help="More bad samples than this are an error.")] = 0.02,
     on_bad_shard: Annotated[OnBad, typer.Option(help="Damaged tars of the source.")] = OnBad.error,
     processes: Processes = 1,
+    engine: EngineOption = Engine.processes,
+    ray_address: RayAddress = "auto",
     resume: ResumeOption = Resume.auto,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -107,6 +118,8 @@ def prepare(
         "samples_per_shard": samples_per_shard,
         "max_bad_share": max_bad_share,
         "processes": processes,
+        "engine": engine.value,
+        "ray_address": ray_address,
     }
     _prepare(sources, out, PrepareConfig.parse(settings, "options"), resume, overwrite, dry_run)
 
@@ -182,8 +195,7 @@ def _prepare(
         refuse_used(out, plan_of(sources, config), overwrite=overwrite, resume=resume.value)
         tasks = make_tasks(sources, config)
         for split, source in sources.items():
-            count = sum(task.split == split for task in tasks)
-            typer.echo(f"{out}: would write split {split}, {len(source)} samples in {count} shards")
+            typer.echo(f"{out}: would write split {split}, {len(source)} samples in {tasks.shards[split]} shards")
         return
     with progress_bar() as on_progress:
         manifest = run(sources, out, config, overwrite=overwrite, resume=resume.value, on_progress=on_progress)
