@@ -71,6 +71,12 @@ def _compare(path: Path, resolved: Mapping[str, Any]) -> None:
     differing = [k for k in differing if FREE_KEYS.isdisjoint(k.split("."))]
     if differing:
         absent = "absent"
+        if differing == ["data_fingerprint"]:
+            raise MismatchError(
+                f"{path.parent}: the data have changed since this run began (data_fingerprint: "
+                f"{old.get('data_fingerprint', absent)} there, {new.get('data_fingerprint', absent)} here), so its "
+                "place in them means nothing; put them back, choose another folder, or start anew with --overwrite"
+            )
         shown = "; ".join(f"{k}: {old.get(k, absent)} there, {new.get(k, absent)} here" for k in differing)
         raise MismatchError(
             f"{path.parent}: holds a run with other settings ({shown}); choose another folder, or start anew "
