@@ -134,6 +134,7 @@ class CaptionLoss(nn.Module):
             ids = torch.cat(gathered)
         valid = ids >= 0
         same = (ids[:, None] == ids[None]) & valid[:, None] & valid[None]
+        per_image = per_image.float()  # float16 has no -1e9
         logits = per_image.masked_fill(~valid[None], -1e9).masked_fill(~valid[:, None], -1e9)
         target = same / same.sum(1, keepdim=True).clamp(min=1)
         rows = -(target * logits.log_softmax(1)).sum(1) - (target * logits.T.log_softmax(1)).sum(1)

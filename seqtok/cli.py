@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from seqtok.commands import config, data, demo, evaluate, generator, report, tokenizer
+from seqtok.commands import config, data, demo, evaluate, generator, plan, report, tokenizer
 from seqtok_core.foundation.errors import SeqtokError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(generator.app, name="generator")
 app.add_typer(evaluate.app, name="evaluate")
 app.command(name="report")(report.report)
+app.command(name="plan")(plan.plan)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ Letters: N weights, of which M are trained by Muon; W processes.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,12 @@ def states_of(groups: Sequence[dict[str, Any]], config: TrainConfig, stage: int,
 
 
 def deepspeed_estimate(parameters: int, largest_layer: int, stage: int, world: int) -> int | None:
-    """DeepSpeed's own number for the device, without offload; None where it has none (stages 0 and 1)."""
+    """DeepSpeed's own number for the device, without offload; None where it has none (stages 0 and 1).
+
+    It differs from ours: it assumes weights and gradients of 16 bits beside fp32 copies, Adam on all of them, no
+    average, and at stage 2 all gradients in both precisions.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")  # else it says so aloud
     if stage == 2:
         from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as estimate2
 
