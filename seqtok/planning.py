@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import psutil
@@ -22,8 +22,8 @@ from seqtok.config import GeneratorRun, TokenizerRun, load_run
 from seqtok.planning_shapes import Assumed, Subject, subject_of
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
 from seqtok_core.training.flops import count_flops
-from seqtok_core.training.hardware import GPUS, GB, Gpu, Peak, known_gpu, peak_flops
-from seqtok_core.training.memory import States, activation_bytes, deepspeed_estimate, largest_layer, states_of
+from seqtok_core.training.hardware import GB, GPUS, Gpu, Peak, known_gpu, peak_flops
+from seqtok_core.training.memory import States, deepspeed_estimate, footprint, largest_layer, states_of
 from seqtok_core.training.optim import parameter_groups
 
 # PaLM's table 3 (arXiv:2204.02311): GPT-3 0.21, Gopher 0.33, Megatron-Turing 0.30, PaLM 0.46, all far larger models.
@@ -34,6 +34,7 @@ GPU_HOLES = 1.1  # what the caching allocator reserves beside what is used; assu
 # Resident over counted bytes on CPU: glibc's heap keeps holes, kernels take room of their own, in 16 bits for copies
 # in blocked layouts too. Measured with benchmarks/plan_check.py and at batches of 16 to 256 of demo-tokenizer.
 CPU_HOLES = {"fp32": 1.25, "bf16": 1.7, "fp16": 1.7}
+LAUNCH = 1e-5  # seconds to start one operation on a GPU from Python, backward included; assumed
 FILL = 0.92  # of a device's memory, that a plan uses up
 
 
@@ -47,7 +48,7 @@ class Wish:
     mfu: float | None = None
     measure: bool | None = None  # None: on the machine's own device
     steps: int = 20  # to be measured
-    assumed: Assumed = Assumed()
+    assumed: Assumed = field(default_factory=Assumed)
 
 
 def plan(config: str, overrides: Sequence[str], wish: Wish) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def plan(config: str, overrides: Sequence[str], wish: Wish) -> dict[str, Any]:
     notes = [*subject.notes]
     stages = [_memory(subject, counted, run, stage, wish.gpus, micro, device, probe) for stage in range(4)]
     chosen = stages[run.train.zero_stage]
-    answer = {
+    answer: dict[str, Any] = {
         "config": config,
         "kind": run.kind,
         "device": {"name": device.name if device else "cpu", "count": wish.gpus, "memory": _capacity(device)},
@@ -106,10 +107,11 @@ def _count(subject: Subject, precision: str, sizes: tuple[int, int], on_gpu: boo
     """
     kind = torch.float16 if on_gpu else torch.bfloat16
     with torch.autocast("cpu", kind, enabled=precision != "fp32"):
-        small, large = (activation_bytes(subject.objective, subject.batch(size)) for size in sizes)
+        small, large = (footprint(subject.objective, subject.batch(size)) for size in sizes)
         flops = count_flops(subject.objective, subject.batch(sizes[1])) / sizes[1]
-    slope = max(0.0, (large - small) / (sizes[1] - sizes[0]))
-    return {"flops": flops, "per_image": slope, "fixed": max(0.0, large - slope * sizes[1])}
+    slope = max(0.0, (large.bytes - small.bytes) / (sizes[1] - sizes[0]))
+    fixed = max(0.0, large.bytes - slope * sizes[1])
+    return {"flops": flops, "per_image": slope, "fixed": fixed, "operations": large.operations}
 
 
 def _probe(
@@ -205,8 +207,21 @@ def _time(
     mfu = wish.mfu or (GPU_MFU if device else CPU_MFU)
     images = run.train.steps * run.train.batch
     rate = peak.flops_per_s * mfu * wish.gpus / counted["flops"]
+    if device is not None:
+        launch = counted["operations"] * LAUNCH * run.train.accumulation(wish.gpus)
+        if run.train.batch / rate < launch:
+            notes.append(
+                f"a step's {counted['operations']:.0f} operations take {LAUNCH * 1e6:.0f} us each to start: "
+                "that bounds so small a step, not arithmetic (assumed; a larger micro-batch is free)"
+            )
+            rate = run.train.batch / launch
     formula = images / rate
-    result = {"peak_flops": peak.flops_per_s, "peak_source": peak.source, "mfu": mfu, "formula_seconds": formula}
+    result: dict[str, Any] = {
+        "peak_flops": peak.flops_per_s,
+        "peak_source": peak.source,
+        "mfu": mfu,
+        "formula_seconds": formula,
+    }
     notes.append(f"MFU of {mfu:.2f} {'given' if wish.mfu else 'assumed'}; time of communication is in it")
     if probe and "step_seconds" in probe:
         micro = run.train.micro_batch_of(wish.gpus)
@@ -261,9 +276,7 @@ def _warnings(answer: dict[str, Any], run: TokenizerRun | GeneratorRun, subject:
         way = f"train.zero_stage={fits[0]} fits" if fits else "no stage fits; use more GPUs or a smaller model"
         if chosen["largest_micro_batch"]:
             way = f"train.micro_batch={chosen['largest_micro_batch']} fits" + (f", and {way}" if fits else "")
-        found.append(
-            f"does not fit: {memory['total'] / GB:.1f} GB of {answer['device']['memory'] / GB:.1f} GB; {way}"
-        )
+        found.append(f"does not fit: {memory['total'] / GB:.1f} GB of {answer['device']['memory'] / GB:.1f} GB; {way}")
     reads, rate = answer["time"]["read_images_per_s"], answer["time"]["images_per_s"]
     cached = run.data.loader.keeps((subject.samples or 0) * subject.kept_bytes)
     if reads and reads < 1.2 * rate and not cached:

@@ -49,7 +49,7 @@ def _base(config: TrainConfig, world: World) -> int:
     """Resident bytes once everything is imported and an engine of a few weights has made a step."""
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401  a run writes to it
 
-    import seqtok.training_runs
+    import seqtok.training_runs  # noqa: F401
     from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig  # with text: open_clip's share
 
     text = TextConfig(vocab_size=16, width=8, heads=1, layers=1, embed_dim=8)

@@ -15,7 +15,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +103,15 @@ def largest_layer(module: nn.Module) -> int:
     return max((sum(p.numel() for p in m.parameters(recurse=False)) for m in module.modules()), default=0)
 
 
-def activation_bytes(objective: nn.Module, batch: Any) -> int:
-    """Most bytes that one forward and backward pass holds at once, beside weights and gradients.
+class Footprint(NamedTuple):
+    """Of one forward and backward pass: most bytes held at once beside weights and gradients; operations called."""
+
+    bytes: int
+    operations: int
+
+
+def footprint(objective: nn.Module, batch: Any) -> Footprint:
+    """Run one micro-batch and follow its tensors; the objective is as before.
 
     Counted are all tensors, saved or passing, once per storage; not what kernels take for themselves.
     """
@@ -113,7 +120,7 @@ def activation_bytes(objective: nn.Module, batch: Any) -> int:
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(_let_go)
         borrowed(batch)["loss"].backward()
-    return live.peak
+    return Footprint(live.peak, live.operations)
 
 
 def _let_go(parameter: Tensor) -> None:
@@ -127,10 +134,11 @@ class _Live(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._alive: dict[int, weakref.ref] = {}
-        self._now = self.peak = 0
+        self._now = self.peak = self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         known = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        self.operations += 1
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in known:
