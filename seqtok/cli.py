@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from seqtok.commands import config, data, demo, evaluate, generator, plan, report, tokenizer
+from seqtok.commands import config, data, demo, doctor, evaluate, generator, plan, report, tokenizer
 from seqtok_core.foundation.errors import SeqtokError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(generator.app, name="generator")
 app.add_typer(evaluate.app, name="evaluate")
 app.command(name="report")(report.report)
 app.command(name="plan")(plan.plan)
+app.command(name="doctor")(doctor.doctor)
 
 
 def main() -> None:
