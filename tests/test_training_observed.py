@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import types
@@ -159,3 +160,16 @@ def test_the_summary_fits_a_screen_and_names_the_model(tmp_path):
         assert part in text
     assert "61.00 GB of GPU memory at most per process" in text
     assert "2 times, last from step_00001000" in text
+
+
+def test_the_documentation_names_what_may_differ_and_only_what_exists():
+    from seqtok_core.training import TrainConfig
+    from seqtok_core.training.run_folder import FREE_KEYS
+
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    start = text.index("`threads`, ")
+    named = set(re.findall(r"`(\w+)`", text[start : text.index("may differ between", start)]))
+    assert named == set(FREE_KEYS) & set(TrainConfig.model_fields)
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    keys = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert {"precision", "offload", "compile", "timeout_minutes", "wandb"} <= keys & set(TrainConfig.model_fields)

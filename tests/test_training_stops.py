@@ -186,6 +186,17 @@ def test_a_killed_process_stops_the_other_with_a_message(stage, tmp_path):
     assert "Traceback" not in said[0]
 
 
+@pytest.mark.parametrize("stage", [0, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (1, 2, 3))])
+def test_too_many_bad_steps_of_one_process_end_both_and_name_all_samples(stage, tmp_path):
+    folder = tmp_path / "run"
+    codes, said = Pair(folder, faults="training.loss@rank1=nan", max_skipped=3, zero_stage=stage).end()
+    assert codes == [1, 1], said
+    assert all("no finite gradient in 3 steps in a row" in text for text in said)
+    bad = json.loads((folder / "bad_batch.json").read_text())
+    assert bad["step"] == 3
+    assert sorted(bad["keys"]) == [f"2-{i}" for i in range(8)]
+
+
 @pytest.mark.slow
 def test_a_hanging_process_is_named_with_its_stack(tmp_path):
     folder = tmp_path / "run"
