@@ -28,6 +28,7 @@ from data_pipelines.order import EpochOrder, StepPlan
 
 WIDTH, LENGTH, WORDS = 16, 6, 24
 DEFAULTS = {"images": 96, "batch": 8, "log_every": 1, "lr": 3e-3, "weight_decay": 0.1, "warmup_images": 16}
+DEFAULTS |= {"precision": "fp32"}  # most laws are about bits and digits
 DEFAULTS |= {"background_save": False}  # so that a test knows what is on the disk at which step
 DEFAULTS |= {"threads": 1}  # sums of two threads are other sums
 
@@ -136,6 +137,9 @@ class ToyObjective(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(1.0))
         self.frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
 
+    def checkpointed_blocks(self) -> list[nn.Module]:
+        return list(self.encoder.blocks)
+
     def muon_excluded(self) -> set[str]:
         return {"encoder.words.weight", "encoder.places", "head.weight"}
 
@@ -161,6 +165,18 @@ def save_weights(module: nn.Module, folder: Path) -> None:
     torch.save(module.state_dict(), folder / "weights.pt")
 
 
+class DyingLoader(ToyLoader):
+    """The process of rank 1 loses a worker of its loader at the fifth batch."""
+
+    def iterate(self, start_step: int) -> Iterator[ToyBatch]:
+        from seqtok_core.foundation.errors import DataError
+
+        for number, batch in enumerate(super().iterate(start_step)):
+            if number == 4 and self.rank == 1:
+                raise DataError("loader worker died (process 7)")
+            yield batch
+
+
 def train_toy(
     folder: Path,
     resume: str = "auto",
@@ -168,6 +184,7 @@ def train_toy(
     pairs: bool = True,
     seen: str | None = None,
     stop_after: int | None = None,
+    dying: bool = False,
     **settings: Any,
 ) -> Any:
     """`seen`: a folder; train on epochs and record the keys there. `stop_after`: a SIGTERM after that many steps."""
@@ -176,6 +193,8 @@ def train_toy(
     config, world = TrainConfig(**{**DEFAULTS, **settings}), World.from_environment()
     place = (config.batch, config.micro_batch_of(world.size), world.rank, world.size)
     loader: Any = EpochLoader(*place, Path(seen)) if seen else ToyLoader(*place)
+    if dying:
+        loader = DyingLoader(*place)
     if stop_after is not None:
         loader = StoppedLoader(loader, stop_after)
     resolved = {"train": config.model_dump(mode="json")}
@@ -207,12 +226,8 @@ def in_child(
     The fork server has the libraries loaded and no connection made: a child costs a second, not five.
     `kill_after`: kill -9 after so many steps of its own (log_every=1) and seconds.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training_toy", "deepspeed", "torch.utils.tensorboard"])
-    job = {"folder": str(folder), "faults": faults, **settings}
-    child = context.Process(target=main, args=([job],))
     before, _ = _progress(folder)
-    child.start()
+    child = start_child({"folder": str(folder), "faults": faults, **settings})
     if kill_after is not None:
         started: int | None = None
         while child.is_alive() and (started is None or _progress(folder)[1] < started + kill_after[0]):
@@ -224,6 +239,26 @@ def in_child(
     child.join(timeout)
     assert child.exitcode is not None, "the child hangs"
     return child.exitcode
+
+
+def start_child(
+    job: dict[str, Any], env: dict[str, str] | None = None, said: Path | None = None
+) -> multiprocessing.process.BaseProcess:
+    """Begin to train in a process of its own, with `env` as further variables and its output in the file `said`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training_toy", "deepspeed", "torch.utils.tensorboard"])
+    child = context.Process(target=_in_child, args=(job, env or {}, said))
+    child.start()
+    return child
+
+
+def _in_child(job: dict[str, Any], env: dict[str, str], said: Path | None) -> None:
+    os.environ.update(env)
+    if said is not None:
+        handle = os.open(said, os.O_WRONLY | os.O_CREAT)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+    main([job])
 
 
 def _progress(folder: Path) -> tuple[int, int]:
@@ -264,13 +299,12 @@ def main(jobs: list[dict[str, Any]]) -> None:
         prepare_process(job.pop("environment", {}), job.pop("umask", None), job.pop("file_bytes", None))
         try:
             train_toy(Path(job.pop("folder")), **job)
-        except Preempted:
-            if "stop_after" not in job:
-                raise
         except SeqtokError as error:
+            if isinstance(error, Preempted) and "stop_after" in job:
+                continue
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(sys.argv[-1]))  # deepspeed's launcher puts --local_rank=N before it

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqtok_core.foundation.errors import MismatchError
-from seqtok_core.training import checkpoint, run_folder
+from seqtok_core.training import checkpoint, environment
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.distributed import World
 from seqtok_core.training.engine import Engine
@@ -30,7 +30,7 @@ def describe(engine: Engine, config: TrainConfig, world: World, step: int) -> di
         "batch": config.batch,
         "together": config.micro_batch_of(world.size) * world.size,
         "images": step * config.batch,
-        "seqtok": run_folder.version_of("seqtok"),
+        "seqtok": environment.version_of("seqtok"),
     }
 
 

@@ -23,8 +23,6 @@ from seqtok_core.training.layout import Layout
 from seqtok_core.training.optim import SplitOptimizer
 from seqtok_core.training.parts import Parts, key_of
 
-_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # of a loss scaler, where there is one
-
 
 @dataclass(frozen=True)
 class Span:
@@ -123,20 +121,6 @@ def _usable(name: str, parts: Parts, wanted: set[str]) -> set[str]:
             "weights and begin with them"
         )
     return found | (wanted & parts.kinds(name) & {"average"})
-
-
-def loss_scale(holder: Any) -> dict[str, float]:
-    """Dynamic loss scaling (fp16) is state too; empty where there is none."""
-    scaler = getattr(holder, "loss_scaler", holder)
-    found = {name: getattr(scaler, name, None) for name in _SCALER}
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
-
-
-def set_loss_scale(holder: Any, values: Mapping[str, float]) -> None:
-    scaler = getattr(holder, "loss_scaler", holder)
-    for name, value in values.items():
-        if hasattr(scaler, name):
-            setattr(scaler, name, value)
 
 
 def kinds_by_name(groups: Iterable[Mapping[str, Any]], keeps_average: bool) -> dict[str, set[str]]:
