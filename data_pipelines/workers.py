@@ -1,4 +1,4 @@
-"""Worker processes that read batches: they outlive SIGTERM, their death is one error, they end with the program.
+"""Worker processes that read batches: they outlive a stop signal, their death is one error, they end with us.
 
 Each of the three is a departure from torch's DataLoader, whose machinery is used for everything else.
 """
@@ -43,7 +43,7 @@ def from_workers(fetch: Callable[..., Any], requests: Requests, num_workers: int
         collate_fn=_as_it_is,
         num_workers=num_workers,
         prefetch_factor=prefetch,
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_ignore_stops,
     )
     return _batches(loader)
 
@@ -145,6 +145,7 @@ def _as_it_is(batch: object) -> object:
     return batch
 
 
-def _ignore_sigterm(worker: int) -> None:
+def _ignore_stops(worker: int) -> None:
     """A signal to the whole process group must leave workers alive until the trainer has saved its state."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

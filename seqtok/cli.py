@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -24,6 +26,15 @@ app.add_typer(evaluate.app, name="evaluate")
 app.command(name="report")(report.report)
 app.command(name="plan")(plan.plan)
 app.command(name="doctor")(doctor.doctor)
+
+
+@app.callback()
+def options(
+    local_rank: Annotated[int | None, typer.Option("--local_rank", "--local-rank", hidden=True)] = None,
+) -> None:
+    # The deepspeed launcher puts --local_rank=N before the words of the command; it sets LOCAL_RANK as well.
+    if local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))
 
 
 def main() -> None:

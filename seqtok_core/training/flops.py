@@ -26,9 +26,14 @@ def count_flops(objective: nn.Module, batch: Any) -> int:
     it together where the objective communicates, and before DeepSpeed cuts the parameters (ZeRO 3). Work that
     activation checkpointing does twice is counted twice.
     """
-    with lent(objective) as borrowed, FlopCounterMode(display=False, custom_mapping=_unknown_to_torch()) as counter:
+    with lent(objective) as borrowed, new_counter() as counter:
         borrowed(batch)["loss"].backward()
     return int(counter.get_total_flops())
+
+
+def new_counter() -> FlopCounterMode:
+    """A context manager that counts the FLOPs of what runs inside."""
+    return FlopCounterMode(display=False, custom_mapping=_unknown_to_torch())
 
 
 class Borrowed:
