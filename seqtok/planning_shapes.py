@@ -93,7 +93,7 @@ def _generator(run: GeneratorRun, assumed: Assumed, rows: int) -> Subject:
         read = lambda count: read_latents(run.data.folder, run.data.split, words, count, config)  # noqa: E731
         return _of_data(objective, read, run.data.folder, run.data.split, rows, kept, notes)
     levels = config.levels or _LEVELS
-    notes.append(f"no data in {folder or 'a stream'}: random latents, {levels} caption levels")
+    notes.append(f"no data in {run.data.folder}: random latents, {levels} caption levels")
 
     def batch(count: int) -> LatentTextBatch:
         latents = torch.randn(count, spec.length, spec.dim, generator=_dice(1))
