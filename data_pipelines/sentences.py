@@ -12,12 +12,16 @@ import re
 
 _CJK = "。！？｡"
 _CLOSING = "\"'”’»)]}」』）】"
-_ENDS = re.compile(rf"[.!?…]+[{re.escape(_CLOSING)}]*(?=\s)|[{_CJK}]+[{re.escape(_CLOSING)}]*|(?=\n)")
+_ENDS = re.compile(  # possessive, and from the first mark of a run only: a million marks take linear time
+    rf"(?<![.!?…])[.!?…]++[{re.escape(_CLOSING)}]*+(?=\s)|[{_CJK}]++[{re.escape(_CLOSING)}]*+|(?=\n)"
+)
 _ABBREVIATIONS = re.compile(
     "e.g|i.e|etc|vs|cf|ca|approx|no|fig|vol|pp|ed|al|mr|mrs|ms|dr|prof|st|sr|jr|gen|col|lt|sgt|rev|hon|gov|capt|"
     "inc|ltd|co|corp|dept|est|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec".replace(".", "\\.")
 )
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # J, U.S, a.m
+_NEXT = re.compile(r"\s*(\S?)")
+_LONGEST_WORD = 32  # characters looked back at: no abbreviation is longer, and no text takes quadratic time
 _LIST_NUMBER = re.compile(r"\d{1,3}")
 
 
@@ -56,12 +60,12 @@ def _is_end(text: str, start: int, match: re.Match[str]) -> bool:
     mark = match.group()
     if not mark or mark[0] in _CJK:
         return True
-    rest = text[match.end() :].lstrip()
-    if rest[:1].islower():
+    following = _NEXT.match(text, match.end())
+    if following and following.group(1).islower():
         return False
     if mark != ".":
         return True
-    words = text[start : match.start()].split()
+    words = text[max(start, match.start() - _LONGEST_WORD) : match.start()].split()
     word = words[-1].lstrip("([{\"'“‘«").lower() if words else ""
     if len(words) == 1 and _LIST_NUMBER.fullmatch(word):
         return False

@@ -70,6 +70,15 @@ def test_levels_beyond_the_limit_go_into_the_last():
     assert sentence_levels("One two. Three four. Five six.", 2) == ["One two.", "One two. Three four. Five six."]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("piece", ["Dr. ", "e.g. ", ". ", "A cow. ", '."', "!", "\n", "a."])
+def test_long_hostile_texts_take_linear_time(piece):
+    """A quadratic rule would take minutes for each of these."""
+    text = piece * 250_000
+    levels = sentence_levels(text, 6)
+    assert levels[-1:] == ([text.strip()] if text.strip() else [])
+
+
 def test_captions_from_lists_columns_texts_and_templates():
     record = {"captions": ["a", "b"], "title": "T", "text": "One. Two.", "label": "dog", "empty": None, "n": 3}
     for fields, expected in (
