@@ -82,6 +82,9 @@ Quality = Annotated[int, Option(help="Of jpg.", min=1, max=100, rich_help_panel=
 ResizeOption = Annotated[Resize, Option(help="How large JPEG shrinks: docs/images.md.", rich_help_panel=_SHARDS)]
 Name = Annotated[str, Option(help="First part of the shards' names.", rich_help_panel=_SHARDS)]
 SamplesPerShard = Annotated[int, Option(min=1, rich_help_panel=_SHARDS)]
+MaxBadRun = Annotated[
+    int, Option(help="So many bad samples in a row are an error; 0: no limit.", min=0, rich_help_panel=_SHARDS)
+]
 MaxBadShare = Annotated[float, Option(help="More bad samples than this are an error.", rich_help_panel=_SHARDS)]
 OnBadShard = Annotated[OnBad, Option(help="Damaged tars of the source.", rich_help_panel=_SHARDS)]
 

@@ -24,6 +24,8 @@ _OWN = ("metrics.jsonl", "environment.json", "preempted.json", "bad_batch.json",
 _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model")
 _IGNORED = ("run.lock",)
 FREE_KEYS = frozenset({"threads", "workers", "keep"})  # may differ between a run and its continuation
+# So may how data is read, where that changes no batch.
+FREE_KEYS |= {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"}
 _PACKAGES = ("torch", "deepspeed", "numpy", "open_clip_torch", "webdataset", "sentencepiece")
 
 
