@@ -56,11 +56,11 @@ def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Span | None]]:
     for info in tar:
         if not info.isdir():
-            yield info.name, _span(info)
-        tar.members.clear()  # else tarfile keeps every header, some 700 bytes each
+            yield info.name, span_of(info)
+        tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header, some 700 bytes each
 
 
-def _span(info: tarfile.TarInfo) -> Span | None:
+def span_of(info: tarfile.TarInfo) -> Span | None:
     """None for links, devices and pipes, which are never followed, and for sparse files, which have no span."""
     return (info.offset_data, info.size) if info.isreg() and info.sparse is None else None
 

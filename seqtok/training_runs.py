@@ -6,7 +6,8 @@ import typer
 
 from seqtok.config import GeneratorRun, TokenizerRun, dump
 from seqtok.load import GeneratorHooks, TokenizerHooks, build_generator, build_tokenizer
-from seqtok_core.training import TrainResult, train
+from seqtok_core.foundation.files import sha256_file
+from seqtok_core.training import TrainResult, World, summarise, train
 
 
 def train_tokenizer(
@@ -18,7 +19,7 @@ def train_tokenizer(
         _announce(run, objective.tokenizer, loader.samples)
         return None
     hooks = TokenizerHooks(run)
-    return train(
+    result = train(
         objective,
         loader,
         run.train,
@@ -29,6 +30,8 @@ def train_tokenizer(
         on_sample=hooks.on_sample,
         on_finish=hooks.on_finish,
     )
+    _conclude(result)
+    return result
 
 
 def train_generator(
@@ -40,7 +43,7 @@ def train_generator(
         _announce(run, objective.generator, loader.samples)
         return None
     hooks = GeneratorHooks(run)
-    return train(
+    result = train(
         objective,
         loader,
         run.train,
@@ -51,11 +54,19 @@ def train_generator(
         on_sample=hooks.on_sample,
         on_finish=hooks.on_finish,
     )
+    _conclude(result)
+    return result
+
+
+def _conclude(result: TrainResult) -> None:
+    if World.from_environment().is_first:
+        typer.echo(summarise(result), err=True)
 
 
 def _identity(run: TokenizerRun | GeneratorRun, data: str) -> dict:
-    """What must be equal for a run to be continued: the settings, and the content of the data."""
-    return {**run.model_dump(mode="json", exclude={"out"}), "data_fingerprint": data}
+    """What must be equal for a run to be continued: the settings, the data and its captions model."""
+    captions = sha256_file(run.data.captions_path)
+    return {**run.model_dump(mode="json", exclude={"out"}), "data_fingerprint": data, "captions_sha256": captions}
 
 
 def _announce(run: TokenizerRun | GeneratorRun, model: object, samples: int) -> None:
