@@ -39,10 +39,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     result = measure(args.photographs, args.count, args.turns, args.memory)
-    from benchmarks.machine import describe_machine  # imports torch, which nothing else here needs
+    from benchmarks.machine import describe_command, describe_machine  # imports torch, which nothing else here needs
 
-    command = "python -m benchmarks.data_scaling " + " ".join(sys.argv[1:])
-    text = json.dumps({"command": command.strip(), "machine": describe_machine(), **result}, indent=1)
+    text = json.dumps({"command": describe_command("data_scaling"), "machine": describe_machine(), **result}, indent=1)
     print(text)
     if args.out:
         args.out.write_text(text + "\n")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import sys
 from pathlib import Path
 
 PARTS = {"write": "data_writing", "read": "data_reading", "scale": "data_scaling"}
@@ -33,10 +32,11 @@ def main() -> None:
         name = PARTS[part]
         measure = importlib.import_module(f"benchmarks.{name}").measure
         result = measure(args.photographs, args.count or COUNTS[part])
-        from benchmarks.machine import describe_machine  # imports torch, which worker processes need not
+        from benchmarks.machine import describe_command, describe_machine  # imports torch, which workers need not
 
-        command = "python -m benchmarks.data_speed " + " ".join(sys.argv[1:])
-        text = json.dumps({"command": command, "machine": describe_machine(), **result}, indent=1)
+        text = json.dumps(
+            {"command": describe_command("data_speed"), "machine": describe_machine(), **result}, indent=1
+        )
         print(text)
         if args.out:
             (args.out / f"{name}.json").write_text(text + "\n")

@@ -37,7 +37,7 @@ from seqtok_core.foundation.compat import import_webdataset
 
 SIZE = 256
 DISTINCT = 200  # different pictures; more are these again under other names
-PER_SHARD = 250
+PER_SHARD = 1000  # the default of `data prepare`
 CAPTIONS = ["a photograph", "a photograph of four places", "a photograph of four places, put together from parts"]
 
 
@@ -49,7 +49,7 @@ def measure(folder: Path | None, count: int) -> dict[str, Any]:
         per_shard = min(PER_SHARD, count // 2)
         pictures = _write_folder(place / "folder", files, per_shard)
         tars = _write_tars(place / "tars", files, per_shard)
-        rows = _turns(place, files, pictures, tars, per_shard, turns=max(3, count // per_shard))
+        rows = _turns(place, files, pictures, tars, per_shard, turns=5)
         two = _two_processes(place, files, per_shard, shards=2 * max(1, count // per_shard // 2))
     return {
         "pictures": {"what": made_of, "mean_bytes": round(statistics.mean(map(len, files))), "distinct": len(files)},

@@ -14,7 +14,6 @@ import argparse
 import importlib.util
 import io
 import json
-import sys
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_command, describe_machine
 from benchmarks.photographs import encode_source, photographs, real_pictures
 from data_pipelines import jpeg
 from data_pipelines.decode import decode_pixels
@@ -56,8 +55,7 @@ def main() -> None:
             rows += compare(f"{name}, squares of 256 -> {size}", squares, size) if squares else []
     encoders = compare_encoders([decode_pixels(data, 256, resize="exact") for data in large])
     if args.out:
-        command = "python -m benchmarks.image_quality " + " ".join(sys.argv[1:])
-        result: dict[str, Any] = {"command": command, "pictures": made_of}
+        result: dict[str, Any] = {"command": describe_command("image_quality"), "pictures": made_of}
         result |= {"machine": describe_machine(), "rows": rows, "encoders": encoders}
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": commit,
     }
+
+
+def describe_command(module: str) -> str:
+    """The command line of this run; of absolute paths the last two parts, which another machine may have too."""
+    words = ["/".join(Path(word).parts[-2:]) if word.startswith("/") else word for word in sys.argv[1:]]
+    return " ".join([f"python -m benchmarks.{module}", *words])
 
 
 def _processor() -> str:

@@ -1,8 +1,9 @@
 """The bytes of a shard: a tar with fixed times and owners, whose offsets and hash are known as it is written.
 
-Byte for byte what webdataset.TarWriter writes with mtime 0 (a test compares them), at a sixth of its time: the
-ustar header of a short name is a template in which name, size and checksum are filled in. Everything else (names
-beyond 100 bytes or outside ASCII, members of 8 GiB and more) gets its header from Python's tarfile, in pax form.
+Byte for byte what webdataset.TarWriter writes with mtime 0 (a test compares them); with index and hash it takes half
+the time that TarWriter takes without. The ustar header of a short name is a template in which name, size and checksum
+are filled in (1 us each). Everything else (names beyond 100 bytes or outside ASCII, members of 8 GiB and more) gets its
+header from Python's tarfile, in pax form.
 """
 
 from __future__ import annotations
