@@ -28,6 +28,7 @@ from data_pipelines.captions import PAD
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.layers.blocks import Block
 
 
 class GeneratorObjective(nn.Module):
@@ -43,6 +44,10 @@ class GeneratorObjective(nn.Module):
         super().__init__()
         generator.spec.require_same(latents, "the sequence model", source)
         self.generator, self.config = generator, config
+
+    def checkpointed_blocks(self) -> list[nn.Module]:
+        """What activation checkpointing may compute twice."""
+        return [module for module in self.modules() if isinstance(module, Block)]
 
     def muon_excluded(self) -> set[str]:
         return {"generator." + name for name in self.generator.muon_excluded()}

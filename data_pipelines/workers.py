@@ -1,4 +1,4 @@
-"""Worker processes that read batches: they outlive SIGTERM, their death is one error, they end with the program.
+"""Worker processes that read batches: they outlive a stop signal, their death is one error, they end with us.
 
 Each of the three is a departure from torch's DataLoader, whose machinery is used for everything else.
 """
@@ -82,7 +82,7 @@ def _loader(dataset: Dataset, options: WorkerOptions, **more: Any) -> DataLoader
         collate_fn=_as_it_is,
         num_workers=options.num_workers,
         prefetch_factor=options.prefetch,
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_ignore_stops,
         multiprocessing_context=options.start_method,
         pin_memory=options.pin_memory,
         **more,
@@ -123,8 +123,8 @@ def _next(running: Iterator[Any], workers: list[BaseProcess], trace: Trace) -> A
             raise
         named = "; ".join(f"worker {n} (process {workers[n].pid}){trace.last(n)}" for n in dead)
         raise DataError(
-            f"a loader worker died: {named}. If memory is short, use fewer num_workers; `seqtok data verify` "
-            "looks at the shard"
+            f"a loader worker died: {named}. If memory or /dev/shm is short, use fewer num_workers; "
+            "`seqtok data verify` looks at the shard"
         ) from None
 
 
@@ -187,6 +187,7 @@ def _as_it_is(batch: object) -> object:
     return batch
 
 
-def _ignore_sigterm(worker: int) -> None:
+def _ignore_stops(worker: int) -> None:
     """A signal to the whole process group must leave workers alive until the trainer has saved its state."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

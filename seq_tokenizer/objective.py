@@ -14,6 +14,7 @@ from seq_tokenizer.ordering import draw_prefix, level_starts
 from seq_tokenizer.text_alignment import CaptionLoss
 from seq_tokenizer.tokenizer import SeqTokenizer
 from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.layers.blocks import Block
 from seqtok_core.layers.randomness import normal, uniform
 
 _TEXT_TABLES = ("token_embedding.weight", "positional_embedding", "text_projection")
@@ -24,6 +25,10 @@ class TokenizerObjective(nn.Module):
         super().__init__()
         self.tokenizer, self.config = tokenizer, config
         self.caption_loss = CaptionLoss(config.logit_scale_max)
+
+    def checkpointed_blocks(self) -> list[nn.Module]:
+        """What activation checkpointing may compute twice."""
+        return [module for module in self.modules() if isinstance(module, Block)]
 
     def muon_excluded(self) -> set[str]:
         """Matrices whose rows are looked up or added, and the maps from and to pixels: AdamW trains them."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 
-from seqtok.commands import config, data, demo, evaluate, generator, report, tokenizer
+from seqtok.commands import checkpoint, config, data, demo, doctor, evaluate, generator, plan, report, tokenizer
 from seqtok_core.foundation.errors import SeqtokError
 
 app = typer.Typer(
@@ -21,7 +23,19 @@ app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(generator.app, name="generator")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.command(name="report")(report.report)
+app.command(name="plan")(plan.plan)
+app.command(name="doctor")(doctor.doctor)
+
+
+@app.callback()
+def options(
+    local_rank: Annotated[int | None, typer.Option("--local_rank", "--local-rank", hidden=True)] = None,
+) -> None:
+    # The deepspeed launcher puts --local_rank=N before the words of the command; it sets LOCAL_RANK as well.
+    if local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))
 
 
 def main() -> None:

@@ -157,7 +157,7 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     try:
         merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
         values = OmegaConf.to_container(merged, resolve=False)
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError, OSError, KeyError) as error:
         raise ConfigError(f"{file}: not readable as settings ({' '.join(str(error).split())})") from None
     bad = [word for word in overrides if "=" not in word]
     if bad:

@@ -7,7 +7,7 @@ import typer
 from seqtok.config import GeneratorRun, TokenizerRun, dump
 from seqtok.load import GeneratorHooks, TokenizerHooks, build_generator, build_tokenizer
 from seqtok_core.foundation.files import sha256_file
-from seqtok_core.training import TrainResult, train
+from seqtok_core.training import TrainResult, World, summarise, train
 
 
 def train_tokenizer(
@@ -19,7 +19,7 @@ def train_tokenizer(
         _announce(run, objective.tokenizer, loader.samples)
         return None
     hooks = TokenizerHooks(run)
-    return train(
+    result = train(
         objective,
         loader,
         run.train,
@@ -30,6 +30,8 @@ def train_tokenizer(
         on_sample=hooks.on_sample,
         on_finish=hooks.on_finish,
     )
+    _conclude(result)
+    return result
 
 
 def train_generator(
@@ -41,7 +43,7 @@ def train_generator(
         _announce(run, objective.generator, loader.samples)
         return None
     hooks = GeneratorHooks(run)
-    return train(
+    result = train(
         objective,
         loader,
         run.train,
@@ -52,6 +54,13 @@ def train_generator(
         on_sample=hooks.on_sample,
         on_finish=hooks.on_finish,
     )
+    _conclude(result)
+    return result
+
+
+def _conclude(result: TrainResult) -> None:
+    if World.from_environment().is_first:
+        typer.echo(summarise(result), err=True)
 
 
 def _identity(run: TokenizerRun | GeneratorRun, data: str) -> dict:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from seq_tokenizer import SeqTokenizer, TextConfig
 from seq_tokenizer.bottleneck import rms_bits
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.embed import patchify, unpatchify
 from tests.tokenizer_toy import toy_pixels, toy_tokenizer
 
 ENCODERS = ("titok", "qformer")
+
+TEXT = TextConfig(vocab_size=40, context=12, width=16, layers=1, heads=2, embed_dim=8)
 
 
 def test_patches_are_lossless():
@@ -105,6 +108,17 @@ def test_text_embedding_does_not_depend_on_padding_or_neighbours():
     torch.testing.assert_close(out[0], out[2])
     torch.testing.assert_close(model.encode_text(ids[:1, :2])[0], out[0], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(model.encode_text(torch.tensor([[9]]))[0], out[1], atol=1e-6, rtol=1e-5)
+
+
+def test_text_comes_in_few_shapes():
+    """Each new shape costs a CPU compiled kernels that it keeps: memory would grow with every step."""
+    model = SeqTokenizer(toy_tokenizer().config.model_copy(update={"text": TEXT}))
+    shapes = set()
+    model.text.tower.register_forward_pre_hook(lambda module, inputs: shapes.add(tuple(inputs[0].shape)))
+    for rows in (1, 5, 16, 17, 30):
+        for tokens in (1, 7, 8, 11):
+            model.encode_text(torch.randint(6, 40, (rows, tokens)))
+    assert shapes == {(rows, tokens) for rows in (16, 32) for tokens in (8, 12)}  # 12: the tower's context
 
 
 def test_a_caption_that_is_too_long_is_refused_and_padding_is_not():

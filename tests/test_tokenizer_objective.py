@@ -19,6 +19,7 @@ from seq_tokenizer import (
     text_alignment,
 )
 from seq_tokenizer.text_alignment import CaptionLoss
+from seqtok_core.foundation.compat import prepare_torchvision
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
 from tests.tokenizer_toy import CONFIG, toy_batch, toy_pixels, toy_tokenizer
 
@@ -28,6 +29,7 @@ def unit(count: int, seed: int) -> torch.Tensor:
 
 
 def test_with_different_captions_the_loss_is_open_clips():
+    prepare_torchvision()
     from open_clip.loss import ClipLoss
 
     images, texts, scale = unit(6, 0), unit(6, 1), torch.tensor(2.0)

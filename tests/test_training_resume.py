@@ -58,7 +58,7 @@ def test_stopped_by_a_signal_then_continued(stage, undisturbed, tmp_path, monkey
     ("fault", "resumed_from"),
     [
         ("training.step:5=kill", "step_00000003"),
-        ("checkpoint.before_hash:2=kill", "step_00000003"),
+        ("checkpoint.in_part:2=kill", "step_00000003"),
         ("checkpoint.before_rename:2=kill", "step_00000003"),
         ("checkpoint.after_rename:2=kill", "step_00000006"),
         ("training.step:1=kill", None),
@@ -82,7 +82,7 @@ def test_killed_at_other_stages(stage, undisturbed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("point", ["training.step@rank1:5", "checkpoint.before_hash@rank1:2"])
+@pytest.mark.parametrize("point", ["training.step@rank1:5", "checkpoint.in_part@rank1:2"])
 def test_one_of_two_processes_killed(stage, point, tmp_path):
     """The other one must not go on; the checkpoint it was in must not count."""
     settings = {"zero_stage": stage, **EVERY}

@@ -25,9 +25,19 @@ _REASONS_SHOWN = 4  # on one line; all of them stand in dataset.json
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
     """A function that shows where the work stands: a bar on a terminal, else a line now and then."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _plain(console)
-        return
+    try:
+        if console.is_terminal:
+            with _bar(console) as show:
+                yield show
+        else:
+            yield _plain(console)
+    except KeyboardInterrupt:
+        console.print("interrupted: finished shards are kept, the same command continues", highlight=False)
+        raise
+
+
+@contextlib.contextmanager
+def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

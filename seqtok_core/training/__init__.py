@@ -2,6 +2,7 @@
 
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.distributed import World
-from seqtok_core.training.loop import TrainResult, train
+from seqtok_core.training.loop import train
+from seqtok_core.training.summary import TrainResult, summarise
 
-__all__ = ["TrainConfig", "TrainResult", "World", "train"]
+__all__ = ["TrainConfig", "TrainResult", "World", "summarise", "train"]

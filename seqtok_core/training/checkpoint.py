@@ -1,190 +1,262 @@
 """Checkpoints that are complete or absent: written aside, hashed, renamed; verified before they are read.
 
-DeepSpeed's own `latest` file is written before the other processes' files are there, and its loader unpickles
-whatever it finds. So: each process hashes and flushes its files, the manifest comes last, the rename makes
-the checkpoint exist; on loading, sizes, hashes and pickled names are checked by all processes before
-DeepSpeed runs.
+Each process writes its part (parts.py) and hashes it on the way, the manifest comes last, the rename makes the
+checkpoint exist. There is no file `latest` that could name a broken one: the folders' names are the order. On
+loading, all processes check the manifest, sizes and hashes before the first value is read.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from seqtok_core.foundation import faults, files
+from seqtok_core.foundation import faults, files, fingerprint
 from seqtok_core.foundation.errors import DataError, MismatchError, SeqtokError, StorageError
-from seqtok_core.training.distributed import World, barrier, gather_objects, on_first
+from seqtok_core.training import parts
+from seqtok_core.training.distributed import World, gather_objects, on_first
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the manifest
+FORMAT = 2  # of the manifest and the parts
+STATE = "state.json"  # what is no tensor
 _STEP = re.compile(r"step_(\d{8,})")
-_RANK = re.compile(r"zero_pp_rank_(\d+)_")
-_HARMLESS = {  # what DeepSpeed's honest files name
-    "deepspeed.utils.tensor_fragment.fragment_address",
-    "deepspeed.runtime.zero.config.ZeroStageEnum",
-    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
-    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
-}
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_SPARE = 1 << 20  # bytes beside the parts: manifest, state, the file system's own
+
+Gather = Callable[[Any], list[Any]]  # a small value of every process, by rank, on every process
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay: the `newest`, and for ever the first at or after each multiple of `every` images."""
+
+    newest: int
+    every: int | None = None
+    batch: int = 1  # images per step
+
+    def superfluous(self, steps: list[int]) -> list[int]:
+        """`steps` of all checkpoints, ascending -> those that go."""
+        stays, marks = set(steps[-self.newest :]), 0
+        for step in steps:
+            passed = step * self.batch // self.every if self.every else 0
+            if passed > marks:
+                stays.add(step)
+                marks = passed
+        return [step for step in steps if step not in stays]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint to be written: this process's pieces, and on rank 0 what the manifest says beside them."""
+
+    folder: Path
+    step: int
+    pieces: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+    about: Mapping[str, Any]
+    keep: Keep
+    needed: int = 0  # bytes of all processes' parts
+
+    @property
+    def aside(self) -> Path:
+        return self.folder / f"{name_of(self.step)}.tmp"
 
 
 def name_of(step: int) -> str:
     return f"step_{step:08d}"
 
 
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
+
+
 def all_in(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, oldest first, whole or damaged; unfinished ones are not checkpoints."""
     found = [p for p in folder.glob("step_*") if p.is_dir() and _STEP.fullmatch(p.name)]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step_")))
+    return sorted(found, key=step_of)
 
 
-def save(
-    folder: Path,
-    step: int,
-    world: World,
-    write: Callable[[Path, str], None],
-    about: dict[str, Any],
-    keep: int,
-) -> None:
-    """Make folder/step_NNNNNNNN: `write(folder, tag)` by every process, then the manifest, then the rename.
+def make_room(job: Job, world: World) -> int:
+    """Sweep unfinished attempts, make the folder, and return the bytes that all parts will need. Collective.
 
-    Raises StorageError, on every process, when the disk is full; earlier checkpoints stay untouched.
+    Raises StorageError on every process when the disk has less.
     """
-    tag = f"{name_of(step)}.tmp"
-    aside = folder / tag
-    on_first(world, lambda: _make_room(folder, aside))
-    _together(world, aside, lambda: write(folder, tag))
-    mine = _together(world, aside, lambda: _seal(aside, world.rank))
-    sealed = {name: entry for part in gather_objects(world, mine) for name, entry in part.items()}
-    on_first(world, lambda: _commit(folder, step, sealed, about, keep))
-    barrier(world)
+    needed = sum(gather_objects(world, parts.bytes_of(job.pieces))) + _SPARE
+    on_first(world, lambda: _clear_way(job, needed))
+    return needed
 
 
-def _make_room(folder: Path, aside: Path) -> None:
-    """Sweep an unfinished attempt; refuse early when the newest checkpoint would not fit a second time."""
-    with files.storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*.tmp"):
+def _clear_way(job: Job, needed: int) -> None:
+    with files.storage_errors(job.folder):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in job.folder.glob("*.tmp"):
             shutil.rmtree(leftover)
-    existing = all_in(folder)
-    if existing:
-        needed = int(1.2 * sum(p.stat().st_size for p in existing[-1].rglob("*") if p.is_file()))
-        free = files.free_bytes(folder)
-        if free < needed:
-            raise StorageError(
-                f"{aside}: {needed / 2**20:.0f} MiB needed, {free / 2**20:.0f} MiB free; free some space and "
-                f"start again: the run continues from {existing[-1].name}"
-            )
+        if files.free_bytes(job.folder) < needed:
+            raise _full(job, needed)
+        job.aside.mkdir()
 
 
-def _together(world: World, aside: Path, action: Callable[[], Any]) -> Any:
-    """Run on every process; what fails on one ends all with the same message, instead of a hang.
+def _full(job: Job, needed: int) -> StorageError:
+    existing = all_in(job.folder)
+    after = f"continues from {existing[-1].name}" if existing else "begins anew"
+    free = files.free_bytes(job.folder)
+    return StorageError(
+        f"{job.aside}: the disk is full: {needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} MiB free; free some "
+        f"space and start the same command again: the run {after}"
+    )
 
-    A disk that fills inside torch.save shows as RuntimeError("unexpected pos ..."), not as an OSError.
+
+def write(job: Job, world: World, gather: Gather) -> SeqtokError | None:
+    """Make the checkpoint; every process calls it, in any thread. Returns the problem, the same on all processes.
+
+    A part that cannot be written ends the attempt for all; earlier checkpoints stay untouched.
     """
-    result, problem = None, None
+    sealed, problem = _attempt(job, lambda: _part(job, world))
+    everyone = gather((sealed, problem))
+    problem = next((p for _, p in everyone if p is not None), None)
+    if problem is None and world.is_first:
+        entries = {name: entry for part, _ in everyone for name, entry in part.items()}
+        _, problem = _attempt(job, lambda: _commit(job, entries))
+    problem = next((p for p in gather(problem) if p is not None), None)
+    if problem is not None and world.is_first:
+        shutil.rmtree(job.aside, ignore_errors=True)
+    return problem
+
+
+def _attempt(job: Job, action: Callable[[], Any]) -> tuple[Any, SeqtokError | None]:
     try:
-        with files.storage_errors(aside):
-            result = action()
+        with files.storage_errors(job.aside):
+            return action(), None
     except SeqtokError as error:
-        problem = error
+        full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+        return None, _full(job, job.needed) if full else error
     except (OSError, RuntimeError) as error:
-        problem = StorageError(f"{aside}: not written on process {world.rank} ({error}); is the disk full?")
-    problems = [p for p in gather_objects(world, problem) if p is not None]
-    if problems:
-        on_first(world, lambda: shutil.rmtree(aside, ignore_errors=True))
-        raise problems[0]
-    return result
+        return None, StorageError(f"{job.aside}: not written ({error}); earlier checkpoints are as they were")
 
 
-def _owner(path: Path) -> int:
-    """The process that wrote a file: ZeRO's parts carry their number, all else is rank 0's."""
-    match = _RANK.match(path.name)
-    return int(match[1]) if match else 0
-
-
-def _seal(aside: Path, rank: int) -> dict[str, dict[str, Any]]:
-    faults.hit("checkpoint.before_hash", rank)
-    entries = {}
-    for path in sorted(p for p in aside.rglob("*") if p.is_file() and _owner(p) == rank):
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
-        entry = {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
-        entries[path.relative_to(aside).as_posix()] = entry
+def _part(job: Job, world: World) -> dict[str, dict[str, Any]]:
+    name = parts.file_of(world.rank, world.size)
+    entries = {name: parts.write(job.aside / name, job.pieces, world.rank)}
+    if world.is_first:
+        with files.atomic_write(job.aside / STATE, "w") as stream:
+            json.dump(dict(job.state), stream, indent=1, sort_keys=True)  # a mean may be NaN: Python's JSON
+        path = job.aside / STATE
+        entries[STATE] = {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
     return entries
 
 
-def _commit(folder: Path, step: int, sealed: dict[str, Any], about: dict[str, Any], keep: int) -> None:
-    aside, final = folder / f"{name_of(step)}.tmp", folder / name_of(step)
-    files.write_json(aside / "manifest.json", {"format": FORMAT, "step": step, "files": sealed, **about})
+def _commit(job: Job, sealed: dict[str, Any]) -> None:
+    final = job.folder / name_of(job.step)
+    manifest = {"format": FORMAT, "step": job.step, "files": sealed, **job.about}
+    manifest["sha256"] = fingerprint.of_value(manifest)  # of all the rest
+    files.write_json(job.aside / "manifest.json", manifest)
     faults.hit("checkpoint.before_rename")
-    if final.exists():
-        shutil.rmtree(final)  # a run that went back to an earlier checkpoint makes this one anew
-    os.replace(aside, final)
-    files.fsync_folder(folder)
+    if final.exists():  # a run that went back to an earlier checkpoint makes this one anew
+        _remove(final)
+    os.replace(job.aside, final)
+    files.fsync_folder(job.folder)
     faults.hit("checkpoint.after_rename")
-    for old in all_in(folder)[:-keep]:
-        shutil.rmtree(old)
+    for step in job.keep.superfluous([step_of(p) for p in all_in(job.folder)]):
+        _remove(job.folder / name_of(step))
+
+
+def _remove(path: Path) -> None:
+    """Renamed first: a kill in between leaves no half checkpoint. What cannot be removed is named and stays."""
+    try:
+        gone = path.with_name(f"{path.name}.old.tmp")
+        os.replace(path, gone)
+        shutil.rmtree(gone)
+    except OSError as error:
+        log.warning("%s: an old checkpoint that cannot be removed (%s)", path, error.strerror)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Raises DataError when `path` is no checkpoint, MismatchError when a newer seqtok wrote it."""
+    """Raises DataError when `path` is no checkpoint or damaged, MismatchError when another seqtok wrote it."""
     if not path.is_dir():
         raise DataError(f"{path}: no such checkpoint")
-    manifest = files.read_json(path / "manifest.json")
+    where = path / "manifest.json"
+    manifest = files.read_json(where)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise DataError(f"{path / 'manifest.json'}: not a checkpoint's manifest")
-    if manifest.get("format") != FORMAT:
-        raise MismatchError(f"{path}: format {manifest.get('format')}, this seqtok reads {FORMAT}; use its version")
+        raise DataError(f"{where}: not a checkpoint's manifest")
+    version = manifest.get("format")
+    if version != FORMAT:
+        older = isinstance(version, int) and version < FORMAT
+        way = "it can be continued by that version only" if older else "use that version"
+        raise MismatchError(
+            f"{path}: format {version} of {'an earlier' if older else 'another'} seqtok, this one reads format "
+            f"{FORMAT}; {way}, or begin anew with --overwrite"
+        )
+    if manifest.get("sha256") != fingerprint.of_value({k: v for k, v in manifest.items() if k != "sha256"}):
+        raise DataError(f"{where}: its content has changed since it was written (sha256); damaged")
+    if path.name != name_of(manifest["step"]) and _STEP.fullmatch(path.name):
+        raise DataError(f"{path}: holds step {manifest['step']}; its folder was renamed")
     return manifest
 
 
-def verify(path: Path, part: int = 0, parts: int = 1) -> None:
-    """Check every `parts`-th file against the manifest. Raises DataError naming the first that differs."""
+def verify(path: Path, first: int = 0, every: int = 1, hashes: bool = True) -> None:
+    """Check every `every`-th file against the manifest. Raises DataError naming the first that differs."""
     entries = sorted(read_manifest(path)["files"].items())
-    for name, entry in entries[part::parts]:
+    for name, entry in entries[first::every]:
         file = path / name
         if not file.is_file():
             raise DataError(f"{file}: missing; the checkpoint is damaged")
         if file.stat().st_size != entry["bytes"]:
             raise DataError(f"{file}: {file.stat().st_size} bytes instead of {entry['bytes']}; damaged")
-        if files.sha256_file(file) != entry["sha256"]:
+        if hashes and files.sha256_file(file) != entry["sha256"]:
             raise DataError(f"{file}: its content has changed since it was written (sha256); damaged")
-        if file.suffix == ".pt":
-            _vet(file)
 
 
-def _vet(file: Path) -> None:
-    """Refuse a pickle that would call anything but the few names DeepSpeed stores."""
-    foreign = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(file)) - _HARMLESS)
-    if foreign:
-        raise DataError(f"{file}: would run {', '.join(foreign)} when loaded; refused")
+def problem_of(path: Path, first: int = 0, every: int = 1, hashes: bool = True) -> SeqtokError | None:
+    """What `verify` would raise."""
+    try:
+        verify(path, first, every, hashes)
+    except SeqtokError as error:
+        return error
+    return None
+
+
+def open_parts(path: Path) -> parts.Parts:
+    """The tensors of a verified checkpoint."""
+    return parts.Parts([path / name for name in sorted(read_manifest(path)["files"]) if name != STATE])
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    return files.read_json(path / STATE)
 
 
 def _agreed_verdict(path: Path, world: World) -> SeqtokError | None:
-    problem: SeqtokError | None = None
-    try:
-        verify(path, world.rank, world.size)
-    except SeqtokError as error:
-        problem = error
-    return next((p for p in gather_objects(world, problem) if p is not None), None)
+    problems = gather_objects(world, problem_of(path, world.rank, world.size))
+    return next((p for p in problems if p is not None), None)
 
 
 def newest_valid(folder: Path, world: World) -> Path | None:
-    """The newest checkpoint that passes verification; damaged newer ones are named in a warning."""
-    for path in reversed(on_first(world, lambda: all_in(folder))):
+    """The newest checkpoint that passes verification, None when there is none at all.
+
+    Damaged newer ones are named in a warning. Raises DataError when all are damaged, MismatchError when the
+    newest was written by another version: to begin anew in silence would cost the whole run.
+    """
+    found = on_first(world, lambda: all_in(folder))
+    for path in reversed(found):
         problem = _agreed_verdict(path, world)
         if problem is None:
             return path
+        if isinstance(problem, MismatchError):
+            raise problem
         if world.is_first:
             log.warning("%s; going back to the one before", problem)
+    if found:
+        raise DataError(f"{folder}: none of {len(found)} checkpoints is whole ({problem}); begin anew with --overwrite")
     return None
 
 
@@ -194,3 +266,18 @@ def explicit(path: Path, world: World) -> Path:
     if problem is not None:
         raise problem
     return path
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What a list shows of a checkpoint: step, images, bytes, age_s, written_by, problem (None: whole).
+
+    Sizes are checked, hashes are not; `images` and `written_by` are absent when the manifest cannot be read.
+    """
+    row: dict[str, Any] = {"step": step_of(path), "problem": problem_of(path, hashes=False)}
+    row["bytes"] = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    row["age_s"] = max(0.0, time.time() - path.stat().st_mtime)
+    if row["problem"] is None:
+        manifest = read_manifest(path)
+        row["images"] = manifest["images"]
+        row["written_by"] = f"ZeRO {manifest['zero_stage']} x {manifest['processes']}"
+    return row

@@ -13,6 +13,15 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+class WandbConfig(Config):
+    """Weights & Biases beside TensorBoard. Curves stay on this machine with mode offline (`wandb sync` sends them)."""
+
+    project: str
+    name: str | None = None  # of the run; null: the run folder's name
+    entity: str | None = None  # null: the account's default
+    mode: Literal["online", "offline"] = "offline"
+
+
 class TrainConfig(Config):
     """How long, how fast, how precisely; what is kept. Learning rates are those after warm-up."""
 
@@ -29,14 +38,21 @@ class TrainConfig(Config):
     final_lr_fraction: Fraction = 0.05  # of the rate, at the end of cosine and wsd
     clip: Annotated[float, Field(gt=0)] | None = 1.0  # global gradient norm; null: none
     zero_stage: Literal[0, 1, 2, 3] = 0
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights, gradients and averages stay fp32
+    offload: Literal["none", "optimizer", "parameters"] = "none"  # to main memory; parameters: those and the optimizer
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"  # products by autocast; weights, gradients, averages stay fp32
+    activation_checkpointing: bool = False  # keep block inputs only, compute the rest again: less memory, same bits
+    compile: bool = False  # torch.compile of the objective; not with zero_stage 3
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = 0.999  # per step, warmed up; null: no average
     ema_every: Count = 1  # steps between two updates of the average (decay ** ema_every each)
     checkpoint_every: Count | None = None  # images; null: only at the end
     keep: Count = 2  # newest checkpoints that stay
+    keep_every: Count | None = None  # images; a checkpoint at each multiple, which stays for ever
+    background_save: bool | None = None  # write while training goes on, from a copy in memory; null: on a GPU
     sample_every: Count | None = None  # images; null: never
     log_every: Count = 20  # steps; a line holds the means since the line before
     max_skipped: Count = 10  # steps in a row with a NaN or infinite loss or gradient before the run stops
+    timeout_minutes: Annotated[float, Field(gt=0)] = 30.0  # without progress, or without the others, the run stops
+    wandb: WandbConfig | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count | None = None  # of one process on CPU; null: as the machine is set up
 
@@ -46,6 +62,14 @@ class TrainConfig(Config):
             raise ValueError(f"warmup_images={self.warmup_images} must be below images={self.images}")
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch={self.micro_batch} does not divide batch={self.batch}")
+        if self.offload != "none" and self.zero_stage == 0:
+            raise ValueError(
+                f"offload={self.offload} needs zero_stage 1, 2 or 3; zero_stage=0 keeps everything in place"
+            )
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError(f"offload=parameters needs zero_stage=3 (got {self.zero_stage}); or use offload=optimizer")
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("compile=true does not work with zero_stage=3, which cuts parameters; use zero_stage=2")
         return self
 
     @property

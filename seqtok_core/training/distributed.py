@@ -1,4 +1,4 @@
-"""Who am I among the processes of a run: one without a launcher, several under torchrun.
+"""Who am I among the processes of a run: one without a launcher, several under torchrun, deepspeed or srun.
 
 A single process uses a store in its own memory, so it needs no port and any number of runs live side by side.
 """
@@ -6,8 +6,9 @@ A single process uses a store in its own memory, so it needs no port and any num
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
+from seqtok_core.training.launch import read_place
 
 T = TypeVar("T")
 
@@ -36,21 +38,42 @@ class World:
 
     @classmethod
     def from_environment(cls) -> World:
-        """RANK, WORLD_SIZE, LOCAL_RANK as torchrun sets them; without them a single process."""
-        try:
-            rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-            local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        except ValueError as error:
-            raise ConfigError(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers: {error}") from None
-        if not 0 <= rank < size:
-            raise ConfigError(f"RANK={rank} does not lie below WORLD_SIZE={size}; start under torchrun")
-        on_gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR", "cuda") == "cuda"
-        device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
-        return cls(rank, size, local_rank, device)
+        """As launch.py reads it. Raises ConfigError when the variables do not fit each other or the machine."""
+        place = read_place()
+        return cls(place.rank, place.size, place.local_rank, _device(place.local_rank, place.launcher))
 
 
-def connect(world: World, timeout_s: int = 1800) -> None:
-    """Form the process group (gloo on CPU, nccl on GPU); once per process, further calls do nothing."""
+def _device(local_rank: int, launcher: str) -> torch.device:
+    wanted = os.environ.get("DS_ACCELERATOR")
+    if wanted not in (None, "cpu", "cuda"):
+        raise ConfigError(f"DS_ACCELERATOR={wanted}: choose cpu or cuda, or unset it")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("DS_ACCELERATOR=cuda, but torch finds no usable GPU; unset it, or see `seqtok doctor`")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    visible = torch.cuda.device_count()
+    if visible == 1 and launcher == "srun":
+        return torch.device("cuda", 0)  # --gpus-per-task=1 shows each task its own GPU alone
+    if local_rank >= visible:
+        raise ConfigError(
+            f"LOCAL_RANK={local_rank}, but {visible} GPUs are visible here; start one process per GPU "
+            f"(torchrun --nproc-per-node {visible})"
+        )
+    return torch.device("cuda", local_rank)
+
+
+class _Group:
+    """The process group of this process. A group belongs to the process, and so does this."""
+
+    control: Any = None  # gloo beside nccl: flags and objects travel without waiting for the GPU
+    in_step = False  # all processes are alive and about to leave together
+
+
+def connect(world: World, timeout_s: float = 1800) -> None:
+    """Form the process group (gloo on CPU, nccl on GPU); once per process, further calls do nothing.
+
+    Raises ConfigError when the meeting point cannot be used.
+    """
     os.environ.setdefault("LOCAL_RANK", str(world.local_rank))  # DeepSpeed asks for it
     if dist.is_initialized():
         return
@@ -61,19 +84,62 @@ def connect(world: World, timeout_s: int = 1800) -> None:
     if world.size == 1:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     else:
-        dist.init_process_group(backend, timeout=timeout)
+        os.environ.update(read_place().variables)
+        try:
+            dist.init_process_group(backend, timeout=timeout)
+        except dist.DistError as error:
+            raise ConfigError(_no_meeting(error, timeout_s)) from None
+        if backend == "nccl":
+            _Group.control = dist.new_group(backend="gloo", timeout=timeout)
     atexit.register(_disconnect)
 
 
+def _no_meeting(error: Exception, timeout_s: float) -> str:
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    reason = str(error).splitlines()[0]
+    if "EADDRINUSE" in str(error) or "address already in use" in str(error):
+        return (
+            f"port {port} of {host} is in use by another launch, or by one that was left over; "
+            "give another (deepspeed --master_port, torchrun --master-port, MASTER_PORT under srun)"
+        )
+    return (
+        f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} found no common start at {host}:{port} within "
+        f"{timeout_s / 60:.0f} min ({reason}); are all processes running, and is the port open between the nodes?"
+    )
+
+
 def _disconnect() -> None:
-    if dist.is_initialized():
+    if not dist.is_initialized():
+        return
+    with contextlib.suppress(RuntimeError):  # another process may have been killed since
+        if _Group.in_step:
+            dist.barrier(group=_Group.control)  # torn down while others still use it, a group can abort them
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def together(world: World) -> Iterator[None]:
+    """Around what all processes do alike. Only who comes out of it unharmed waits for the others at its end."""
+    _Group.in_step = False
+    yield
+    _Group.in_step = world.size > 1
+
+
+def is_lost_contact(error: BaseException) -> bool:
+    """Whether an error says that another process is gone or does not answer."""
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error)
+    return isinstance(error, dist.DistError) or any(word in text for word in _LOST)
+
+
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe", "gloo", "NCCL")
 
 
 def barrier(world: World) -> None:
     """All processes arrive here. A group that is torn down without one can abort the interpreter."""
     if world.size > 1:
-        dist.barrier()
+        dist.barrier(group=_Group.control)
 
 
 def on_first(world: World, action: Callable[[], T]) -> T:
@@ -85,18 +151,22 @@ def on_first(world: World, action: Callable[[], T]) -> T:
         except SeqtokError as error:
             outcome[1] = error
     if world.size > 1:
-        dist.broadcast_object_list(outcome, src=0, device=world.device)
+        dist.broadcast_object_list(outcome, src=0, group=_Group.control, device=_talks_on(world))
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def _talks_on(world: World) -> torch.device:
+    return torch.device("cpu") if _Group.control is not None else world.device
 
 
 def any_of(world: World, flag: bool) -> bool:
     """True on all when it is true on one."""
     if world.size == 1:
         return flag
-    shared = torch.tensor([int(flag)], device=world.device)
-    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    shared = torch.tensor([int(flag)])  # on CPU: the GPU shall not be waited for in every step
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=_Group.control)
     return bool(shared.item())
 
 
@@ -105,7 +175,7 @@ def gather_objects(world: World, value: T) -> list[T]:
     if world.size == 1:
         return [value]
     values: list[Any] = [None] * world.size
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_Group.control)
     return values
 
 

@@ -1,65 +1,83 @@
-"""The only file that speaks DeepSpeed: forward, backward, step, and the states that a checkpoint holds.
+"""A model under DeepSpeed: forward, backward, step, and the states that a checkpoint holds.
 
-What is unusual: DeepSpeed's configuration is made here from TrainConfig (no second file exists); gradients
-that are not finite skip the step at all stages, on all processes together; bf16 is torch's autocast over fp32
-weights (DeepSpeed's own bf16 casts buffers too: position tables and latent statistics would lose their
-digits), so that weights, gradients and averages are the same fp32 tensors at every stage.
+What is unusual: gradients that are not finite skip the step at all stages, on all processes together; bf16 and
+fp16 are torch's autocast over fp32 weights (DeepSpeed's own bf16 casts buffers too: position tables and latent
+statistics would lose their digits), so that weights, gradients and averages are the same fp32 tensors at every
+stage.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import logging
-import os
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seqtok_core.foundation import faults, fingerprint
-from seqtok_core.training import ema
+from seqtok_core.training import compiling, ema, named_state, recompute
 from seqtok_core.training.config import TrainConfig
-from seqtok_core.training.distributed import World, equal_start
+from seqtok_core.training.deepspeed_setup import deepspeed_json, import_deepspeed, no_broadcast
+from seqtok_core.training.distributed import World, any_of, equal_start
 from seqtok_core.training.layout import each_cut, rows_cut_evenly
 from seqtok_core.training.optim import SplitOptimizer, parameter_groups
+from seqtok_core.training.parts import Parts
+from seqtok_core.training.precision import LossScale, require_support
 from seqtok_core.training.schedules import rate_factor
-
-_BUCKET = 50_000_000  # values; DeepSpeed's default of 5e8 reserves 2 GB in fp32, whatever the model's size
 
 
 class Engine:
     """An objective under DeepSpeed. All methods are called by all processes together."""
 
     def __init__(self, objective: nn.Module, config: TrainConfig, world: World) -> None:
-        deepspeed = _import_deepspeed(world)
+        require_support(config.precision, world.device)
+        deepspeed = import_deepspeed(world)
         self.config, self.world = config, world
         self._template = _without_weights(objective)
+        if config.activation_checkpointing:
+            recompute.wrap(objective)
         excluded = set(getattr(objective, "muon_excluded", set)())
         groups = parameter_groups(objective.named_parameters(), excluded, config)
         self._names = [group["names"] for group in groups]
         self._shapes = [[p.shape for p in group["params"]] for group in groups]
         stage = config.zero_stage
         self.optimizer = SplitOptimizer(groups, config, guarded=stage == 0)
+        self.optimizer.compute_on = world.device
         numel = sum(p.numel() for p in objective.parameters())
         equal_start(objective.to(world.device), world)
-        with _no_broadcast():
+        with no_broadcast():
             self._engine, *_ = deepspeed.initialize(
                 model=objective,
                 optimizer=self.optimizer,
-                config=_deepspeed_json(config, world, numel),
+                config=deepspeed_json(config, world, numel),
                 dist_init_required=False,
             )
         if stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # it would copy every gradient twice to reduce nothing
-        self._engine._copy_recovery_script = lambda path: None  # two scripts beside the checkpoints, never used
         self._describe_partitions(stage)
+        self.scale = LossScale(config.precision)
+        self._not_finite = torch.zeros((), dtype=torch.bool, device=world.device)  # a loss of the current step
+        self.overflowed = False
+        self._take_over_scaling()
+        if config.compile:
+            compiling.compile_module(self._engine.module)
         self.ema_updates = 0
-        shapes = {n: list(s) for g, k in zip(self._names, self._shapes, strict=True) for n, s in zip(g, k, strict=True)}
-        self.fingerprint = fingerprint.of_value(shapes)[:16]  # of the trainable parameters' names and shapes
+        pairs = zip(self._names, self._shapes, strict=True)
+        self.shapes = {n: list(s) for names, sizes in pairs for n, s in zip(names, sizes, strict=True)}
+        self.fingerprint = fingerprint.of_value(self.shapes)[:16]  # of the trainable parameters' names and shapes
+
+    def _take_over_scaling(self) -> None:
+        """One loss scale for all stages. DeepSpeed's own (a GradScaler each) keep none in checkpoints, and are
+        made by mistake when an earlier engine of this process had fp16."""
+        self._engine.torch_autocast_z0_gradscaler = None
+        if self.config.zero_stage == 0:
+            self.optimizer.loss_scale = self.scale.value
+            return
+        zero = self._engine.optimizer
+        zero.torch_autocast_gradscaler = None
+        if self.scale.active:
+            zero.custom_loss_scaler, zero.external_loss_scale = True, self.scale.value
 
     def _describe_partitions(self, stage: int) -> None:
         zero, rank, size = self._engine.optimizer, self.world.rank, self.world.size
@@ -91,12 +109,16 @@ class Engine:
         Without this an infinite loss behind a clamp would pass: its gradient is zero.
         """
         finite = torch.isfinite(loss.detach())
-        self._engine.backward(loss * torch.where(finite, 1.0, float("nan")))
+        if self.scale.active:
+            self._not_finite |= ~finite
+        factor = self.scale.value if self.config.zero_stage == 0 else 1.0  # ZeRO multiplies by itself
+        self._engine.backward(loss * torch.where(finite, factor, float("nan")))
 
     def step(self, images_seen: int) -> bool:
         """Update the weights if this was the last micro-batch of the step.
 
-        Returns False when a loss or gradient was not finite and the weights were left alone.
+        Returns False when a loss or gradient was not finite and the weights were left alone; `overflowed` then
+        says whether the scale of fp16 was all that was wrong.
         """
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()
@@ -110,7 +132,17 @@ class Engine:
         self._engine.step()
         applied = bool(self._engine.was_step_applied())
         self.ema_updates += int(applied and decay is not None)
+        if self.scale.active:
+            self._adapt_scale(applied)
         return applied
+
+    def _adapt_scale(self, applied: bool) -> None:
+        spoiled = not applied and any_of(self.world, bool(self._not_finite))
+        self._not_finite.zero_()
+        self.overflowed = not applied and not spoiled and self.scale.can_fall
+        if not spoiled:
+            self.scale.after(applied)
+        self._take_over_scaling()
 
     def close(self) -> None:
         """Free what DeepSpeed holds, so that a second training in this process has the memory."""
@@ -142,7 +174,8 @@ class Engine:
         state = self.optimizer.state
         weights: dict[str, Tensor] = {}
         for flat, layout in self.optimizer.layouts.items():
-            weights |= layout.assemble(state[flat].get("average", flat.detach()))
+            average = state[flat].get("average", flat.detach())
+            weights |= layout.assemble(average.to(self.world.device))  # offloaded ones lie elsewhere
         for name, p in self._engine.module.named_parameters():
             if name not in weights and not hasattr(p, "ds_id"):
                 weights[name] = state.get(p, {}).get("average", p.detach()).clone()
@@ -154,97 +187,66 @@ class Engine:
 
     def _frozen_weights(self) -> dict[str, Tensor]:
         """Stage 3 cuts frozen parameters as well, and no optimizer state speaks of them."""
-        import deepspeed
-
         frozen = {n: p for n, p in self._engine.module.named_parameters() if not p.requires_grad}
-        with deepspeed.zero.GatheredParameters(list(frozen.values())):
+        with self._gathered(frozen):
             return {name: p.detach().clone() for name, p in frozen.items()}
 
-    def save(self, folder: Path, tag: str, client_state: dict[str, Any]) -> None:
-        """Write this process's part to folder/tag; "latest" is not written (it would race).
+    def pieces(self) -> dict[str, Tensor]:
+        """What this process writes into a checkpoint: views of the living state. Collective."""
+        frozen = {n: p.detach() for n, p in self._engine.module.named_parameters() if not p.requires_grad}
+        if self.config.zero_stage == 3:
+            frozen = self._frozen_weights()
+        return named_state.pieces_of(self.optimizer, self._engine.module, self.world, frozen)
 
-        A write that fails is reported after DeepSpeed's barriers: raised inside, it would leave the others
-        waiting.
-        """
-        problems: list[Exception] = []
-        writer = self._engine.checkpoint_engine
-        write = writer.save
+    def state(self) -> dict[str, Any]:
+        """What is no tensor: plain JSON values."""
+        return {"ema_updates": self.ema_updates, "loss_scale": self.scale.state()}
 
-        def attempt(state_dict: Any, path: str) -> None:
-            try:
-                write(state_dict, path)
-            except (OSError, RuntimeError) as error:  # torch.save on a full disk: "unexpected pos"
-                problems.append(error)
-
-        writer.save = attempt
-        try:
-            state = {**client_state, "ema_updates": self.ema_updates}
-            self._engine.save_checkpoint(str(folder), tag=tag, client_state=state, save_latest=False)
-        finally:
-            del writer.save
-        if problems:
-            raise problems[0]
-
-    def load(self, folder: Path, tag: str) -> dict[str, Any]:
-        """Read what save wrote; returns its client_state. The files must have been verified and vetted."""
-        settings = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
-        _, state = self._engine.load_checkpoint(str(folder), tag=tag)
-        for group, wanted in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(wanted)  # the config's word, not the file's
+    def restore(self, parts: Parts, state: dict[str, Any], step: int) -> None:
+        """Take over the tensors and the state of a verified checkpoint, of any ZeRO stage and any number of
+        processes. Collective."""
+        stage, module, zero = self.config.zero_stage, self._engine.module, self._engine.optimizer
+        kinds = named_state.kinds_by_name(self.optimizer.param_groups, self.optimizer.keeps_average)
+        if stage == 3:
+            zero.checkpoint_event_prologue()
+        named_state.restore(self.optimizer, module, parts, kinds)
+        frozen = {n: p for n, p in module.named_parameters() if not p.requires_grad}
+        with self._gathered(frozen, write=True):
+            for name, p in frozen.items():
+                p.data.copy_(parts.whole("frozen", name, p))
+        if stage in (1, 2):
+            zero.update_lp_params()
+        elif stage == 3:
+            _refresh_partitions(zero)
+            zero.checkpoint_event_epilogue()
+        self._engine.global_steps, self._engine.skipped_steps = step, state["skipped"]
         self.ema_updates = state["ema_updates"]
-        return state
+        self.scale.restore(state["loss_scale"])
+        self._take_over_scaling()
+
+    def _gathered(
+        self, parameters: dict[str, nn.Parameter], write: bool = False
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Whole parameters inside. `write`: at stage 3 the values of rank 0 are cut again at the end."""
+        if self.config.zero_stage != 3 or not parameters:
+            return contextlib.nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(list(parameters.values()), modifier_rank=0 if write else None)
 
 
-def _deepspeed_json(config: TrainConfig, world: World, numel: int) -> dict[str, Any]:
-    bucket = -(-min(_BUCKET, numel) // 1024) * 1024  # ZeRO wants an even number
-    return {
-        "train_batch_size": config.batch,
-        "train_micro_batch_size_per_gpu": config.micro_batch_of(world.size),
-        "gradient_accumulation_steps": config.accumulation(world.size),
-        "gradient_clipping": config.clip if config.clip and config.zero_stage else 0.0,  # stage 0: SplitOptimizer
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
-        },
-        "torch_autocast": {"enabled": config.precision == "bf16", "dtype": "bfloat16"},
-        "timers": {"throughput": {"enabled": False}},
-        "steps_per_print": None,
-        "checkpoint": {"tag_validation": "Ignore"},
-    }
-
-
-def _import_deepspeed(world: World) -> Any:
-    """Import quietly, and without the shared-memory operator that it would compile for a minute on CPU."""
-    os.environ.setdefault("DS_ACCELERATOR", world.device.type)
-    warnings.filterwarnings("ignore", message=".*torch.distributed.*_tensor.*", category=FutureWarning)
-    import deepspeed
-    from deepspeed.ops import __compatible_ops__
-
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    if world.device.type == "cpu":
-        __compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_init_required=False, verbose=False)
-    return deepspeed
-
-
-@contextlib.contextmanager
-def _no_broadcast() -> Iterator[None]:
-    """DeepSpeed's broadcasts of the initial weights fail on parameters without dimensions (temperatures)."""
-    from deepspeed.runtime.engine import DeepSpeedEngine
-    from deepspeed.runtime.zero.partition_parameters import Init
-
-    def partition_only(init: Any, param: Any) -> None:
-        init._convert_to_deepspeed_param(param)
-        param.partition()
-
-    originals = DeepSpeedEngine._broadcast_model, Init._zero_init_param
-    DeepSpeedEngine._broadcast_model, Init._zero_init_param = (lambda engine: None), partition_only
-    try:
-        yield
-    finally:
-        DeepSpeedEngine._broadcast_model, Init._zero_init_param = originals
+def _refresh_partitions(zero: Any) -> None:
+    """ZeRO 3: the parameters' own partitions <- the fp32 ones (as DeepSpeed does after loading)."""
+    rows = zip(
+        zero.fp32_partitioned_groups_flat,
+        zero.fp16_partitioned_groups_flat,
+        zero.fp16_partitioned_groups,
+        strict=True,
+    )
+    for fp32, flat, partitions in rows:
+        flat.data.copy_(fp32.data)
+        for partition, values in zip(partitions, zero.unflatten(flat, partitions), strict=True):
+            partition.data = values.data
 
 
 def _without_weights(objective: nn.Module) -> nn.Module:

@@ -26,24 +26,38 @@ def count_flops(objective: nn.Module, batch: Any) -> int:
     it together where the objective communicates, and before DeepSpeed cuts the parameters (ZeRO 3). Work that
     activation checkpointing does twice is counted twice.
     """
-    with lent(objective) as borrowed, FlopCounterMode(display=False, custom_mapping=_unknown_to_torch()) as counter:
+    with lent(objective) as borrowed, new_counter() as counter:
         borrowed(batch)["loss"].backward()
     return int(counter.get_total_flops())
 
 
-@contextmanager
-def lent(objective: nn.Module) -> Iterator[Callable[[Any], dict[str, Tensor]]]:
-    """The objective as a function whose forward and backward leave its gradients, hooks and buffers alone.
+def new_counter() -> FlopCounterMode:
+    """A context manager that counts the FLOPs of what runs inside."""
+    return FlopCounterMode(display=False, custom_mapping=_unknown_to_torch())
 
-    Weights are shared, gradients fall on stand-ins of theirs. Torch's random state (CPU and the objective's
-    device) is put back at the end.
+
+class Borrowed:
+    """An objective as a function whose forward and backward leave its gradients, hooks and buffers alone.
+
+    Weights are shared; gradients fall on `stand_ins`, by name.
     """
-    stand_ins = {name: p.detach().requires_grad_(p.requires_grad) for name, p in objective.named_parameters()}
-    buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+
+    def __init__(self, objective: nn.Module) -> None:
+        self._objective = objective
+        self.stand_ins = {n: p.detach().requires_grad_(p.requires_grad) for n, p in objective.named_parameters()}
+        self._buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+
+    def __call__(self, batch: Any) -> dict[str, Tensor]:
+        return torch.func.functional_call(self._objective, (self.stand_ins, self._buffers), (batch,))
+
+
+@contextmanager
+def lent(objective: nn.Module) -> Iterator[Borrowed]:
+    """Run `objective` without a trace; torch's random state (CPU and its device) is put back at the end."""
     devices = {p.device for p in objective.parameters() if p.device.type not in ("cpu", "meta")}
     kind = next((d.type for d in devices), "cuda")
     with torch.random.fork_rng(devices=[d.index or 0 for d in devices], device_type=kind):
-        yield lambda batch: torch.func.functional_call(objective, (stand_ins, buffers), (batch,))
+        yield Borrowed(objective)
 
 
 def _unknown_to_torch() -> dict[Any, Callable[..., int]]:

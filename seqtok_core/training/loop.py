@@ -7,9 +7,9 @@ functions of it, so a run that was killed and started again ends with the same b
 from __future__ import annotations
 
 import contextlib
-import time
+import itertools
+import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,15 +17,30 @@ import torch
 from torch import nn
 
 from seqtok_core.foundation import faults, files
-from seqtok_core.foundation.errors import ConfigError, MismatchError, Preempted, SeqtokError
-from seqtok_core.training import checkpoint, run_folder
+from seqtok_core.foundation.errors import ConfigError, Preempted, SeqtokError, StorageError
+from seqtok_core.training import checkpoint, continuing, environment, run_folder
 from seqtok_core.training.config import TrainConfig
-from seqtok_core.training.distributed import World, any_of, barrier, connect, gather_objects, on_first
+from seqtok_core.training.distributed import (
+    World,
+    any_of,
+    connect,
+    gather_objects,
+    is_lost_contact,
+    on_first,
+    together,
+)
 from seqtok_core.training.engine import Engine
-from seqtok_core.training.metrics import Means, MetricsLog
+from seqtok_core.training.ledger import Ledger
 from seqtok_core.training.progress import Progress
-from seqtok_core.training.schedules import crosses, rate_factor
+from seqtok_core.training.saving import Saver
+from seqtok_core.training.schedules import crosses
+from seqtok_core.training.speed import Speed, flops_per_image, peak_memory
 from seqtok_core.training.stopping import StopRequest
+from seqtok_core.training.summary import TrainResult
+from seqtok_core.training.watch import Watch
+
+OnSample = Callable[[nn.Module, Path, int], None]
+OnFinish = Callable[[nn.Module, Path], None]
 
 
 class Loader(Protocol):
@@ -37,20 +52,6 @@ class Loader(Protocol):
     def iterate(self, start_step: int) -> Iterator[Any]: ...
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended. `seconds` counts all parts of a run that was continued."""
-
-    folder: Path
-    steps: int
-    images: int
-    seconds: float
-    images_per_s: float
-    skipped: int
-    resumed_from: str | None
-    last: dict[str, float]
-
-
 def train(
     objective: nn.Module,
     loader: Loader,
@@ -60,112 +61,122 @@ def train(
     resolved: dict[str, Any],
     resume: str = "auto",
     overwrite: bool = False,
-    on_sample: Callable[[nn.Module, Path, int], None] | None = None,
-    on_finish: Callable[[nn.Module, Path], None] | None = None,
+    on_sample: OnSample | None = None,
+    on_finish: OnFinish | None = None,
 ) -> TrainResult:
     """Train `objective` in the run folder `folder`, continuing what is there; every process calls it.
 
     `objective(batch)` gives {"loss": mean over the micro-batch, further scalars}; `objective.muon_excluded()`
-    names matrices that AdamW shall train. `on_sample(module, folder / "samples", images)` and
+    names matrices that AdamW shall train, `objective.checkpointed_blocks()` modules that activation
+    checkpointing may compute twice. `on_sample(module, folder / "samples", images)` and
     `on_finish(module, folder / "model")` run on rank 0 with a copy of the objective that has the averaged
     weights.
 
     Raises ConfigError, MismatchError, StorageError, DataError before the first step; Preempted after a signal
-    and a checkpoint; SeqtokError when max_skipped steps in a row had no finite gradient.
+    and a checkpoint; StorageError when the disk is full; SeqtokError when max_skipped steps in a row had no
+    finite gradient, or when another process is gone.
     """
     world, folder = World.from_environment(), Path(folder)
     if loader.global_batch != config.batch:
         raise ConfigError(f"the loader's global batch is {loader.global_batch}, train.batch={config.batch}")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    connect(world)
-    with contextlib.ExitStack() as stack:
+    connect(world, 66 * config.timeout_minutes)  # a tenth more: who hangs shall say so before the others give up
+    with _lost_contact_explained(folder, world), together(world), contextlib.ExitStack() as stack:
+        hosts = gather_objects(world, platform.node())
         on_first(world, lambda: stack.enter_context(files.folder_lock(folder)))
-        on_first(world, lambda: run_folder.prepare(folder, resolved, world, resume=resume, overwrite=overwrite))
+        on_first(world, lambda: run_folder.prepare(folder, resolved, world, hosts, resume=resume, overwrite=overwrite))
         source = run_folder.start_from(folder, resume, world)
-        run = _Run(Engine(objective, config, world), config, folder, world)
+        batches, speed = _first_look(objective, loader, config, source, world)
+        engine, stop = Engine(objective, config, world), StopRequest()
+        watch = stack.enter_context(Watch(world, folder, 60 * config.timeout_minutes, stop.ask))
+        run = _Run(engine, config, folder, world, Ledger(folder, config, world, speed), stop, watch)
         stack.callback(run.close)
-        run.restore(source)
-        run.to_the_end(loader, on_sample)
+        run.restore(source, resolved)
+        run.to_the_end(batches, on_sample)
         run.finish(on_finish)
         return run.result()
+
+
+def _first_look(
+    objective: nn.Module, loader: Loader, config: TrainConfig, source: Path | None, world: World
+) -> tuple[Iterator[Any], Speed]:
+    """The batches from where the run goes on, and what they cost; data that cannot be read ends it here."""
+    start = 0 if source is None else int(checkpoint.read_manifest(source)["step"])
+    if start >= config.steps:
+        return iter(()), Speed(0.0, config, world)
+    batches = iter(loader.iterate(start))
+    first = next(batches)
+    return itertools.chain([first], batches), Speed(flops_per_image(objective, first, config, world), config, world)
+
+
+@contextlib.contextmanager
+def _lost_contact_explained(folder: Path, world: World) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if world.size == 1 or not is_lost_contact(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise SeqtokError(
+            f"{folder}: process {world.rank} of {world.size} has lost the others ({reason}); one of them died or "
+            "hangs, and its own message says why. The same command continues from the last checkpoint"
+        ) from error
 
 
 class _Run:
     """The moving parts of one train() call."""
 
-    def __init__(self, engine: Engine, config: TrainConfig, folder: Path, world: World) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        config: TrainConfig,
+        folder: Path,
+        world: World,
+        ledger: Ledger,
+        stop: StopRequest,
+        watch: Watch,
+    ) -> None:
         self._engine, self._config, self._folder, self._world = engine, config, folder, world
-        self._means = Means(world)
-        self._log: MetricsLog | None = None
-        self._step = self._first_step = 0  # steps done
-        self._skipped = self._in_a_row = 0
-        self._seconds_before = 0.0
+        self._ledger, self._stop, self._watch = ledger, stop, watch
+        self._saver = Saver(world, config.background_save)
+        self._step = 0  # steps done
         self._resumed_from: str | None = None
-        self._last: dict[str, float] = {}
-        self._began = self._line_began = time.monotonic()
-        self._line_step, self._waited = 0, 0.0
 
-    def restore(self, source: Path | None) -> None:
+    def restore(self, source: Path | None, settings: dict[str, Any]) -> None:
         """Continue from a verified checkpoint, or begin."""
+        state = None
         if source is not None:
-            manifest = checkpoint.read_manifest(source)
-            self._belongs(source, manifest)
-            state = self._engine.load(source.parent, source.name)
-            self._step = self._first_step = int(manifest["step"])
-            self._skipped, self._in_a_row = state["skipped"], state["in_a_row"]
-            self._seconds_before, self._last = state["seconds"], state["last"]
-            self._means.restore(state["means"])
+            self._step, state = continuing.take_over(source, self._engine, self._config, self._world)
             self._resumed_from = source.name
-        self._line_step = self._step
-        if self._world.is_first:
-            self._log = MetricsLog(self._folder, self._step)
-        self._began = self._line_began = time.monotonic()
+        self._ledger.begin(self._step, state, settings)
 
-    def _belongs(self, source: Path, manifest: dict[str, Any]) -> None:
-        expected = self._about()
-        if manifest["model"] != expected["model"]:
-            raise MismatchError(f"{source}: saved from a model with other weights (names or shapes); not usable here")
-        stage, processes = manifest["zero_stage"], manifest["processes"]
-        if stage != self._config.zero_stage or (stage > 0 and processes != self._world.size):
-            raise MismatchError(
-                f"{source}: saved by {processes} processes with zero_stage={stage}, this run has "
-                f"{self._world.size} with zero_stage={self._config.zero_stage}; start it as it was saved, or "
-                "anew with --overwrite"
-            )
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "model": self._engine.fingerprint,
-            "zero_stage": self._config.zero_stage,
-            "processes": self._world.size,
-            "precision": self._config.precision,
-            "images": self._step * self._config.batch,
-        }
-
-    def to_the_end(self, loader: Loader, on_sample: Callable[[nn.Module, Path, int], None] | None) -> None:
+    def to_the_end(self, batches: Iterator[Any], on_sample: OnSample | None) -> None:
         config = self._config
         if self._step >= config.steps:
             return
-        batches = iter(loader.iterate(self._step))
         total, done = config.steps * config.batch, self._step * config.batch
-        with StopRequest() as stop, Progress(self._world, self._folder.name, total, done) as progress:
+        with self._stop, Progress(self._world, self._folder.name, total, done) as progress:
             while self._step < config.steps:
+                self._watch.beat("step", self._step + 1)
                 self._one_step(batches)
                 before, images = (self._step - 1) * config.batch, self._step * config.batch
                 last = self._step == config.steps
                 logged = last or self._step % config.log_every == 0
                 if logged:
-                    self._write_line()
-                progress.update(images, self._last.get("loss") if logged else None)
+                    scale = self._engine.scale
+                    self._ledger.write_line(self._step, scale.value if scale.active else None)
+                progress.update(images, self._ledger.last.get("loss") if logged else None)
                 faults.hit("training.step", self._world.rank)
-                stopping = any_of(self._world, stop.name is not None)
-                if last or stopping or crosses(config.checkpoint_every, before, images):
+                stopping = self._agree_to_stop()
+                due = crosses(config.checkpoint_every, before, images) or crosses(config.keep_every, before, images)
+                if last or stopping or due:
                     self._save()
                 if on_sample is not None and crosses(config.sample_every, before, images):
                     self._sample(on_sample, images)
                 if stopping and not last:
-                    self._give_way(stop.name)
+                    self._saver.wait()
+                    self._give_way(self._stop.name)
 
     def _one_step(self, batches: Iterator[Any]) -> None:
         config, world = self._config, self._world
@@ -173,9 +184,7 @@ class _Run:
         torch.manual_seed(((config.seed * 1_000_003 + self._step) * world.size + world.rank) % 2**63)
         values, keys = [], []
         for _ in range(config.accumulation(world.size)):
-            asked = time.monotonic()
-            batch = next(batches)
-            self._waited += time.monotonic() - asked
+            batch = self._ledger.wait_for(lambda: next(batches))
             keys += list(batch.keys)
             value = self._engine.forward(batch.to(world.device))
             self._engine.backward(value["loss"])
@@ -183,55 +192,65 @@ class _Run:
             values.append(value)
         self._step += 1
         if applied:
-            self._in_a_row = 0
-            for value in values:
-                self._means.add(value)
-            self._means.add({"grad_norm": self._engine.gradient_norm})
-        else:
-            self._skipped, self._in_a_row = self._skipped + 1, self._in_a_row + 1
-            if self._in_a_row >= config.max_skipped:
+            self._ledger.add(values, self._engine.gradient_norm)
+        elif not self._engine.overflowed:  # fp16 looking for its scale is no fault
+            self._ledger.skip()
+            if self._ledger.in_a_row >= config.max_skipped:
                 self._give_up(keys)
 
-    def _write_line(self) -> None:
-        now, config = time.monotonic(), self._config
-        spent, images = max(now - self._line_began, 1e-9), self._step * config.batch
-        self._last = self._means.take()
-        if self._log is not None:
-            line: dict[str, float | int] = {"step": self._step, "images": images, **self._last}
-            line["lr"] = config.lr * rate_factor(config, images - config.batch)
-            line["skipped"] = self._skipped
-            line["images_per_s"] = round((self._step - self._line_step) * config.batch / spent, 2)
-            line["data_wait"] = round(self._waited / spent, 4)
-            line["seconds"] = round(self._seconds(), 2)
-            self._log.write(line)
-        self._line_began, self._line_step, self._waited = now, self._step, 0.0
+    def _agree_to_stop(self) -> bool:
+        """Whether any process was asked to stop. Raises what any of them could not write."""
+        failed = self._saver.failed or self._ledger.problem is not None
+        if not any_of(self._world, failed or self._stop.name is not None):
+            return False
+        self._saver.wait()  # raises what failed
+        problems = gather_objects(self._world, self._ledger.problem)
+        for problem in problems:
+            if problem is not None:
+                raise self._with_needs(problem)
+        return True
 
-    def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._began
+    def _with_needs(self, problem: StorageError) -> StorageError:
+        """What is safe, and how much room the run needs to go on."""
+        existing = checkpoint.all_in(self._folder / run_folder.CHECKPOINTS)
+        if not existing:
+            return problem
+        needed = 1.2 * sum(p.stat().st_size for p in existing[-1].rglob("*") if p.is_file())
+        return StorageError(
+            f"{problem}; {existing[-1].name} is complete, and the next checkpoint needs {needed / 2**20:.1f} MiB"
+        )
 
     def _save(self) -> None:
-        if self._log is not None:
-            self._log.flush()
-        state = {
-            "means": self._means.state(),
-            "skipped": self._skipped,
-            "in_a_row": self._in_a_row,
-            "seconds": self._seconds(),
-            "last": self._last,
-        }
-        folder = self._folder / run_folder.CHECKPOINTS
-        write = lambda path, tag: self._engine.save(path, tag, state)  # noqa: E731
-        checkpoint.save(folder, self._step, self._world, write, self._about(), self._config.keep)
+        self._watch.beat("checkpoint of step", self._step)
+        on_first(self._world, self._ledger.flush)
+        config = self._config
+        state = {**self._ledger.state(), **self._engine.state()}
+        keep = checkpoint.Keep(config.keep, config.keep_every, config.batch)
+        folder, pieces = self._folder / run_folder.CHECKPOINTS, self._engine.pieces()
+        about = continuing.describe(self._engine, config, self._world, self._step)
+        self._saver.save(checkpoint.Job(folder, self._step, pieces, state, about, keep))
 
-    def _sample(self, on_sample: Callable[[nn.Module, Path, int], None], images: int) -> None:
-        module = self._engine.averaged_module()
-        if module is not None:
-            with torch.no_grad():
-                on_sample(module, self._folder / "samples", images)
-        barrier(self._world)
+    def _sample(self, on_sample: OnSample, images: int) -> None:
+        try:
+            self._with_averages("samples", lambda module, folder: on_sample(module, folder, images))
+        except StorageError as error:
+            raise self._with_needs(error) from error
 
-    def _give_way(self, signal_name: str | None) -> None:
-        name = next(n for n in gather_objects(self._world, signal_name) if n is not None)
+    def _with_averages(self, name: str, action: OnFinish) -> None:
+        """Run `action` on rank 0 with the averaged weights and the run's folder `name`; the others wait."""
+        self._watch.beat(f"{name} at step", self._step)
+        module, folder = self._engine.averaged_module(), self._folder / name
+
+        def act() -> None:
+            assert module is not None  # rank 0 has it
+            with torch.no_grad(), files.storage_errors(folder):
+                faults.hit(f"training.{name}")
+                action(module, folder)
+
+        on_first(self._world, act)
+
+    def _give_way(self, asked_by: str | None) -> None:
+        name = next(n for n in gather_objects(self._world, asked_by) if n is not None)
         note = {"step": self._step, "images": self._step * self._config.batch, "signal": name}
         on_first(self._world, lambda: files.write_json(self._folder / "preempted.json", note))
         raise Preempted(
@@ -244,36 +263,38 @@ class _Run:
         path = self._folder / "bad_batch.json"
         on_first(self._world, lambda: files.write_json(path, {"step": self._step, "keys": everyone}))
         raise SeqtokError(
-            f"{self._folder}: no finite gradient in {self._in_a_row} steps in a row (step {self._step}); the "
+            f"{self._folder}: no finite gradient in {self._ledger.in_a_row} steps in a row (step {self._step}); the "
             f"samples of the last one are in {path.name}. Lower train.lr and train.muon_lr, or look at them"
         )
 
-    def finish(self, on_finish: Callable[[nn.Module, Path], None] | None) -> None:
+    def finish(self, on_finish: OnFinish | None) -> None:
+        self._saver.wait()
         if on_finish is not None:
-            module = self._engine.averaged_module()
-            if module is not None:
-                with torch.no_grad():
-                    on_finish(module, self._folder / "model")
-        barrier(self._world)
+            self._with_averages("model", on_finish)
 
     def result(self) -> TrainResult:
-        done = (self._step - self._first_step) * self._config.batch
-        here = time.monotonic() - self._began
-        images = self._step * self._config.batch
-        seconds = self._seconds()
-        rate = done / here if done else images / max(self._seconds_before, 1e-9)
+        """Collective."""
+        world, ledger, model = self._world, self._ledger, self._folder / "model"
+        mfu, peak_source = ledger.mfu(self._step)
         return TrainResult(
             self._folder,
             self._step,
-            images,
-            seconds,
-            rate,
-            self._skipped,
+            self._step * self._config.batch,
+            ledger.seconds,
+            ledger.images_per_s(self._step),
+            ledger.skipped,
             self._resumed_from,
-            dict(self._last),
+            dict(ledger.last),
+            processes=world.size,
+            starts=environment.starts(self._folder),
+            mfu=mfu,
+            peak_source=peak_source,
+            peak_memory=max(gather_objects(world, peak_memory(world.device))),
+            memory_of="GPU memory" if world.device.type == "cuda" else "main memory",
+            model=model if model.is_dir() else None,
         )
 
     def close(self) -> None:
+        self._saver.close()
         self._engine.close()
-        if self._log is not None:
-            self._log.close()
+        self._ledger.close()

@@ -1,4 +1,5 @@
-"""What a run writes down: metrics.jsonl (one line per `log_every` steps, read by reports) and TensorBoard.
+"""What a run writes down: metrics.jsonl (one line per `log_every` steps, read by reports), TensorBoard, and
+Weights & Biases where it is asked for.
 
 A resumed run cuts the file back to its checkpoint, so that the finished file equals that of an undisturbed
 run but for the fields of the clock.
@@ -6,19 +7,23 @@ run but for the fields of the clock.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seqtok_core.foundation import files
+from seqtok_core.foundation import faults, files
+from seqtok_core.training.config import WandbConfig
 from seqtok_core.training.distributed import World, mean_over
+from seqtok_core.training.wandb_log import WandbLog
 
-CLOCK_FIELDS = ("seconds", "images_per_s", "data_wait")
+CLOCK_FIELDS = ("seconds", "images_per_s", "data_wait", "mfu", "memory_gb")
 
 
 class Means:
@@ -31,7 +36,7 @@ class Means:
 
     def add(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
-            value = value.detach().double()
+            value = value.detach().to(self._world.device, torch.float64)  # the gradient's norm may lie elsewhere
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
@@ -56,9 +61,11 @@ class Means:
 
 
 class MetricsLog:
-    """Rank 0's pen. `start_step`: lines after it are dropped first."""
+    """Rank 0's pen. `start_step`: lines after it are dropped first. `settings`: what Weights & Biases shows."""
 
-    def __init__(self, folder: Path, start_step: int) -> None:
+    def __init__(
+        self, folder: Path, start_step: int, wandb: WandbConfig | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / "metrics.jsonl"
@@ -66,16 +73,20 @@ class MetricsLog:
         with files.storage_errors(self._path):
             self._stream = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (lives as long as the run)
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+        self._wandb = WandbLog(wandb, folder, settings or {}) if wandb is not None else None
 
     def write(self, line: dict[str, float | int]) -> None:
         """Append one line; `line` holds "step" and "images" too. What is not finite becomes null."""
         clean = {name: value if math.isfinite(value) else None for name, value in line.items()}
         with files.storage_errors(self._path):
+            faults.hit("metrics.write")
             self._stream.write(json.dumps(clean) + "\n")
             self._stream.flush()
             for name, value in clean.items():
                 if name not in ("step", "images") and value is not None:
                     self._board.add_scalar(name, value, line["step"])
+        if self._wandb is not None:
+            self._wandb.write(clean)
 
     def flush(self) -> None:
         """Before a checkpoint: what it believes to be written is on the disk."""
@@ -84,8 +95,11 @@ class MetricsLog:
             self._board.flush()
 
     def close(self) -> None:
-        self._stream.close()
-        self._board.close()
+        with contextlib.suppress(OSError):  # a disk that is full has been reported by write or flush
+            self._stream.close()
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.close()
 
 
 def _cut_back(path: Path, step: int) -> None:

@@ -9,6 +9,7 @@ momentum is cut like every other optimizer state, whole matrices come together f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -70,6 +71,8 @@ class SplitOptimizer(torch.optim.Optimizer):
         self.keeps_average = config.ema_decay is not None
         self.guarded, self.clip = guarded, config.clip
         self._iterate_in = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        self.loss_scale = 1.0  # what the gradients are to be divided by; ZeRO does it itself
+        self.compute_on: torch.device | None = None  # where matrices are iterated; None: where they are
         self.overflow = False
         self._global_grad_norm: Tensor | None = None
         self.layouts: dict[Tensor, Layout] = {}  # of flat partitions; empty at stage 0
@@ -99,10 +102,13 @@ class SplitOptimizer(torch.optim.Optimizer):
             if p.grad is None:
                 p.grad = torch.zeros_like(p)  # unused in this step; ZeRO sees zeros, so shall stage 0
         gradients = [p.grad for p in parameters]
+        if self.loss_scale != 1.0:
+            torch._foreach_mul_(gradients, 1.0 / self.loss_scale)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         self._global_grad_norm = norm
-        self.overflow = not bool(torch.isfinite(norm))
-        if self.clip is not None and not self.overflow and norm > self.clip:
+        value = float(norm)  # the step's only wait for a GPU
+        self.overflow = not math.isfinite(value)
+        if self.clip is not None and not self.overflow and value > self.clip:
             torch._foreach_mul_(gradients, self.clip / (norm + 1e-6))
         return not self.overflow
 
@@ -146,9 +152,10 @@ class SplitOptimizer(torch.optim.Optimizer):
         torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     def _flat_update(self, layout: Layout, ahead: Tensor) -> Tensor:
-        update = torch.zeros_like(ahead)  # what pads the partition stays zero
-        layout.scatter(orthogonalise(layout.collect(ahead), self._iterate_in), update)
-        return update
+        here = ahead.to(self.compute_on)  # offloaded optimizer states lie in main memory
+        update = torch.zeros_like(here)  # what pads the partition stays zero
+        layout.scatter(orthogonalise(layout.collect(here), self._iterate_in), update)
+        return update.to(ahead.device)
 
     def _average(self, groups: list[dict[str, Any]]) -> None:
         weights = [p for group in groups for p in group["params"]]

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +11,26 @@ import yaml
 
 from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
-from seqtok_core.training import checkpoint
+from seqtok_core.training import checkpoint, environment
 from seqtok_core.training.distributed import World, on_first
 
 CHECKPOINTS = "checkpoints"
-_OWN = ("metrics.jsonl", "environment.json", "preempted.json", "bad_batch.json", "config.yaml")
-_OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model")
+_OWN = ("metrics.jsonl", environment.FILE, "preempted.json", "bad_batch.json", "wandb.json", "config.yaml")
+_OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
 _IGNORED = ("run.lock",)
-FREE_KEYS = frozenset({"threads", "workers", "keep"})  # may differ between a run and its continuation
-_PACKAGES = ("torch", "deepspeed", "numpy", "open_clip_torch", "webdataset", "sentencepiece")
+FREE_KEYS = frozenset(  # may differ between a run and its continuation, with all below them
+    {"zero_stage", "offload", "activation_checkpointing", "compile", "micro_batch", "workers", "threads"}
+    | {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"}  # how data is read
+    | {"keep", "keep_every", "checkpoint_every", "sample_every", "background_save", "timeout_minutes", "wandb"}
+)
 
 
-def prepare(folder: Path, resolved: Mapping[str, Any], world: World, *, resume: str, overwrite: bool) -> None:
+def prepare(
+    folder: Path, resolved: Mapping[str, Any], world: World, hosts: list[str], *, resume: str, overwrite: bool
+) -> None:
     """Make or accept `folder` for a run with the settings `resolved` (rank 0, under the lock).
+
+    `hosts`: the machine of every process, for environment.json.
 
     Raises ConfigError when the folder is in use for something else, MismatchError when its run has other
     settings (all differing keys in one message), StorageError when it cannot be written.
@@ -46,7 +48,7 @@ def prepare(folder: Path, resolved: Mapping[str, Any], world: World, *, resume: 
     if overwrite or not used:
         with files.atomic_write(folder / "config.yaml", "w") as stream:
             yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
-    files.write_json(folder / "environment.json", environment(world))
+    environment.write(folder, world, hosts)
     (folder / "preempted.json").unlink(missing_ok=True)
 
 
@@ -56,6 +58,8 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in _OWN:
         (folder / name).unlink(missing_ok=True)
+    for dump in folder.glob("hang_process_*.txt"):
+        dump.unlink()
 
 
 def _compare(path: Path, resolved: Mapping[str, Any]) -> None:
@@ -65,9 +69,15 @@ def _compare(path: Path, resolved: Mapping[str, Any]) -> None:
         raise DataError(f"{path}: not readable as YAML ({error})") from None
     old, new = dict(_leaves(before)), dict(_leaves(yaml.safe_load(yaml.safe_dump(dict(resolved)))))
     differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k, ...) != new.get(k, ...)]
-    differing = [k for k in differing if k.rsplit(".", 1)[-1] not in FREE_KEYS]
+    differing = [k for k in differing if FREE_KEYS.isdisjoint(k.split("."))]
     if differing:
         absent = "absent"
+        if differing == ["data_fingerprint"]:
+            raise MismatchError(
+                f"{path.parent}: the data have changed since this run began (data_fingerprint: "
+                f"{old.get('data_fingerprint', absent)} there, {new.get('data_fingerprint', absent)} here), so its "
+                "place in them means nothing; put them back, choose another folder, or start anew with --overwrite"
+            )
         shown = "; ".join(f"{k}: {old.get(k, absent)} there, {new.get(k, absent)} here" for k in differing)
         raise MismatchError(
             f"{path.parent}: holds a run with other settings ({shown}); choose another folder, or start anew "
@@ -81,27 +91,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, f"{path}.{key}" if path else str(key))
     else:
         yield path, value
-
-
-def environment(world: World) -> dict[str, Any]:
-    """Where and with what the run was started last."""
-    versions: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "host": platform.node(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "processes": world.size,
-        "device": str(world.device),
-        "versions": versions,
-    }
 
 
 def start_from(folder: Path, resume: str, world: World) -> Path | None:

@@ -1,20 +1,28 @@
-"""Being asked to stop: the first signal ends the run after a checkpoint, the second at once."""
+"""Being asked to stop: the first signal ends the run after a checkpoint, a later one at once.
+
+A launcher passes on a signal that the whole process group has already received, so what comes within a moment
+of the first is the same request.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGUSR1: what SLURM's --signal is usually told to send
+_SAME_REQUEST_S = 3.0
 
 
 class StopRequest:
-    """A context manager; `name` is the signal that came, or None. Former handlers return at its end."""
+    """A context manager; `name` says who asked (the first signal), or is None. Former handlers return at its end."""
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self._asked = 0.0
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -22,9 +30,17 @@ class StopRequest:
             self._former = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
+    def ask(self, name: str) -> None:
+        """A request that is no signal."""
+        if self.name is None:
+            self.name, self._asked = name, time.monotonic()
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        self._restore()
+        if self.name is None:
+            self.ask(signal.Signals(number).name)
+        elif time.monotonic() - self._asked >= _SAME_REQUEST_S:
+            self._restore()
+            os.kill(os.getpid(), number)
 
     def _restore(self) -> None:
         for number, handler in self._former.items():
