@@ -45,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     large, made_of = photographs(args.photographs[0] if args.photographs else None, args.count)
     rows = []
-    for size in (64, 128, 192, 224, 256, 384):
+    for size in (64, 96, 120, 128, 192, 224, 256, 384):
         rows += compare(f"512 -> {size}", large, size)
     for folder in args.photographs:
         name = "/".join(folder.parts[-2:])

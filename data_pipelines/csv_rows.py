@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.packed import read_spans
 from data_pipelines.rows import Record
 from data_pipelines.sources import Bad
 from seqtok_core.foundation.errors import DataError
@@ -46,11 +47,9 @@ class CsvRows:
         return self.header
 
     def read(self, start: int, stop: int, columns: Sequence[str], pictures: bool = True) -> Iterator[Record | Bad]:
-        with open(self.path, "rb") as stream:
-            for index in range(start, stop):
-                first, end = self.starts[index : index + 2].tolist()
-                stream.seek(first)
-                yield self._parse(stream.read(end - first), self.place(index))
+        for index, raw in enumerate(read_spans(self.path, self.starts, start, stop), start):
+            record = self._parse(raw)
+            yield record if isinstance(record, dict) else Bad(self.place(index), *record)
 
     def place(self, index: int) -> str:
         return f"{self.path.name} row {index + 1}"
@@ -58,15 +57,16 @@ class CsvRows:
     def identity(self) -> dict[str, Any]:
         return {"records": len(self), "sha256": self.digest}
 
-    def _parse(self, raw: bytes, place: str) -> Record | Bad:
+    def _parse(self, raw: bytes) -> dict[str, str | None] | tuple[str, str]:
+        """The record, or (reason, detail)."""
         try:
             cells = next(_reader(io.StringIO(raw.decode("utf-8"), newline="\n"), self.divider))
         except UnicodeDecodeError as error:
-            return Bad(place, "not UTF-8", f"byte {error.start} of the row; iconv -t utf-8 mends a file")
+            return "not UTF-8", f"byte {error.start} of the row; iconv -t utf-8 mends a file"
         except (csv.Error, StopIteration) as error:
-            return Bad(place, "row cannot be read", str(error))
+            return "row cannot be read", str(error)
         if len(cells) != len(self.header):
-            return Bad(place, "ragged row", f"{len(cells)} cells, the header has {len(self.header)}")
+            return "ragged row", f"{len(cells)} cells, the header has {len(self.header)}"
         return {name: cell or None for name, cell in zip(self.header, cells, strict=True)}
 
 

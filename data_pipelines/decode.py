@@ -100,8 +100,7 @@ def decode_picture(
         if pixels.shape != out.shape:
             raise DecodeError("another size", f"{pixels.shape[1]} x {pixels.shape[0]}, not {out.shape[1::-1]}")
         out[...] = pixels
-        pixels = out
-    return Picture(np.ascontiguousarray(pixels), notes)
+    return Picture(np.ascontiguousarray(pixels) if out is None else out, notes)
 
 
 def fitting_form(data: bytes, size: int) -> str | None:

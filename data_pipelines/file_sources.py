@@ -34,7 +34,7 @@ def folder_source(folder: Path, fields: Fields, images: Path | None = None, also
     """`folder`/captions.jsonl: one {"file_name": ..., "captions": [coarse ... fine], ...} per line."""
     rows = scan_jsonl(Path(folder) / CAPTIONS_FILE)
     fields = fields if fields.image else fields.model_copy(update={"image": "file_name"})
-    return record_source("folder", rows, fields, images or Path(folder), also=tuple(also))
+    return record_source("folder", rows, fields, images or Path(folder), place=rows.path, also=tuple(also))
 
 
 def table_source(
@@ -46,7 +46,7 @@ def table_source(
     rows = join_rows([part for part in parts if len(part)] or parts[:1])
     if not len(rows):
         raise DataError(f"{files[0]}: holds no records")
-    return record_source(kind, rows, fields, images or files[0].parent, also=tuple(also), table=True)
+    return record_source(kind, rows, fields, images or files[0].parent, place=files[0], also=tuple(also), table=True)
 
 
 def picture_source(
@@ -60,10 +60,13 @@ def picture_source(
         order = "the name of the class, _ read as space" if fields.default_captions else ""
         chosen["captions"] = WORDS if fields.default_captions else fields.captions
         chosen["labels"] = fields.labels or ("label",)
-    return record_source(rows.kind, rows, fields.model_copy(update=chosen), Path(folder), order=order, also=tuple(also))
+    fields = fields.model_copy(update=chosen)
+    return record_source(rows.kind, rows, fields, Path(folder), place=Path(folder), order=order, also=tuple(also))
 
 
-def coco_source(path: Path, images: Path | None = None, fields: Fields | None = None) -> RecordSource:
+def coco_source(
+    path: Path, images: Path | None = None, fields: Fields | None = None, also: Sequence[str] = ()
+) -> RecordSource:
     """COCO captions JSON. A picture's captions are put in order of their number of words, shortest first.
 
     `images` is the folder of the pictures; by default that of the JSON, or an `images/` in or beside it.
@@ -75,7 +78,8 @@ def coco_source(path: Path, images: Path | None = None, fields: Fields | None = 
     first = json.loads(rows.packed[0])["file_name"]
     chosen = (fields or Fields()).model_copy(update={"image": "file_name"})
     order = "the captions of a picture by their number of words, shortest first"
-    return record_source("coco", rows, chosen, images or _find_images(path, first), order=order)
+    root = images or _find_images(path, first)
+    return record_source("coco", rows, chosen, root, place=path, order=order, also=tuple(also))
 
 
 def _coco_records(path: Path) -> Iterator[bytes]:

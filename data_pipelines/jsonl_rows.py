@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.packed import read_spans
 from data_pipelines.rows import Record
 from data_pipelines.sources import Bad
 from seqtok_core.foundation.errors import DataError
@@ -28,12 +29,12 @@ _LOOKED_AT = 1000  # lines whose fields are taken for those of the file
 @dataclass(frozen=True, eq=False)
 class JsonLines:
     path: Path
-    starts: NDArray[np.int64]  # (N,) byte offset of each record
+    starts: NDArray[np.int64]  # (N + 1,) byte offset of each record, and the end
     lines: NDArray[np.int64] | None  # (N,) number of its line; None: record i lies on line i + 1
     digest: str
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.starts) - 1
 
     def columns(self) -> tuple[str, ...]:
         names: dict[str, None] = {}
@@ -42,10 +43,9 @@ class JsonLines:
         return tuple(names)
 
     def read(self, start: int, stop: int, columns: Sequence[str], pictures: bool = True) -> Iterator[Record | Bad]:
-        with open(self.path, "rb") as stream:
-            for index in range(start, stop):
-                stream.seek(int(self.starts[index]))
-                yield _parse(stream.readline(), self.place(index))
+        for index, line in enumerate(read_spans(self.path, self.starts, start, stop), start):
+            record = _parse(line)
+            yield record if isinstance(record, dict) else Bad(self.place(index), *record)
 
     def place(self, index: int) -> str:
         line = index + 1 if self.lines is None else int(self.lines[index])
@@ -71,17 +71,17 @@ def scan_jsonl(path: Path) -> JsonLines:
     if not starts:
         raise DataError(f"{path}: holds no records")
     gaps = numbers[-1] != len(numbers)
+    starts.append(position)
     lines = np.array(numbers, dtype=np.int64) if gaps else None
     return JsonLines(path, np.array(starts, dtype=np.int64), lines, digest.hexdigest())
 
 
-def _parse(line: bytes, place: str) -> Record | Bad:
+def _parse(line: bytes) -> dict[str, Any] | tuple[str, str]:
+    """The record, or (reason, detail). Empty lines that follow a record are white space to JSON."""
     try:
         record = json.loads(line.removeprefix(_BOM).decode("utf-8"))
     except UnicodeDecodeError as error:
-        return Bad(place, "not UTF-8", f"byte {error.start} of the line")
+        return "not UTF-8", f"byte {error.start} of the line"
     except (ValueError, RecursionError) as error:
-        return Bad(place, "not JSON", str(error)[:200])
-    if not isinstance(record, dict):
-        return Bad(place, "not a record", type(record).__name__)
-    return record
+        return "not JSON", str(error)[:200]
+    return record if isinstance(record, dict) else ("not a record", type(record).__name__)

@@ -20,7 +20,7 @@ from data_pipelines.file_sources import (
 )
 from data_pipelines.picture_files import NO_DOWNLOAD
 from data_pipelines.picture_folders import PICTURE_ENDINGS
-from data_pipelines.records import Fields, check_fields
+from data_pipelines.records import Fields, check_columns, check_fields
 from data_pipelines.sources import Bad, Source, split_by_name
 from data_pipelines.tar_source import OnBadShard, TarSource, split_of, tar_sources
 from data_pipelines.where import keep_in_all, parse_condition
@@ -55,6 +55,7 @@ def open_source(path: Path, config: SourceConfig) -> dict[str, Source]:
     if _REMOTE.match(str(path)):
         raise DataError(f"{path}: is not a local path; {NO_DOWNLOAD}, or mount it")
     kind = detect_kind(path) if config.kind == "auto" else config.kind
+    _refuse_unused(path, kind, config)
     conditions = [parse_condition(text) for text in config.where]
     found = _open(path, kind, config, tuple(condition.field for condition in conditions))
     if config.split != "train" and config.split not in found:
@@ -86,16 +87,26 @@ def detect_kind(path: Path) -> Kind:
     raise DataError(f"{path}: not a source; known are {_KNOWN}")
 
 
+def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
+    """Options that a kind of source has no use for."""
+    own = kind in ("tars", "pictures", "sidecar", "classes")
+    given = {"--image-field": config.fields.image, "--images": config.images} if own else {}
+    given |= {"--key-field": config.fields.key} if kind == "tars" else {}
+    unused = [option for option, value in given.items() if value]
+    if unused:
+        raise ConfigError(f"{path}: {', '.join(unused)} has no use for a source of kind {kind}; leave it out")
+
+
 def _open(path: Path, kind: Kind, config: SourceConfig, also: tuple[str, ...]) -> Mapping[str, Any]:
     if kind == "tars":
         sources = tar_sources(path, config.fields, config.on_bad_shard, config.split)
         for source in sources.values():
-            _check_tar(source, config.fields)
+            _check_tar(source, config.fields, also)
         return sources
     if kind in ("csv", "jsonl", "parquet"):
         return _open_tables(path, kind, config, also)
     if kind == "coco":
-        return {config.split: coco_source(path, config.images, config.fields)}
+        return {config.split: coco_source(path, config.images, config.fields, also)}
     if kind == "folder":
         return {config.split: folder_source(path, config.fields, config.images, also)}
     splits = _split_folders(path)
@@ -143,8 +154,10 @@ def _split_folders(path: Path) -> dict[str, Path]:
     return splits if folders and known and all(re.fullmatch(r"[A-Za-z]+", f.name) for f in folders) else {}
 
 
-def _check_tar(source: TarSource, fields: Fields) -> None:
+def _check_tar(source: TarSource, fields: Fields, also: tuple[str, ...]) -> None:
     columns: dict[str, None] = {}
     for record in source.records(0, min(len(source), _LOOKED_AT)):
         columns.update(dict.fromkeys(() if isinstance(record, Bad) else record))
-    check_fields(fields.model_copy(update={"image": "", "key": ""}), tuple(columns), source.shards[0].name)
+    place = str(source.shards[0])
+    check_fields(fields.model_copy(update={"image": "", "key": ""}), tuple(columns), place)
+    check_columns([("--where", name) for name in also], tuple(columns), place)

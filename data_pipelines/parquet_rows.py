@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipelines.packed import starts_of
 from data_pipelines.rows import Record
 from data_pipelines.sources import Bad
 from seqtok_core.foundation.errors import DataError
@@ -36,8 +37,7 @@ class ParquetRows:
             self._digest = _footer_digest(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-        counts = [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
-        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # (groups + 1,)
+        self._starts = starts_of(meta.row_group(number).num_rows for number in range(meta.num_row_groups))
         self._cursors: dict[tuple[str, ...], _Cursor] = {}
 
     def __len__(self) -> int:
@@ -97,6 +97,7 @@ class _Cursor:
         self._path, self._starts, self._columns = path, starts, columns
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._batch: pa.RecordBatch | None = None
+        self._file: pq.ParquetFile | None = None
         self._first = self._group = -1
 
     def batch(self, row: int) -> tuple[pa.RecordBatch, int]:
@@ -114,12 +115,10 @@ class _Cursor:
         return self._batch, self._first
 
     def _open(self, group: int) -> None:
+        if self._file is None:
+            self._file = pq.ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False)
         self._batch, self._group, self._first = None, group, int(self._starts[group])
-        self._batches = self._stream(group)
-
-    def _stream(self, group: int) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False) as file:
-            yield from file.iter_batches(_BATCH, row_groups=[group], columns=self._columns, use_threads=False)
+        self._batches = self._file.iter_batches(_BATCH, row_groups=[group], columns=self._columns, use_threads=False)
 
 
 def _is_bytes(field: pa.Field) -> bool:

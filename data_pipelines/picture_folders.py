@@ -81,11 +81,8 @@ def list_pictures(root: Path, kind: Literal["auto", "sidecar", "classes"] = "aut
         raise DataError(f"{root}: no pictures ({', '.join(PICTURE_ENDINGS)}) in it or its folders")
     if kind == "auto":
         kind = "sidecar" if listing.beside else "classes"
-        if listing.deep and kind == "classes":
-            raise DataError(
-                f"{root}: not a source: no captions beside its pictures, and some lie deeper than class folders do; "
-                "name one of its folders, or say --kind classes if its first folders are the classes"
-            )
+        if kind == "classes":
+            listing.refuse_doubtful_classes()
     if kind == "classes" and listing.at_top:
         raise DataError(
             f"{root}: not a source: its pictures have no captions (no KEY.txt or KEY.json beside them, no class "
@@ -104,9 +101,20 @@ class _Listing:
         self.digest = hashlib.sha256()
         self.at_top = self.deep = 0  # pictures in no folder, in a folder of a folder
         self.beside = self.lonely = 0  # pictures with a sidecar, sidecars without a picture
+        self.records = ""  # a .json that belongs to no picture
+        self.classes: set[str] = set()  # first folders that hold pictures
 
     def pictures(self) -> Iterator[bytes]:
         yield from self._folder("")
+
+    def refuse_doubtful_classes(self) -> None:
+        """Folders that were not asked to be classes must look like it: two at least, nothing deeper, no records."""
+        way_out = "name what holds the captions, or say --kind classes if its first folders are the classes"
+        why = f"{self.records} belongs to no picture" if self.records else ""
+        why = why or ("some pictures lie deeper than class folders do" if self.deep else "")
+        why = why or ("all of them lie in one folder" if len(self.classes) == 1 else "")
+        if why:
+            raise DataError(f"{self._root}: not a source: no captions beside its pictures, and {why}; {way_out}")
 
     def _folder(self, prefix: str) -> Iterator[bytes]:
         files, folders = self._entries(prefix)
@@ -124,6 +132,9 @@ class _Listing:
                 self.beside += stem in texts
                 yield os.fsencode(prefix + name)
         self.lonely += len(texts - stems)
+        self.classes.update({prefix.partition("/")[0]} if prefix and stems else ())
+        alone = sorted(stem for stem in texts - stems if f"{stem}.json" in files)
+        self.records = self.records or (f"{prefix}{alone[0]}.json" if alone else "")
         for folder in sorted(folders):
             yield from self._folder(f"{prefix}{folder}/")
 

@@ -12,6 +12,7 @@ from data_pipelines.picture_files import NO_DOWNLOAD, PictureError, is_address, 
 from data_pipelines.records import (
     Fields,
     captions_of,
+    check_columns,
     choose_fields,
     columns_in,
     columns_of,
@@ -99,22 +100,26 @@ def record_source(
     fields: Fields,
     root: Path,
     *,
+    place: Path,
     order: str = "",
     also: tuple[str, ...] = (),
     table: bool = False,
 ) -> RecordSource:
     """Chooses the fields. Raises ConfigError for unknown columns, DataError where pictures are web addresses.
 
+    `place` is what the user named, for messages.
     `order` says how the levels came about where the records do not; `also`: columns that filters need;
     `table`: captions are expected in a known column, and a column `key` names the samples.
     """
-    chosen = choose_fields(fields, rows.columns(), rows.place(0), table=table)
-    made = levels_made(chosen) | ({"order": order} if order and fields.pyramid == "given" else {})
+    columns = rows.columns()
+    chosen = choose_fields(fields, columns, str(place), table=table)
+    check_columns([("--where", name) for name in also], columns, str(place))
+    made = levels_made(chosen, columns) | ({"order": order} if order and fields.pyramid == "given" else {})
     source = RecordSource(kind, rows, chosen, root, made, also)
     for record in rows.read(0, min(len(rows), _LOOKED_AT), columns_in(chosen.image), pictures=False):
         path = None if isinstance(record, Bad) else _path_of(value_of(record, chosen.image))
         if path and is_address(path):
-            raise DataError(f"{rows.place(0)}: field {chosen.image!r} holds addresses ({path[:80]}); {NO_DOWNLOAD}")
+            raise DataError(f"{place}: field {chosen.image!r} holds addresses ({path[:80]}); {NO_DOWNLOAD}")
     return source
 
 

@@ -110,15 +110,20 @@ def choose_fields(fields: Fields, columns: Sequence[str], place: str, *, table: 
 
 def check_fields(fields: Fields, columns: Sequence[str], place: str) -> None:
     """Raises ConfigError for a field that was asked for and is none of `columns`."""
-    for flag, asked in _asked(fields):
-        for name in columns_in(asked):
-            if name not in columns:
-                raise ConfigError(f"{place}: no field {name!r} ({flag}); {_near(name, columns)}")
+    check_columns([(flag, name) for flag, field in _asked(fields) for name in columns_in(field)], columns, place)
 
 
-def levels_made(fields: Fields) -> dict[str, Any]:
+def check_columns(asked: Sequence[tuple[str, str]], columns: Sequence[str], place: str) -> None:
+    """`asked` are (option, name). Raises ConfigError naming the nearest columns."""
+    for flag, name in asked:
+        if name not in columns:
+            raise ConfigError(f"{place}: no field {name!r} ({flag}); {_near(name, columns)}")
+
+
+def levels_made(fields: Fields, columns: Sequence[str] = CAPTION_FIELDS) -> dict[str, Any]:
     """How the captions of a record became levels; kept in dataset.json."""
-    names = " else ".join(CAPTION_FIELDS) if fields.default_captions else list(fields.caption_fields)
+    known = " else ".join(name for name in CAPTION_FIELDS if name in columns)
+    names = known if fields.default_captions else list(fields.caption_fields)
     made: dict[str, Any] = {"fields": names, "order": "as given, coarse to fine"}
     if fields.pyramid == "sentences":
         made["order"] = f"the last text by sentences: first, first two, ... all; at most {fields.max_levels}"

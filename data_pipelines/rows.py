@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.packed import Packed
+from data_pipelines.packed import Packed, parts_of, starts_of
 from data_pipelines.sources import Bad
 
 Record = Mapping[str, Any]
@@ -53,10 +53,8 @@ class JoinedRows:
         return tuple(name for name in self.parts[0].columns() if name in common)
 
     def read(self, start: int, stop: int, columns: Sequence[str], pictures: bool = True) -> Iterator[Record | Bad]:
-        for part, first in zip(self.parts, self.starts.tolist(), strict=False):
-            begin, end = max(start - first, 0), min(stop - first, len(part))
-            if begin < end:
-                yield from part.read(begin, end, columns, pictures)
+        for number, begin, end in parts_of(self.starts, start, stop):
+            yield from self.parts[number].read(begin, end, columns, pictures)
 
     def place(self, index: int) -> str:
         number = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -69,8 +67,7 @@ class JoinedRows:
 def join_rows(parts: Sequence[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
-    starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    return JoinedRows(tuple(parts), starts)
+    return JoinedRows(tuple(parts), starts_of(map(len, parts)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,15 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.packed import parts_of, starts_of
+from data_pipelines.packed_samples import PackedSamples
 from data_pipelines.records import (
     CAPTION_FIELDS,
     TEXT,
@@ -22,7 +28,6 @@ from data_pipelines.records import (
 )
 from data_pipelines.sources import Bad, Facts, Pair
 from data_pipelines.tar_index import Span, TarSample, scan_tar
-from data_pipelines.tar_samples import PackedSamples, SamplePacker
 from seqtok_core.foundation.errors import DataError
 
 IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp", "gif", "bmp")
@@ -36,16 +41,17 @@ class TarSource:
     """Samples of some tars, in file order. `skipped` names the shards that were left out as damaged."""
 
     shards: tuple[Path, ...]
-    samples: PackedSamples
+    samples: tuple[PackedSamples, ...]  # of each shard
     fields: Fields
     skipped: tuple[str, ...] = ()
     kind: str = "tars"
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return int(self._starts[-1])
 
     def names(self, start: int, stop: int) -> Iterator[str]:
-        return (self.samples.key(index) for index in range(start, min(stop, len(self))))
+        for _, samples, begin, end in self._pieces(start, stop):
+            yield from (samples.key(index) for index in range(begin, end))
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
         for handle, path, sample in self._opened(start, stop):
@@ -65,10 +71,12 @@ class TarSource:
             except DataError as error:
                 yield Bad(f"{path.name}:{sample.key}", str(error))
 
-    def described(self) -> Iterator[tuple[tuple[str, ...], dict[str, int | str]] | Bad]:
-        """(captions, labels) of every sample, or why it cannot be used; pictures are not read."""
-        for handle, path, sample in self._opened(0, len(self)):
-            yield self._describe(handle, path, sample)
+    def described(self, shard: int) -> Iterator[tuple[tuple[str, ...], dict[str, int | str]] | Bad]:
+        """(captions, labels) of every sample of a shard, or why it cannot be used; pictures are not read."""
+        path = self.shards[shard]
+        with open(path, "rb") as stream:
+            for index in range(len(self.samples[shard])):
+                yield self._describe(stream.fileno(), path, self.samples[shard][index])
 
     def identity(self) -> dict[str, Any]:
         shards = {path.name: path.stat().st_size for path in self.shards}
@@ -80,14 +88,19 @@ class TarSource:
 
     def _opened(self, start: int, stop: int) -> Iterator[tuple[int, Path, TarSample]]:
         """(open file, its path, sample) for each of [start, stop); one file is open at a time."""
-        ends = [0, *self.samples.ends.tolist()]
-        for path, first, end in zip(self.shards, ends[:-1], ends[1:], strict=True):
-            begin, last = max(start, first), min(stop, end)
-            if begin >= last:
-                continue
+        for path, samples, begin, end in self._pieces(start, stop):
             with open(path, "rb") as stream:
-                for index in range(begin, last):
-                    yield stream.fileno(), path, self.samples[index]
+                for index in range(begin, end):
+                    yield stream.fileno(), path, samples[index]
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[Path, PackedSamples, int, int]]:
+        """(shard, its samples, first, end) for each shard that [start, stop) touches."""
+        for number, begin, end in parts_of(self._starts, start, stop):
+            yield self.shards[number], self.samples[number], begin, end
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        return starts_of(map(len, self.samples))
 
     def _describe(
         self, handle: int, path: Path, sample: TarSample
@@ -116,20 +129,20 @@ def tar_source(shards: Sequence[Path], fields: Fields, on_bad_shard: OnBadShard 
     """Scans every shard once. A damaged one is an error, or left out and named in `skipped`."""
     kept: list[Path] = []
     skipped: list[str] = []
-    packer = SamplePacker()
+    samples: list[PackedSamples] = []
     for path in shards:
         try:
-            packer.add(scan_tar(path))
+            found = PackedSamples(scan_tar(path))
         except DataError as error:
             if on_bad_shard == "error":
                 raise
             skipped.append(str(error))
             continue
         kept.append(path)
-    samples = packer.finish()
-    if not len(samples):
+        samples.append(found)
+    if not any(map(len, samples)):
         raise DataError(f"{shards[0].parent}: no samples in {len(shards)} shard(s); damaged: {len(skipped)}")
-    return TarSource(tuple(kept), samples, fields, tuple(skipped))
+    return TarSource(tuple(kept), tuple(samples), fields, tuple(skipped))
 
 
 def find_tars(path: Path, rest: str = "train") -> dict[str, list[Path]]:

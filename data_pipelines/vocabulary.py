@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,12 @@ def token_lengths(
     folder: Path, captions: CaptionTokenizer, split: str = "train", fields: Fields | None = None
 ) -> TokenLengths:
     """Over every caption of a split."""
-    lengths = [len(captions.encode(text)) for p in captions_of(Path(folder), split, fields) for text in p]
-    if not lengths:
+    counts: Counter[int] = Counter()  # tokens -> captions, so that memory stays flat
+    for pyramid in captions_of(Path(folder), split, fields):
+        counts.update(len(captions.encode(text)) for text in pyramid)
+    if not counts:
         raise DataError(f"{folder}: split {split!r} has no captions")
-    return TokenLengths(float(np.mean(lengths)), int(np.percentile(lengths, 99)), max(lengths))
+    sizes = np.array(sorted(counts))
+    below = np.cumsum([counts[int(size)] for size in sizes])
+    mean = float(np.average(sizes, weights=[counts[int(size)] for size in sizes]))
+    return TokenLengths(mean, int(sizes[np.searchsorted(below, 0.99 * below[-1])]), int(sizes[-1]))

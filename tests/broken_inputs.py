@@ -149,6 +149,8 @@ def broken_tar(path: Path, marker: Path) -> dict[str, str]:
         _link(tar, "device.png", tarfile.CHRTYPE)
         _link(tar, "pipe.png", tarfile.FIFOTYPE)
         _link(tar, "folder.png", tarfile.DIRTYPE)
+        _sparse(tar, "sparse.png", good)
+        _add(tar, "sparse.json", text)
         _add(tar, "no extension", b"readme")
         _add(tar, "no picture.json", text)
         _add(tar, "no record.png", good)
@@ -172,7 +174,7 @@ def broken_tar(path: Path, marker: Path) -> dict[str, str]:
         "with pickle",
         "upper",
     ]
-    nothing = ["pickle", "torch", "symlink", "hardlink", "device", "pipe", "no picture"]
+    nothing = ["pickle", "torch", "symlink", "hardlink", "device", "pipe", "sparse", "no picture"]
     return {
         **dict.fromkeys(written, WRITTEN),
         **dict.fromkeys(nothing, "no picture"),
@@ -230,3 +232,18 @@ def _link(tar: tarfile.TarFile, name: str, kind: bytes, target: str = "") -> Non
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     tar.addfile(info)
+
+
+def _sparse(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """A sparse file of GNU tar: a hole of 4096 bytes, then the data."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, len(data)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (4096, len(data))
+    header[483:495] = b"%011o\0" % (4096 + len(data))
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content = bytes(header) + data + bytes(-len(data) % 512)
+    assert tar.fileobj is not None
+    tar.fileobj.write(content)
+    tar.offset += len(content)

@@ -91,7 +91,10 @@ def _plain(console: Console) -> Callable[[Progress], None]:
 
     def show(progress: Progress) -> None:
         nonlocal last
-        milestone = (progress.stage == "shards" and progress.shards_begun > 0, progress.samples_done == progress.samples)
+        milestone = (
+            progress.stage == "shards" and progress.shards_begun > 0,
+            progress.samples_done == progress.samples,
+        )
         state = pace.describe(progress)
         now = time.monotonic()
         if milestone in milestones and now - last < _PLAIN_EVERY:

@@ -25,12 +25,16 @@ def train(
     resume: Resume = "auto",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let data.stream.shards run commands and read the network.")
+    ] = False,
 ) -> None:
     """Train a tokenizer; under torchrun the same command uses every process."""
     from seqtok.config import load_tokenizer_run
     from seqtok.training_runs import train_tokenizer
 
-    train_tokenizer(load_tokenizer_run(config, overrides or []), resume, overwrite, dry_run)
+    words = [*(overrides or []), *(["data.stream.allow_remote=true"] if allow_remote else [])]
+    train_tokenizer(load_tokenizer_run(config, words), resume, overwrite, dry_run)
 
 
 @app.command()
