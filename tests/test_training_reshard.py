@@ -15,15 +15,13 @@ from tests.training_toy import ToyObjective, lines, train_toy, under_torchrun, w
 # name -> stage of two processes, then of one, then of two again; four steps each
 CHAINS = {
     "1-2-1": (1, 2, 1),
-    "2-1-2": (2, 1, 2),
     "3-3-3": (3, 3, 3),
     "0-0-0": (0, 0, 0),
     "1-3-2": (1, 3, 2),
     "3-1-0": (3, 1, 0),
-    "0-3-1": (0, 3, 1),
 }
 BEHIND = {"background_save": True, "checkpoint_every": 16}
-SETTINGS = {"schedule": "cosine", "micro_batch": 4}
+SETTINGS = {"schedule": "cosine", "micro_batch": 4, "ema_every": 2}
 
 
 def job(root: Path, name: str, **more: object) -> dict[str, object]:
@@ -80,6 +78,8 @@ def test_two_processes_that_were_stopped_end_with_the_same_bits(stage, chains):
 @pytest.mark.parametrize("stage", range(4))
 def test_one_process_reads_the_weights_of_two_without_an_engine(stage, chains):
     objective = ToyObjective()
+    with torch.no_grad():
+        objective.frozen.weight.zero_()
     reading.fill(objective, reading.locate(chains / f"whole{stage}"), averaged=True)
     for name, value in weights(chains / f"whole{stage}").items():
         assert torch.equal(objective.state_dict()[name], value), name

@@ -47,7 +47,7 @@ class TrainConfig(Config):
     checkpoint_every: Count | None = None  # images; null: only at the end
     keep: Count = 2  # newest checkpoints that stay
     keep_every: Count | None = None  # images; a checkpoint at each multiple, which stays for ever
-    background_save: bool = True  # write checkpoints while training goes on; costs a copy of the state in memory
+    background_save: bool | None = None  # write while training goes on, from a copy in memory; null: on a GPU
     sample_every: Count | None = None  # images; null: never
     log_every: Count = 20  # steps; a line holds the means since the line before
     max_skipped: Count = 10  # steps in a row with a NaN or infinite loss or gradient before the run stops
