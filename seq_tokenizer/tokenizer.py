@@ -47,6 +47,10 @@ class SeqTokenizer(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(shape))
         self.register_buffer("latent_std", torch.ones(shape))
 
+    @property
+    def device(self) -> torch.device:
+        return self.latent_mean.device
+
     def encode(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
         """pixels (B, 3, H, W) float in [-1, 1], H and W multiples of the patch -> (B, k, D), k = num_tokens or K."""
         return self.bottleneck(self.encoder(pixels, num_tokens))
@@ -76,7 +80,7 @@ class SeqTokenizer(nn.Module):
         total = torch.zeros_like(self.latent_mean).double()
         squares, count = torch.zeros_like(total), 0
         for batch in pixels:
-            z = self.encode(batch).double()
+            z = self.encode(batch.to(self.device)).double()
             total, squares, count = total + z.sum(0), squares + z.square().sum(0), count + len(z)
         if count < 2:
             raise ValueError("latent statistics need at least two images")

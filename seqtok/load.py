@@ -106,9 +106,9 @@ class TokenizerHooks:
         """A strip: every row one training image, then its decodings from 1, 2, 4, ... K tokens."""
         tokenizer = _tokenizer_of(module)
         batch = self._read(_SHOWN)
-        latents = encode_all(tokenizer, batch)
+        latents = encode_all(tokenizer, batch, device=tokenizer.device)
         prefixes = prefix_lengths(latents.shape[1])
-        decoded = torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
+        decoded = torch.stack([decode_all(tokenizer, latents, k, device=tokenizer.device) for k in prefixes], 1)
         folder.mkdir(parents=True, exist_ok=True)
         strip(batch, decoded, prefixes).save(folder / f"images_{images:09d}.png")
 

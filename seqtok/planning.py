@@ -8,6 +8,7 @@ Assumed, and said in `assumptions`: MFU, price, what no data set tells.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,6 +22,8 @@ import torch
 from seqtok.config import GeneratorRun, TokenizerRun, load_run
 from seqtok.planning_shapes import Assumed, Subject, subject_of
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
+from seqtok_core.training import recompute
+from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.flops import count_flops
 from seqtok_core.training.hardware import GB, GPUS, Gpu, Peak, known_gpu, peak_flops
 from seqtok_core.training.memory import States, deepspeed_estimate, footprint, largest_layer, states_of
@@ -62,7 +65,7 @@ def plan(config: str, overrides: Sequence[str], wish: Wish) -> dict[str, Any]:
         torch.set_num_threads(run.train.threads)
     sizes = (max(1, micro // 2), max(2, micro)) if device is None else (2, 4)
     subject = subject_of(run, wish.assumed, sizes[1])
-    counted = _count(subject, run.train.precision, sizes, on_gpu=device is not None)
+    counted = _count(subject, run.train, sizes, on_gpu=device is not None)
     measure = device is None if wish.measure is None else wish.measure
     probe = _probe(config, overrides, run, wish, micro, measure) if device is None or measure else None
     notes = [*subject.notes]
@@ -99,15 +102,17 @@ def _device(wish: Wish) -> Gpu | None:
     return gpu
 
 
-def _count(subject: Subject, precision: str, sizes: tuple[int, int], on_gpu: bool) -> dict[str, float]:
+def _count(subject: Subject, train: TrainConfig, sizes: tuple[int, int], on_gpu: bool) -> dict[str, float]:
     """FLOPs per image, activation bytes as `fixed` + `per_image` x micro-batch: from two sizes, a line.
 
     For a GPU the CPU computes in float16 whatever 16-bit format is asked for: sizes are the same, and attention
     takes the fused path as it does there.
     """
     kind = torch.float16 if on_gpu else torch.bfloat16
-    with torch.autocast("cpu", kind, enabled=precision != "fp32"):
-        small, large = (footprint(subject.objective, subject.batch(size)) for size in sizes)
+    recomputed = recompute.wrapped(subject.objective) if train.activation_checkpointing else contextlib.nullcontext()
+    with torch.autocast("cpu", kind, enabled=train.precision != "fp32"):
+        with recomputed:
+            small, large = (footprint(subject.objective, subject.batch(size)) for size in sizes)
         flops = count_flops(subject.objective, subject.batch(sizes[1])) / sizes[1]
     slope = max(0.0, (large.bytes - small.bytes) / (sizes[1] - sizes[0]))
     fixed = max(0.0, large.bytes - slope * sizes[1])
@@ -170,7 +175,10 @@ def _memory(
     if device is None and run.data.loader.keeps((subject.samples or 0) * subject.kept_bytes):
         loader = (subject.samples or 0) * subject.kept_bytes
     base = GPU_BASE if device is not None or probe is None else probe["base_bytes"]
-    outside = base + states.resident + loader
+    copy = 0  # of the state, while it is written in the background; it lies in main memory
+    if device is None and run.train.background_save:
+        copy = (states.weights + states.optimizer + states.average + states.host) // (world if stage == 0 else 1)
+    outside = base + states.resident + loader + copy + (states.host if device is None else 0)
     room = _capacity(device) * FILL - outside - fixed
     parameters = sum(p.numel() for p in subject.objective.parameters())
     return {
@@ -178,6 +186,7 @@ def _memory(
         **asdict(states),
         "activations": int(fixed + per_image * micro),
         "loader": loader,
+        "checkpoint_copy": copy,
         "base": base,
         "total": int(outside + max(fixed + per_image * micro, states.transient)),
         "deepspeed": deepspeed_estimate(parameters, largest_layer(subject.objective), stage, world),

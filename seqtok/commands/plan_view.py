@@ -7,8 +7,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_ROWS = ("weights", "gradients", "optimizer", "average", "buckets", "activations", "loader", "base", "total")
-_NAMES = {"average": "weights' average", "base": "Python, libraries", "loader": "samples kept"}
+_ROWS = (
+    *("weights", "gradients", "optimizer", "average", "buckets", "activations"),
+    *("loader", "checkpoint_copy", "base", "total"),
+)
+_NAMES = {
+    "average": "weights' average",
+    "base": "Python, libraries",
+    "loader": "samples kept",
+    "checkpoint_copy": "copy for saving",
+}
+    "average": "weights' average",
+    "base": "Python, libraries",
+    "loader": "samples kept",
+    "checkpoint_copy": "copy for saving",
+}
 
 
 def show(answer: dict[str, Any]) -> None:

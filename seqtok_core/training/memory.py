@@ -40,6 +40,7 @@ class States:
     average: int
     buckets: int
     transient: int
+    host: int = 0  # what offloading moves into main memory
 
     @property
     def resident(self) -> int:
@@ -66,14 +67,22 @@ def states_of(groups: Sequence[dict[str, Any]], config: TrainConfig, stage: int,
         3: 2 * trained / world + frozen / world + min(trained, LIVE),
     }[stage]
     gradients = {0: trained, 1: trained + trained / world, 2: trained / world, 3: trained / world}[stage]
+    optimizer, average = states / part, (trained / part if config.ema_decay is not None else 0)
+    transient = 3 * matrices / part  # the momentum's look ahead, the iteration, the update
+    host = 0.0
+    if config.offload != "none" and stage:  # the fp32 part and all that belongs to it; stage 3 may give the weights
+        copies = trained / world * (2 if config.offload == "parameters" and stage == 3 else 1)
+        host, weights = copies + optimizer + average, weights - copies
+        optimizer = average = 0
     buckets = {0: 0 if world == 1 else bucket, 1: bucket, 2: 2 * bucket, 3: 2 * bucket}[stage]
     return States(
         weights=int(FP32 * weights),
         gradients=int(FP32 * gradients),
-        optimizer=int(FP32 * states / part),
-        average=int(FP32 * trained / part) if config.ema_decay is not None else 0,
+        optimizer=int(FP32 * optimizer),
+        average=int(FP32 * average),
         buckets=FP32 * buckets,
-        transient=int(FP32 * 3 * matrices / part),  # the momentum's look ahead, the iteration, the update
+        transient=int(FP32 * transient),
+        host=int(FP32 * host),
     )
 
 

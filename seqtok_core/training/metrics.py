@@ -36,7 +36,7 @@ class Means:
 
     def add(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
-            value = value.detach().double()
+            value = value.detach().to(self._world.device, torch.float64)  # the gradient's norm may lie elsewhere
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
