@@ -17,11 +17,6 @@ _NAMES = {
     "loader": "samples kept",
     "checkpoint_copy": "copy for saving",
 }
-    "average": "weights' average",
-    "base": "Python, libraries",
-    "loader": "samples kept",
-    "checkpoint_copy": "copy for saving",
-}
 
 
 def show(answer: dict[str, Any]) -> None:
