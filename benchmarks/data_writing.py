@@ -5,17 +5,20 @@ decoding goes into one buffer. `prepare` does the whole work, from a folder and 
 source file, captions, JSON, tar, hash of the shard, index, fsync and rename. The peer does what most scripts do:
 Pillow, bicubic, webdataset's TarWriter. They take turns, shard by shard, and of each the median turn counts; shares
 are medians of the turns' own ratios, so that another load on the machine moves both sides. Two processes are compared
-with one on a data set of many shards, with and without the seconds that starting them takes.
+with one on a data set of many shards, with and without the seconds that starting them takes; how much the codec alone
+gains from a second process says what the two cores allow.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,7 +102,21 @@ def _two_processes(place: Path, files: list[bytes], per_shard: int, shards: int)
         "ratio": _ratio(seconds[1], [taken - start for taken in seconds[2]]),
         "ratio_with_start": _ratio(seconds[1], seconds[2]),
         "start_seconds": round(start, 2),
+        "ratio_of_codec_alone": _codec_in_two(files),
     }
+
+
+def _codec_in_two(files: list[bytes]) -> float:
+    """Speed of two processes that only decode and encode, over that of one."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as one, ProcessPoolExecutor(1, context) as other:
+        pair = (one, other)
+        wait([pool.submit(_codec_only, files[:2]) for pool in pair])  # started and warm
+        alone, both = [], []
+        for _ in range(5):
+            alone.append(_seconds(lambda: wait([one.submit(_codec_only, files)])))
+            both.append(_seconds(lambda: wait([pool.submit(_codec_only, files) for pool in pair])))
+    return round(2 * statistics.median(a / b for a, b in zip(alone, both, strict=True)), 3)
 
 
 def _start_seconds(place: Path, files: list[bytes]) -> float:

@@ -140,7 +140,7 @@ def _decode_jpeg(
 ) -> Picture:
     halvings = jpeg_halvings(min(header.width, header.height), size, resize)
     shape = (-(-header.height >> halvings), -(-header.width >> halvings), 3)
-    direct = out is not None and out.shape == shape and out.flags.c_contiguous and header.orientation == 1
+    direct = out is not None and out.shape == shape and out.flags.c_contiguous
     try:
         pixels = jpeg.decode(data, header, halvings, out if direct else None)
     except JpegError as error:

@@ -21,7 +21,7 @@ SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 PLAIN, HASHED, HASHED_WITH_SPLIT, DUPLICATE = range(4)  # marks: how a sample's key is made
 _LONGEST = 128
 _HASH = 12  # hex digits that tell two names apart when their safe forms are equal
-_CHUNK = 1 << 16  # names read at once
+_CHUNK = 1 << 12  # names read at once
 
 Marks = NDArray[np.uint8]  # (N,), one of the four per sample
 

@@ -18,7 +18,10 @@ from seqtok_core.foundation.files import folder_lock, read_json, write_json
 LOCK = "run.lock"  # of files.folder_lock: says which process holds the folder
 PLAN = "prepare.json"
 Resume = Literal["auto", "never"]
-_OURS = re.compile(r".+-[a-z]+-\d{6}\.(tar|index\.json)|dataset\.json|prepare\.json|captions\.model")
+_OURS = re.compile(
+    r".+-[a-z]+-\d{6}\.(tar|parquet|npy|keys\.txt|rows\.jsonl|index\.json)"
+    r"|dataset\.json|prepare\.json|captions\.model"
+)
 
 
 @contextlib.contextmanager

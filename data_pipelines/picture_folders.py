@@ -1,10 +1,10 @@
 """Folders of pictures: captions in sidecar files (KEY.txt, KEY.json) or classes as folders.
 
-Stated rules: pictures are known by their endings; they come folder by folder, each in order of names; hidden files
-and linked folders are left aside. A sidecar belongs to the picture of the same path but for the ending; KEY.json is
-a record, each line of KEY.txt that is not empty is a level (with `--pyramid sentences` all of it is one text). Of
-class folders the first folder is the label; its caption is the label with `_` read as space. Class folders that lie
-in folders called train, val, test (or valid, validation, dev, training ...) are splits.
+Stated rules: pictures are known by their endings; they come folder by folder, each in order of names. Hidden files are
+left aside, linked folders too, and these are counted. A sidecar belongs to the picture of the same path but for the
+ending: KEY.json is a record, each line of KEY.txt that is not empty is a level (with `--pyramid sentences` all of it is
+one text). Of class folders the first folder is the label; its caption is the label with `_` read as space. Class
+folders that lie in folders called train, val, test (or valid, validation, dev, training ...) are splits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +38,7 @@ class PictureRows:
     files: Packed  # path under `root`
     kind: Literal["sidecar", "classes"]
     digest: str  # of names and sizes of all files
-    lonely: int  # sidecars without a picture
+    aside: Mapping[str, int]  # what was left aside: sidecars without a picture, linked folders
 
     def __len__(self) -> int:
         return len(self.files)
@@ -69,8 +69,7 @@ class PictureRows:
         return os.fsdecode(self.files[index])
 
     def identity(self) -> dict[str, Any]:
-        lonely = {"text_without_picture": self.lonely} if self.lonely else {}
-        return {"records": len(self), "files": self.digest, **lonely}
+        return {"records": len(self), "files": self.digest, **self.aside}
 
 
 def list_pictures(root: Path, kind: Literal["auto", "sidecar", "classes"] = "auto") -> PictureRows:
@@ -90,7 +89,9 @@ def list_pictures(root: Path, kind: Literal["auto", "sidecar", "classes"] = "aut
         )
     if kind == "sidecar" and not listing.beside:
         raise DataError(f"{root}: no picture has a KEY.txt or KEY.json beside it")
-    return PictureRows(root, files, kind, listing.digest.hexdigest(), listing.lonely)
+    aside = {"text_without_picture": listing.lonely, "linked_folders": listing.linked}
+    aside = {what: count for what, count in aside.items() if count}
+    return PictureRows(root, files, kind, listing.digest.hexdigest(), aside)
 
 
 class _Listing:
@@ -101,6 +102,7 @@ class _Listing:
         self.digest = hashlib.sha256()
         self.at_top = self.deep = 0  # pictures in no folder, in a folder of a folder
         self.beside = self.lonely = 0  # pictures with a sidecar, sidecars without a picture
+        self.linked = 0  # folders that are symbolic links
         self.records = ""  # a .json that belongs to no picture
         self.classes: set[str] = set()  # first folders that hold pictures
 
@@ -148,7 +150,9 @@ class _Listing:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.name)
-                    elif not entry.is_dir():
+                    elif entry.is_dir():
+                        self.linked += 1
+                    else:
                         files[entry.name] = entry.stat(follow_symlinks=False).st_size
         except OSError as error:
             raise DataError(f"{self._root / prefix}: cannot be read ({error.strerror})") from None

@@ -41,7 +41,7 @@ class PrepareConfig(Config):
     size: Annotated[int, Field(ge=1, le=8192)] = 64  # pixels, square
     form: Literal["png", "jpg"] = "png"  # of pictures that must be encoded again
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpg
-    subsampling: Subsampling = "444"  # colour of jpg; "420" is a sixth smaller, with a quarter of the colours
+    subsampling: Subsampling = "444"  # colour of jpg; "420" is a sixth smaller and loses 4.5 dB
     resize: Resize = "fast"  # "exact": large JPEG is decoded in full and filtered; docs/images.md has the difference
     samples_per_shard: Annotated[int, Field(ge=1)] = 1000
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import sys
+import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -37,7 +40,7 @@ def run_on_ray(
 ) -> Iterator[Any]:
     """See `executors.run_tasks`. `address`: auto, local, HOST:PORT or ray://HOST:PORT."""
     ray = _import_ray()
-    with _connected(ray, address, processes):
+    with _connected(ray, address, processes), _ended_by_sigterm():
         run = uuid.uuid4().hex
         common = [ray.put((work, shared))]  # in a list, so that a worker fetches it once and not for every task
         start = {"folder": os.getcwd(), "versions": _versions(), "run": run}
@@ -156,6 +159,19 @@ def _connected(ray: Any, address: str, processes: int) -> Iterator[None]:
         ) from None
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Ray's own handler aborts the program; an exit cancels what is handed out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _check_reachable(address: str) -> None:

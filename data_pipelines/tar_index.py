@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -40,7 +40,7 @@ def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
     stream.seek(0)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
-            members = [(info.name, _span(info)) for info in tar if not info.isdir()]
+            members = list(_members(tar))
             end = tar.offset
     except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
         raise DataError(f"{name}: damaged or cut tar ({error})") from None
@@ -53,7 +53,14 @@ def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
     return _group(members, name)
 
 
-def _span(info: tarfile.TarInfo) -> Span | None:
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Span | None]]:
+    for info in tar:
+        if not info.isdir():
+            yield info.name, span_of(info)
+        tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header, some 700 bytes each
+
+
+def span_of(info: tarfile.TarInfo) -> Span | None:
     """None for links, devices and pipes, which are never followed, and for sparse files, which have no span."""
     return (info.offset_data, info.size) if info.isreg() and info.sparse is None else None
 

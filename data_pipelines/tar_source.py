@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,31 +183,36 @@ def read_record(handle: int, sample: TarSample, fields: Fields) -> dict[str, Any
 
     Where there is no KEY.json, KEY.txt stands for the field that captions are asked of. Raises DataError.
     """
+    return parse_record(sample.members, lambda extension: read_span(handle, sample.members[extension]), fields)
+
+
+def parse_record(members: Collection[str], content: Callable[[str], bytes], fields: Fields) -> dict[str, Any]:
+    """As `read_record`; `content` gives the bytes of one of the `members`."""
     record: Any = {}
-    if "json" in sample.members:
+    if "json" in members:
         try:
-            record = json.loads(read_span(handle, sample.members["json"]))
+            record = json.loads(content("json"))
         except (ValueError, RecursionError):
             raise DataError("KEY.json is not JSON") from None
         if not isinstance(record, dict):
             raise DataError("KEY.json is not an object")
     for extension in (TEXT, "cls"):
-        if extension in sample.members and _is_wanted(extension, record, sample, fields):
+        if extension in members and _is_wanted(extension, record, members, fields):
             try:
-                record[extension] = read_span(handle, sample.members[extension]).decode("utf-8-sig")
+                record[extension] = content(extension).decode("utf-8-sig")
             except UnicodeDecodeError:
                 raise DataError(f"KEY.{extension} is not UTF-8") from None
-    if TEXT in record and "json" not in sample.members and not fields.default_captions:
+    if TEXT in record and "json" not in members and not fields.default_captions:
         record.setdefault(fields.caption_fields[0] if fields.caption_fields else TEXT, record[TEXT])
     return record
 
 
-def _is_wanted(extension: str, record: dict[str, Any], sample: TarSample, fields: Fields) -> bool:
+def _is_wanted(extension: str, record: dict[str, Any], members: Collection[str], fields: Fields) -> bool:
     if extension != TEXT:
         return extension in fields.labels
     if fields.default_captions:
         return not any(record.get(name) is not None for name in CAPTION_FIELDS)
-    return "json" not in sample.members or TEXT in columns_of(fields)
+    return "json" not in members or TEXT in columns_of(fields)
 
 
 def _no_picture(path: Path, sample: TarSample) -> Bad:

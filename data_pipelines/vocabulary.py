@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.captions import CaptionTokenizer
+from data_pipelines.manifest import FILE as MANIFEST
+from data_pipelines.manifest import read_manifest
 from data_pipelines.records import Fields
 from data_pipelines.shards import open_shards
 from seqtok_core.foundation.errors import DataError
@@ -27,8 +29,9 @@ class TokenLengths:
 
 
 def captions_of(folder: Path, split: str, fields: Fields | None = None) -> Iterator[tuple[str, ...]]:
-    """Caption pyramids of a split, in shard order."""
-    shards = open_shards(folder, split, fields)
+    """Caption pyramids of a split in shard order: of pictures, latents or foreign tars."""
+    own = (Path(folder) / MANIFEST).is_file()
+    shards = open_shards(folder, split, fields, kind=read_manifest(folder).kind if own else "images")
     for index in range(len(shards)):
         yield shards.record(index).captions
     shards.close()

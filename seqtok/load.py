@@ -20,6 +20,7 @@ from seq_tokenizer import LatentSpec, SeqTokenizer, TokenizerObjective
 from seqtok.config import GeneratorRun, TokenizerRun
 from seqtok.evaluation.pictures import grid, strip
 from seqtok.evaluation.reconstruction import decode_all, encode_all, prefix_lengths
+from seqtok.export import require_export
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import World
 
@@ -78,6 +79,7 @@ def build_generator(run: GeneratorRun) -> tuple[GeneratorObjective, LatentTextLo
         world=world.size,
     )
     spec = LatentSpec.from_json(loader.latent_spec, f"{run.data.folder}/dataset.json")
+    require_export(run.data.folder, run.data.split, captions)
     if run.tokenizer is not None:
         SeqTokenizer.from_pretrained(run.tokenizer).spec.require_same(spec, str(run.tokenizer), str(run.data.folder))
     torch.manual_seed(run.train.seed)

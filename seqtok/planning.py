@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,10 +23,11 @@ import torch
 from seqtok.config import GeneratorRun, TokenizerRun, load_run
 from seqtok.planning_shapes import Assumed, Subject, subject_of
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
+from seqtok_core.layers import attention
 from seqtok_core.training import recompute
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.flops import count_flops
-from seqtok_core.training.hardware import GB, GPUS, Gpu, Peak, known_gpu, peak_flops
+from seqtok_core.training.hardware import GB, GPUS, Gpu, Peak, known_gpu, peak_flops, this_gpu
 from seqtok_core.training.memory import States, deepspeed_estimate, footprint, largest_layer, states_of
 from seqtok_core.training.optim import parameter_groups
 
@@ -93,11 +95,12 @@ def plan(config: str, overrides: Sequence[str], wish: Wish) -> dict[str, Any]:
 
 def _device(wish: Wish) -> Gpu | None:
     """None for a CPU. Raises ConfigError that lists the known names."""
-    name = wish.gpu or (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
-    if name.lower() == "cpu":
-        return None
-    gpu = known_gpu(name)
-    if gpu is None:
+    local = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR", "cuda") == "cuda"
+    name = wish.gpu or ("" if local else "cpu")
+    gpu = this_gpu() if not name else None if name.lower() == "cpu" else known_gpu(name)
+    if wish.measure and (gpu is not None) != local:
+        raise ConfigError(f"--measure: this machine has {'a GPU' if local else 'no GPU'}; plan {name} by formula")
+    if gpu is None and name.lower() != "cpu":
         raise ConfigError(f"--gpu {name}: not known; choose cpu or one of {', '.join(g.name.lower() for g in GPUS)}")
     return gpu
 
@@ -105,15 +108,15 @@ def _device(wish: Wish) -> Gpu | None:
 def _count(subject: Subject, train: TrainConfig, sizes: tuple[int, int], on_gpu: bool) -> dict[str, float]:
     """FLOPs per image, activation bytes as `fixed` + `per_image` x micro-batch: from two sizes, a line.
 
-    For a GPU the CPU computes in float16 whatever 16-bit format is asked for: sizes are the same, and attention
-    takes the fused path as it does there.
+    Counted on the CPU, which for a GPU takes the fused attention of GPUs; both 16-bit formats have the same sizes.
     """
-    kind = torch.float16 if on_gpu else torch.bfloat16
     recomputed = recompute.wrapped(subject.objective) if train.activation_checkpointing else contextlib.nullcontext()
-    with torch.autocast("cpu", kind, enabled=train.precision != "fp32"):
+    token = attention.fused_on_cpu.set(on_gpu)
+    with torch.autocast("cpu", torch.bfloat16, enabled=train.precision != "fp32"):
         with recomputed:
             small, large = (footprint(subject.objective, subject.batch(size)) for size in sizes)
         flops = count_flops(subject.objective, subject.batch(sizes[1])) / sizes[1]
+    attention.fused_on_cpu.reset(token)
     slope = max(0.0, (large.bytes - small.bytes) / (sizes[1] - sizes[0]))
     fixed = max(0.0, large.bytes - slope * sizes[1])
     return {"flops": flops, "per_image": slope, "fixed": fixed, "operations": large.operations}

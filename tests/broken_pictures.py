@@ -162,10 +162,12 @@ def _damaged() -> list[Broken]:
         "cut bmp.bmp": file_bytes(noise, "BMP")[:900],
         "cut cmyk.jpg": file_bytes(noise.convert("CMYK"), "JPEG")[:-99],
     }
+    four = bytearray(file_bytes(noise.convert("CMYK"), "JPEG", quality=90))
+    four[-700:-690] = b"\xff\xd9\x12" + four[-697:-690]
     text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))
     wrong_sum = bytearray(whole)
     wrong_sum[len(whole) // 2] ^= 1
-    files = {**cut, "flipped.jpg": bytes(flipped), "flipped png.png": bytes(wrong_sum)}
+    files = {**cut, "flipped.jpg": bytes(flipped), "flipped cmyk.jpg": bytes(four), "flipped png.png": bytes(wrong_sum)}
     files["text bomb.png"] = png(40, 24, 8, 2, bytes(RED) * 40, text)
     tiny = {"cut at 2.jpg", "png cut at 30.png"}
     return [Broken(name, data, NO_IMAGE if name in tiny else DAMAGED) for name, data in files.items()]

@@ -32,10 +32,11 @@ def start(out: Path, engine: str, *more: str, faults: str = "") -> subprocess.Po
 
 
 def run(out: Path, engine: str, *more: str, faults: str = "") -> int:
-    """Exit status; negative for a signal."""
+    """Exit status; negative for a signal. With faults, a shard may have lost too many workers."""
     process = start(out, engine, *more, faults=faults)
     _, errors = process.communicate(timeout=200)
-    assert process.returncode in (0, -signal.SIGKILL), errors
+    gave_up = faults and "its worker died 3 times" in errors
+    assert process.returncode in (0, -signal.SIGKILL) or gave_up, errors
     return process.returncode
 
 

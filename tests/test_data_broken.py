@@ -13,12 +13,12 @@ import pytest
 
 from data_pipelines.decode import DecodeError, decode_pixels
 from data_pipelines.file_sources import folder_source
-from data_pipelines.inspect import verify
 from data_pipelines.manifest import Manifest
 from data_pipelines.prepare import PrepareConfig, prepare
 from data_pipelines.records import Fields
 from data_pipelines.shards import open_shards
 from data_pipelines.tar_source import tar_sources
+from data_pipelines.verify import verify
 from seqtok_core.foundation.errors import DataError
 from tests.broken_inputs import WRITTEN, Expected, broken_folder, broken_shards, broken_tar
 from tests.broken_pictures import BOMB, broken_pictures

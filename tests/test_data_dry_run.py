@@ -59,6 +59,8 @@ def test_options_reach_the_data_set(capsys, folder, tmp_path):
     words += ["--min-characters", 2, "--key-field", "number", "--name", "toy"]
     status, out, err = seqtok(capsys, *words)
     assert (status, "10 samples" in out) == (0, True), err
+    assert "train: 15 samples left out by group=a" in out
+    assert "train: 5 samples left out by number<20" in out
     manifest = read_manifest(tmp_path / "out")
     assert manifest.splits["train"].samples == 10
     assert manifest.splits["train"].notes["short captions left out"] == 10

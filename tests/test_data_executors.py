@@ -13,8 +13,10 @@ import pytest
 
 from data_pipelines import ray_engine
 from data_pipelines.executors import TRIES, attempt, run_tasks
+from data_pipelines.prepare import PrepareConfig, prepare
+from data_pipelines.sources import ScenesSource
 from seqtok_core.foundation.errors import DataError, SeqtokError, StorageError
-from tests.data_samples import foreign_members, jsonl_folder, write_tar
+from tests.data_samples import content, foreign_members, jsonl_folder, write_tar
 from tests.executor_tasks import square
 from tests.preparation import ROOT
 
@@ -164,3 +166,42 @@ def test_a_node_with_other_software_or_without_the_folder_is_refused(tmp_path, m
 def test_an_address_where_no_cluster_listens_is_one_message(address, tmp_path):
     with pytest.raises(SeqtokError, match="no Ray cluster at"):
         list(run_tasks(square, {"folder": tmp_path}, range(3), ray_address=address))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A local Ray cluster that all tests of this file share; it is left alone by the runs that find it."""
+    ray = pytest.importorskip("ray")
+    with ray_engine._connected(ray, "local", 2):
+        yield ray
+
+
+def test_ray_does_every_task_once_and_replaces_dead_workers(cluster, tmp_path):
+    tasks = Counting(range(30))
+    shared = {"folder": tmp_path, "deaths": {3: 1, 7: 1}}
+    ahead, results, lost = 0, [], []
+    for result in run_tasks(square, shared, tasks, ray_address="local", on_lost=lost.append):
+        ahead = max(ahead, tasks.taken - len(results))
+        results.append(result)
+    assert sorted(results) == [n * n for n in range(30)]
+    assert sorted(lost) == [3, 7]
+    assert ahead <= 2 * 2  # few are handed out at a time
+    assert cluster.is_initialized()
+
+
+def test_ray_names_a_task_that_kills_every_worker_and_passes_errors_unchanged(cluster, tmp_path):
+    with pytest.raises(SeqtokError, match=r"^5: its worker died 3 times"):
+        list(run_tasks(square, {"folder": tmp_path, "deaths": {5: 99}}, range(12), ray_address="local"))
+    assert len(list(tmp_path.glob("5-*"))) == TRIES
+    with pytest.raises(StorageError) as caught:
+        list(
+            run_tasks(square, {"folder": tmp_path, "errors": {4: StorageError("full")}}, range(6), ray_address="local")
+        )
+    assert str(caught.value) == "full"
+
+
+def test_ray_gives_the_bytes_of_one_process(cluster, tmp_path):
+    sources = {"train": ScenesSource("train", 40, 8), "val": ScenesSource("val", 10, 8)}
+    prepare(sources, tmp_path / "a", PrepareConfig(size=8, samples_per_shard=7))
+    prepare(sources, tmp_path / "b", PrepareConfig(size=8, samples_per_shard=7, engine="ray", ray_address="local"))
+    assert content(tmp_path / "a") == content(tmp_path / "b")

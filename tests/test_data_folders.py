@@ -6,6 +6,8 @@ import json
 import os
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.open_source import SourceConfig, detect_kind, open_source
@@ -14,17 +16,17 @@ from data_pipelines.prepare import PrepareConfig, prepare
 from data_pipelines.records import Fields
 from data_pipelines.sources import Bad, Pair
 from seqtok_core.foundation.errors import ConfigError, DataError
-from tests.data_samples import file_bytes, picture, write_tar
+from tests.data_samples import content, file_bytes, picture, write_tar
 from tests.test_data_tables import everything, opened
 
 
 def put(folder, files) -> dict[str, bytes]:
     """Files by path; None: a picture of its own."""
     written = {}
-    for number, (name, content) in enumerate(files.items()):
+    for number, (name, given) in enumerate(files.items()):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = file_bytes(picture(number, (9, 8 + number))) if content is None else content
+        data = file_bytes(picture(number, (9, 8 + number))) if given is None else given
         path.write_bytes(data if isinstance(data, bytes) else data.encode())
         written[name] = path.read_bytes()
     return written
@@ -136,7 +138,9 @@ def test_links_and_pipes_are_not_followed(tmp_path):
     (tmp_path / "set/b").symlink_to(tmp_path / "other")
     (tmp_path / "set/a/2.png").symlink_to(tmp_path / "other/9.png")
     os.mkfifo(tmp_path / "set/a/3.png")
-    found = everything(opened(tmp_path / "set", kind="classes")["train"])
+    source = opened(tmp_path / "set", kind="classes")["train"]
+    assert source.identity()["records"]["linked_folders"] == 1
+    found = everything(source)
     assert isinstance(found[0], Pair)
     assert [item.reason for item in found[1:]] == ["path leaves the folder", "not a file"]
 
@@ -177,6 +181,13 @@ def test_what_img2dataset_writes(tmp_path):
         assert [pair.image for pair in pairs] == [member[0][1] for member in members]
         wide = opened(tmp_path / name, where=("width>=11",))["train"]
         assert [pair.captions for pair in everything(wide)] == [("picture 2",), ("picture 3",)]
+    columns = {name: [json.loads(member[1][1])[name] for member in members] for name in ("url", "key", "caption")}
+    (tmp_path / "tables").mkdir()
+    table = pa.table({**columns, "jpg": [member[0][1] for member in members]})
+    pq.write_table(table, tmp_path / "tables/00000.parquet")
+    source = opened(tmp_path / "tables")["train"]
+    assert [pair.image for pair in everything(source)] == [member[0][1] for member in members]
+    assert list(source.names(0, 4)) == [f"{n:09d}" for n in range(4)]
 
 
 def test_options_that_a_kind_has_no_use_for_are_refused(tmp_path):
@@ -191,3 +202,26 @@ def test_options_that_a_kind_has_no_use_for_are_refused(tmp_path):
 def test_kinds_are_recognised(tmp_path):
     put(tmp_path, {"p/1.png": None, "p/1.txt": "x", "c/t.csv": "a,b\n1,2\n", "m/metadata.jsonl": "{}", "m/1.png": None})
     assert [detect_kind(tmp_path / name) for name in ("p", "c", "m", "c/t.csv")] == ["pictures", "csv", "jsonl", "csv"]
+
+
+def test_every_kind_of_source_gives_the_same_bytes_from_two_processes(tmp_path):
+    images = [file_bytes(picture(n, (9, 9))) for n in range(12)]
+    put(
+        tmp_path / "sidecar",
+        {f"{n}.{e}": data for n, image in enumerate(images) for e, data in (("png", image), ("txt", "x"))},
+    )
+    put(tmp_path / "classes", {f"{'ab'[n % 2]}/{n}.png": image for n, image in enumerate(images)})
+    put(tmp_path / "csv", {f"{n}.png": image for n, image in enumerate(images)})
+    (tmp_path / "csv/t.csv").write_text("path,caption,n\n" + "".join(f"{n}.png,picture {n},{n}\n" for n in range(12)))
+    (tmp_path / "parquet").mkdir()
+    table = pa.table({"image": images, "text": [f"picture {n}" for n in range(12)]})
+    pq.write_table(table, tmp_path / "parquet/t.parquet", row_group_size=5)
+    write_tar(tmp_path / "tars/a.tar", [member for n in range(12) for member in img2dataset_member(n)])
+    kinds = ("sidecar", "classes", "parquet", "tars")
+    sources = {kind: opened(tmp_path / kind)["train"] for kind in kinds}
+    sources["csv"] = opened(tmp_path / "csv", where=("n>=3",))["train"]
+    for name, processes in (("one", 1), ("two", 2)):
+        config = PrepareConfig(size=8, samples_per_shard=4, processes=processes)
+        manifest = prepare(sources, tmp_path / name, config)
+    assert {split: info.samples for split, info in manifest.splits.items()} == {**dict.fromkeys(kinds, 12), "csv": 9}
+    assert content(tmp_path / "one") == content(tmp_path / "two")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import tracemalloc
@@ -119,7 +120,9 @@ def test_what_changes_after_the_check_is_named(tmp_path, damage):
     if damage == "gone":
         tar.unlink()
     if damage == "index":
-        index.write_text(index.read_text().replace('["k0001x0004"', '["k0001x0003"').replace("[[", "[", 1))
+        content = json.loads(index.read_text())
+        content["samples"].pop()
+        index.write_text(json.dumps(content))
     with pytest.raises(DataError, match="scenes-train-000001"):
         [found.read(n, ("json",)) for n in range(10)]
 

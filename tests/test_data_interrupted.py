@@ -296,3 +296,23 @@ def test_killed_at_ten_random_moments_the_final_bytes_are_the_same(engine, whole
         assert content(out) == whole, moment
     assert -signal.SIGKILL in statuses
     assert 0 in statuses  # a killed worker is replaced, and the run goes on
+
+
+@pytest.mark.slow
+def test_a_cluster_goes_on_when_a_node_dies(whole, tmp_path):
+    """Two nodes on this machine, one of which is killed in the middle; the program is a client of their cluster."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        out = tmp_path / "d"
+        process = start(out, "ray", cluster.address)
+        wait_for_shards(out, 4)
+        cluster.remove_node(node, allow_graceful=False)
+        errors = process.communicate(timeout=200)[1]
+        assert process.returncode == 0, errors
+        assert content(out) == whole
+    finally:
+        cluster.shutdown()

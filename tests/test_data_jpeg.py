@@ -12,7 +12,11 @@ from PIL import Image, ImageOps
 
 from data_pipelines import jpeg
 from data_pipelines.decode import DecodeError, decode_picture, decode_pixels, encode_image, fitting_form
+from data_pipelines.file_sources import folder_source
+from data_pipelines.prepare import PrepareConfig, prepare
+from data_pipelines.records import Fields
 from data_pipelines.resize import jpeg_halvings, square, upright
+from data_pipelines.shards import open_shards
 from tests.broken_pictures import turned
 from tests.data_samples import file_bytes, picture
 
@@ -108,6 +112,15 @@ def test_a_buffer_of_another_shape():
         decode_pixels(data, 16, out=np.zeros((8, 8, 3), np.uint8))
 
 
+def test_libjpeg_never_writes_beyond_a_buffer():
+    data = file_bytes(photo(16, 16), "JPEG")
+    header = jpeg.read_header(data)
+    for out in (np.zeros((15, 16, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)[:, ::2]):
+        with pytest.raises(ValueError, match="buffer of shape"):
+            jpeg.decode(data, header, 0, out)
+        assert not out.any()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([{}, {"progressive": True}]))
 def test_a_cut_jpeg_is_never_read(place, options):
@@ -136,3 +149,22 @@ def test_encoded_pictures_have_the_stated_quality_and_colours(subsampling):
     assert data[frame + 11] == factors
     assert np.abs(decode_pixels(data).astype(int) - pixels).mean() < 3
     assert fitting_form(data, 32) == "jpg"
+
+
+def test_settings_of_a_preparation_reach_its_pictures(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jpg").write_bytes(file_bytes(picture(0, (64, 64)), "JPEG"))
+    (tmp_path / "in/captions.jsonl").write_text('{"file_name": "a.jpg", "captions": ["a"]}\n')
+    source = folder_source(tmp_path / "in", Fields())
+    made = {}
+    for number, changed in enumerate([{}, {"quality": 50}, {"subsampling": "420"}, {"resize": "exact"}]):
+        out = tmp_path / str(number)
+        prepare({"train": source}, out, PrepareConfig(size=32, form="jpg", **changed))
+        made[number] = open_shards(out, "train").read_image(0)
+    assert len(set(made.values())) == 4
+    assert len(made[1]) < len(made[0]) * 0.7
+    assert np.array_equal(decode_pixels(made[0]), decode_pixels(encode_image(fast_pixels(source), "jpg")))
+
+
+def fast_pixels(source) -> np.ndarray:
+    return decode_pixels(next(source.pairs(0, 1)).image, 32)

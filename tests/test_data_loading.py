@@ -11,12 +11,16 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
+from data_pipelines import loading
 from data_pipelines.augment import AugmentConfig
 from data_pipelines.image_text import ImageTextLoader, LoaderConfig, read_split
 from data_pipelines.loading import ReadConfig
+from data_pipelines.pictures import batch_memory
 from data_pipelines.samples import ImageTextBatch
 from seqtok_core.foundation.errors import ConfigError, DataError
+from seqtok_core.training.run_folder import FREE_KEYS
 from tests.data_samples import file_bytes, foreign_members, picture, scenes_folder, vocabulary, write_tar
 
 TOKENIZER = vocabulary()
@@ -74,6 +78,22 @@ def test_how_it_is_read_changes_no_batch(folder, kind, rule):
     assert same(take(loader(folder, **rule), 8, start=2), take(loader(folder, **rule, **kind), 8, start=2))
 
 
+def test_how_it_is_read_may_differ_when_a_run_continues():
+    assert {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"} <= FREE_KEYS
+    assert not FREE_KEYS & {"mode", "weights", "shuffle", "window", "levels", "max_tokens", "augment", "on_bad_sample"}
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(60_000, False), (120_000, True)])
+def test_captions_count_when_it_is_decided_what_is_kept(folder, monkeypatch, limit, kept):
+    """50 pictures take 38,400 bytes, what is kept of their captions about 50,000."""
+    monkeypatch.setattr(loading, "_AUTO_CACHE", limit)
+    source = loader(folder)
+    expected = take(loader(folder, cache=True), 3)
+    assert same(take(source, 3), expected)
+    assert source._fetch.__self__._texts.keep == kept
+    assert (source._fetch.__self__._pictures._kept is not None) == kept
+
+
 def test_pictures_lie_in_memory_as_they_were_decoded(folder):
     for kind in ({}, {"cache": False}, {"num_workers": 1}, {"augment": AUGMENT}):
         images = take(loader(folder, **kind), 1)[0].images
@@ -81,8 +101,18 @@ def test_pictures_lie_in_memory_as_they_were_decoded(folder):
     assert images.shape == (8, 3, 16, 16)
 
 
-def test_pictures_of_workers_arrive_in_shared_memory(folder):
-    assert take(loader(folder, num_workers=1), 1)[0].images.is_shared()
+class Probe(Dataset):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> bool:
+        return batch_memory(2, 4).is_shared()
+
+
+def test_workers_decode_into_shared_memory_so_that_nothing_is_copied():
+    assert list(DataLoader(Probe(), batch_size=None, num_workers=1)) == [True]
+    assert not Probe()[0]
+    assert batch_memory(2, 4).shape == (2, 4, 4, 3)
 
 
 def test_resampling_draws_each_step_anew_and_continues_anywhere(folder):

@@ -22,11 +22,11 @@ import torch
 from PIL import Image
 
 from data_pipelines.image_text import LoaderConfig, read_split
-from data_pipelines.inspect import verify
 from data_pipelines.manifest import Manifest
 from data_pipelines.open_source import SourceConfig, open_source
 from data_pipelines.prepare import PrepareConfig, prepare
 from data_pipelines.records import Fields
+from data_pipelines.verify import verify
 from tests.data_samples import vocabulary
 
 pytestmark = pytest.mark.slow

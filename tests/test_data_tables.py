@@ -130,6 +130,7 @@ def test_bad_rows_of_a_csv_are_named_not_fatal(tmp_path):
     images = picture_table(tmp_path)
     rows = [b"images/p0.png,a dog", b"images/p1.png,a dog,more", b"images/p1.png", b'images/p1.png,"a" dog']
     rows += [b"images/p1.png,caf\xe9", b",nothing", b"images/p2.png,", b"", b'images/p3.png,"two\nlines, ""said"""']
+    rows += [b"images/p4.png,half a \rline"]  # must not be read as "half a "
     (tmp_path / "t.csv").write_bytes(b"\n".join([b"path,caption", *rows]) + b"\n")
     found = everything(opened(tmp_path / "t.csv")["train"])
     bad = {n: item for n, item in enumerate(found) if isinstance(item, Bad)}
@@ -139,6 +140,7 @@ def test_bad_rows_of_a_csv_are_named_not_fatal(tmp_path):
         3: "row cannot be read",
         4: "not UTF-8",
         5: "no picture",
+        8: "row cannot be read",
     }
     assert all(item.source == f"t.csv row {n + 1}" for n, item in bad.items())
     assert [found[n].captions for n in (0, 6, 7)] == [("a dog",), (), ('two\nlines, "said"',)]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from seqtok.commands import data_look
 from seqtok.commands.data_options import (
     DryRun,
     Engine,
@@ -25,7 +26,6 @@ app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify.", no_ar
 
 Folder = Annotated[Path, typer.Argument(help="Folder of shards.")]
 CaptionsField = Annotated[str, typer.Option(help="Record field with the captions, coarse to fine.")]
-LabelField = Annotated[list[str], typer.Option(help="Record field that is a label; repeat for several.")]
 
 
 @app.command()
@@ -80,32 +80,5 @@ def text(
     )
 
 
-@app.command()
-def inspect(
-    dataset: Folder,
-    captions_field: CaptionsField = "captions",
-    label_field: LabelField = [],  # noqa: B006
-) -> None:
-    """Say what a folder of shards holds."""
-    from data_pipelines.inspect import overview
-    from data_pipelines.records import Fields
-    from seqtok.commands.data_view import show_overview
-
-    show_overview(overview(dataset, Fields(captions=captions_field, labels=tuple(label_field))))
-
-
-@app.command()
-def verify(
-    dataset: Folder,
-    decode: Annotated[bool, typer.Option(help="Decode every picture as well.")] = True,
-    captions_field: CaptionsField = "captions",
-) -> None:
-    """Check every shard: size, hash, offsets, keys, records, pictures. Exit status 1 if anything is wrong."""
-    from data_pipelines.inspect import verify as verify_folder
-    from data_pipelines.records import Fields
-    from seqtok.commands.data_view import show_verdict
-
-    verdict = verify_folder(dataset, decode=decode, fields=Fields(captions=captions_field))
-    show_verdict(dataset, verdict)
-    if verdict.problems:
-        raise typer.Exit(1)
+app.command()(data_look.inspect)
+app.command()(data_look.verify)

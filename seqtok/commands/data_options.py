@@ -20,6 +20,10 @@ class Form(StrEnum):
     png, jpg = "png", "jpg"
 
 
+class Resize(StrEnum):
+    fast, exact = "fast", "exact"
+
+
 class Engine(StrEnum):
     processes, ray = "processes", "ray"
 
@@ -74,8 +78,13 @@ TestShare = Annotated[float, Option(help="Share cut off as split test.", rich_he
 
 Size = Annotated[int, Option(help="Pixels per side: short side, then centre crop.", min=1, rich_help_panel=_SHARDS)]
 FormOption = Annotated[Form, Option(help="Of pictures that must be encoded again.", rich_help_panel=_SHARDS)]
+Quality = Annotated[int, Option(help="Of jpg.", min=1, max=100, rich_help_panel=_SHARDS)]
+ResizeOption = Annotated[Resize, Option(help="How large JPEG shrinks: docs/images.md.", rich_help_panel=_SHARDS)]
 Name = Annotated[str, Option(help="First part of the shards' names.", rich_help_panel=_SHARDS)]
 SamplesPerShard = Annotated[int, Option(min=1, rich_help_panel=_SHARDS)]
+MaxBadRun = Annotated[
+    int, Option(help="So many bad samples in a row are an error; 0: no limit.", min=0, rich_help_panel=_SHARDS)
+]
 MaxBadShare = Annotated[float, Option(help="More bad samples than this are an error.", rich_help_panel=_SHARDS)]
 OnBadShard = Annotated[OnBad, Option(help="Damaged tars of the source.", rich_help_panel=_SHARDS)]
 

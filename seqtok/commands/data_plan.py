@@ -20,6 +20,19 @@ def show_plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, s
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
+def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
+    """What --where left out of each split, by condition, and what a folder holds that is no sample."""
+    for split, source in sorted(sources.items()):
+        identity = source.identity()
+        records = identity.get("records", {})
+        for what in ("text_without_picture", "linked_folders"):
+            if what in records:
+                yield f"{split}: {records[what]} left aside: {what.replace('_', ' ')}"
+        for part in identity.get("parts", ()):
+            for reason, count in part.get("left_out", {}).items():
+                yield f"{split}: {count} samples left out by {reason}"
+
+
 def _plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[Shown]) -> Iterator[str]:
     from data_pipelines.preview import bytes_per_sample
 
@@ -39,9 +52,7 @@ def _plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown
         shards = -(-len(source) // config.samples_per_shard)
         size = bytes_per_sample(shown) * len(source)
         yield f"{out}: would write split {split}, {len(source)} samples in {shards} shards, about {_mebibytes(size)}"
-        for part in source.identity().get("parts", ()):
-            for reason, count in part.get("left_out", {}).items():
-                yield f"  left out by {reason}: {count}"
+    yield from left_out(sources)
     bad = sum(bool(item.problem) for item in shown)
     yield f"{len(shown)} samples of it, {bad} bad:"
 

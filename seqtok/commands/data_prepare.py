@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from seqtok.commands import data_options as options
-from seqtok.commands.data_options import Engine, Form, Kind, NoCaption, OnBad, Pyramid, Resume
+from seqtok.commands.data_options import Engine, Form, Kind, NoCaption, OnBad, Pyramid, Resize, Resume
 
 if TYPE_CHECKING:
     from data_pipelines.prepare import PrepareConfig
@@ -34,9 +36,12 @@ def prepare(
     test_share: options.TestShare = 0.0,
     size: options.Size = 64,
     form: options.FormOption = Form.png,
+    quality: options.Quality = 95,
+    resize: options.ResizeOption = Resize.fast,
     name: options.Name = "data",
     samples_per_shard: options.SamplesPerShard = 1000,
     max_bad_share: options.MaxBadShare = 0.02,
+    max_bad_run: options.MaxBadRun = 100,
     on_bad_shard: options.OnBadShard = OnBad.error,
     processes: options.Processes = 1,
     engine: options.EngineOption = Engine.processes,
@@ -57,12 +62,14 @@ def prepare(
     writing: dict[str, Any] = {
         "size": size,
         "form": form.value,
+        "quality": quality,
+        "resize": resize.value,
         "captions": cleaning,
         "no_caption": no_caption.value,
         "name": name,
     }
     writing |= {"samples_per_shard": samples_per_shard, "max_bad_share": max_bad_share, "processes": processes}
-    writing |= {"engine": engine.value, "ray_address": ray_address}
+    writing |= {"max_bad_run": max_bad_run, "engine": engine.value, "ray_address": ray_address}
     config = PrepareConfig.parse(writing, "options")
     sources = open_source(source, SourceConfig.parse(reading, "options"))
     run_prepare(sources, out, config, resume, overwrite, dry_run)
@@ -80,13 +87,15 @@ def run_prepare(
     from data_pipelines.prepare import plan_of
     from data_pipelines.prepare import prepare as run
     from data_pipelines.preview import preview
-    from seqtok.commands.data_plan import show_plan
+    from seqtok.commands.data_plan import left_out, show_plan
     from seqtok.commands.data_view import progress_bar, show_manifest
 
     if dry_run:
         refuse_used(out, plan_of(sources, config), overwrite=overwrite, resume=resume.value)
         show_plan(out, sources, config, preview(sources, config))
         return
+    for line in left_out(sources):
+        typer.echo(f"{out}: {line}")
     with progress_bar() as on_progress:
         manifest = run(sources, out, config, overwrite=overwrite, resume=resume.value, on_progress=on_progress)
     show_manifest(out, manifest)

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 if TYPE_CHECKING:
-    from data_pipelines.inspect import Overview, Verdict
     from data_pipelines.manifest import Manifest
     from data_pipelines.prepare import Progress
 
 _PLAIN_EVERY = 5.0  # seconds between lines where there is no terminal
-_PROBLEMS_SHOWN = 20
 _REASONS_SHOWN = 4  # on one line; all of them stand in dataset.json
 
 
@@ -28,9 +25,19 @@ _REASONS_SHOWN = 4  # on one line; all of them stand in dataset.json
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
     """A function that shows where the work stands: a bar on a terminal, else a line now and then."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _plain(console)
-        return
+    try:
+        if console.is_terminal:
+            with _bar(console) as show:
+                yield show
+        else:
+            yield _plain(console)
+    except KeyboardInterrupt:
+        console.print("interrupted: finished shards are kept, the same command continues", highlight=False)
+        raise
+
+
+@contextlib.contextmanager
+def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -113,40 +120,3 @@ def show_manifest(out: Path, manifest: Manifest) -> None:
         notes += [f"{count} {note}" for note, count in info.notes.items()]
         text = f"{out}: {split}: {info.samples} samples in {len(info.shards)} shards"
         Console().print("; ".join([text, *notes]), highlight=False, soft_wrap=True, markup=False)
-
-
-def show_overview(found: Overview) -> None:
-    console = Console()
-    kind = f"{found.kind}, {found.image_size} px" if found.image_size else found.kind
-    origin = "data set of seqtok" if found.own else "foreign tars"
-    console.print(f"{found.folder}: {origin}, {kind}, up to {found.levels} captions", highlight=False)
-    table = Table("split", "samples", "shards", "MiB", "captions each", "words by level", "dropped")
-    for part in found.splits:
-        table.add_row(
-            part.split,
-            str(part.samples),
-            str(part.shards),
-            f"{part.bytes / 2**20:.1f}",
-            ", ".join(f"{n}: {count}" for n, count in part.captions_per_sample.items()),
-            " ".join(f"{words:.1f}" for words in part.words_per_level),
-            ", ".join(f"{reason} {count}" for reason, count in part.dropped.items()) or "0",
-        )
-    console.print(table)
-    labels = {label: max(part.classes[label] for part in found.splits) for label in found.splits[0].classes}
-    if labels:
-        listed = ", ".join(f"{label} {count}" for label, count in labels.items())
-        console.print(f"labels and their distinct values: {listed}", highlight=False)
-    console.print("captions of the first sample, coarse to fine:")
-    for text in found.splits[0].examples:
-        console.print(f"  {text}", highlight=False, markup=False)
-
-
-def show_verdict(folder: Path, verdict: Verdict) -> None:
-    console = Console()
-    for problem in verdict.problems[:_PROBLEMS_SHOWN]:
-        console.print(problem, highlight=False, soft_wrap=True, markup=False)
-    if len(verdict.problems) > _PROBLEMS_SHOWN:
-        console.print(f"and {len(verdict.problems) - _PROBLEMS_SHOWN} more")
-    state = f"{len(verdict.problems)} problems" if verdict.problems else "all well"
-    text = f"{folder}: {verdict.shards} shards, {verdict.samples} samples: {state}"
-    console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -5,6 +5,7 @@ Shapes: B batch, N tokens, M context tokens, W width, H heads, C = W / H.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Protocol
 
 import torch
@@ -21,6 +22,7 @@ class KeyValueStore(Protocol):
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+fused_on_cpu = ContextVar("fused_on_cpu", default=False)  # True: on CPU as on a GPU, where only sizes are of interest
 _SHORT = 256  # tokens; beyond it the weights of a whole batch no longer fit the caches
 
 
@@ -30,7 +32,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     In bfloat16 on CPU short sequences are multiplied out: the backward pass of torch's fused kernel took 28 ms
     where this takes 3.5 ms (B=128, H=4, N=32, C=32, one core with AVX-512 BF16).
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and max(q.shape[-2], k.shape[-2]) <= _SHORT:
+    short = max(q.shape[-2], k.shape[-2]) <= _SHORT
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and short and not fused_on_cpu.get():
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if mask is not None:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)

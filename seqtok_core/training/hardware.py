@@ -41,13 +41,14 @@ class Gpu:
     memory: int  # bytes
     bandwidth: float  # bytes/s
     price: float  # USD per hour, assumed
+    source: str = "data sheet of"
 
     def peak(self, precision: str) -> Peak:
         """Raises ConfigError when this GPU has no arithmetic of that precision."""
         figure = getattr(self, precision, None)
         if not isinstance(figure, float):
             raise ConfigError(f"{self.name} has no {precision} arithmetic; set train.precision to fp16 or fp32")
-        return Peak(figure * TERA, f"data sheet of {self.name}, {precision} dense")
+        return Peak(figure * TERA, f"{self.source} {self.name}, {precision} dense")
 
 
 # The first entry whose words all stand in a device's name is taken: longer names come first.
@@ -84,6 +85,16 @@ def known_gpu(name: str) -> Gpu | None:
         if all(word.lower() in words for word in gpu.matches):
             return gpu
     return None
+
+
+def this_gpu() -> Gpu:
+    """The GPU of this machine; one that the table does not know is measured."""
+    about = torch.cuda.get_device_properties(0)
+    known = known_gpu(about.name)
+    if known is not None:
+        return known
+    bf16, fp16, fp32 = (measured_peak("cuda:0", p).flops_per_s / TERA for p in ("bf16", "fp16", "fp32"))
+    return Gpu(about.name, (), bf16, fp16, None, fp32, about.total_memory, 0.0, 0.0, "measured on")
 
 
 def peak_flops(device: torch.device | str, precision: str) -> Peak:

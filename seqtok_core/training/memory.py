@@ -44,7 +44,7 @@ class States:
 
     @property
     def resident(self) -> int:
-        """What is there during forward and backward."""
+        """What is there during the backward pass; its buckets are gone before the step."""
         return self.weights + self.gradients + self.optimizer + self.average + self.buckets
 
 
@@ -66,7 +66,7 @@ def states_of(groups: Sequence[dict[str, Any]], config: TrainConfig, stage: int,
         2: trained + frozen + trained / world,
         3: 2 * trained / world + frozen / world + min(trained, LIVE),
     }[stage]
-    gradients = {0: trained, 1: trained + trained / world, 2: trained / world, 3: trained / world}[stage]
+    gradients = {0: trained, 1: trained, 2: trained / world, 3: trained / world}[stage]
     optimizer, average = states / part, (trained / part if config.ema_decay is not None else 0)
     transient = 3 * matrices / part  # the momentum's look ahead, the iteration, the update
     host = 0.0

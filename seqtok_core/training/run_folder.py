@@ -20,6 +20,7 @@ _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
 _IGNORED = ("run.lock",)
 FREE_KEYS = frozenset(  # may differ between a run and its continuation, with all below them
     {"zero_stage", "offload", "activation_checkpointing", "compile", "micro_batch", "workers", "threads"}
+    | {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"}  # how data is read
     | {"keep", "keep_every", "checkpoint_every", "sample_every", "background_save", "timeout_minutes", "wandb"}
 )
 

@@ -2,8 +2,8 @@
 
 In the background a save costs the training one copy of this process's pieces into memory (fp32 weights, their
 average and the momenta: 12 bytes per parameter of Muon and 16 of AdamW, divided by the number of processes);
-writing, hashing, flushing and the rename happen in a thread. The files are the same, bit for bit. At most one checkpoint is in
-flight; a failure ends the run at its next step, on all processes together.
+writing, hashing, flushing and the rename happen in a thread. The files are the same, bit for bit. At most one
+checkpoint is in flight; a failure ends the run at its next step, on all processes together.
 """
 
 from __future__ import annotations
