@@ -3,10 +3,51 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from seqtok_core.foundation.config import Config
 
 MAX_CHARACTERS = 1000  # longer captions are cut here; sentencepiece skips lines beyond 4192 bytes in silence
 _SPACE_MARK = "\u2581"  # sentencepiece writes a space as this character, so the two cannot be told apart
+
+
+class CaptionRules(Config):
+    """How the captions of a sample are cleaned before they are written."""
+
+    max_characters: Annotated[int, Field(ge=1, le=MAX_CHARACTERS)] = MAX_CHARACTERS  # what is longer is cut
+    min_characters: Annotated[int, Field(ge=1)] = 1  # what is shorter is left out
+    unescape_html: bool = False  # &amp; becomes &
+
+
+def clean_captions(captions: Sequence[str], rules: CaptionRules) -> tuple[list[str], Counter[str]]:
+    """Levels as they are written, coarse to fine, and what was done to them: note -> count.
+
+    Each is normalised, cut or left out by its length; of equal neighbours one stays.
+    """
+    notes: Counter[str] = Counter()
+    kept: list[str] = []
+    for text in captions:
+        whole = html.unescape(text) if rules.unescape_html else text
+        clean = normalise_caption(whole, rules.max_characters)
+        if not clean:
+            notes["empty captions left out"] += 1
+            continue
+        if len(clean) < rules.min_characters:
+            notes["short captions left out"] += 1
+            continue
+        notes["captions shortened"] += len(whole) > rules.max_characters
+        notes["captions cleaned"] += clean != text[: rules.max_characters].rstrip()
+        if kept and kept[-1] == clean:
+            notes["equal captions merged"] += 1
+            continue
+        kept.append(clean)
+    return kept, +notes
 
 
 def normalise_caption(text: str, max_characters: int = MAX_CHARACTERS) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import random
 import re
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import sentencepiece
 import torch
 from torch import Tensor
@@ -25,11 +27,11 @@ from seqtok_core.foundation.files import atomic_write
 PAD, UNK, BOS, EOS, BOI, EOI = range(6)
 NO_CAPTION = -1  # caption id where an image has no caption at a level
 _SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<boi>", "<eoi>")
-_TRAIN_LIMIT = 2_000_000  # captions; sentencepiece holds its whole text in memory
+SENTENCES = 2_000_000  # captions learned from; sentencepiece holds its whole text in memory
 
 
 class CaptionTokenizer:
-    """Text to ids and back. Immutable but for the count of cut captions; can be pickled into any process."""
+    """Text to ids and back. Immutable but for the count of cut captions, so that threads and processes share it."""
 
     def __init__(self, model: bytes) -> None:
         """`model` is the content of a sentencepiece model file. Raises DataError when it is not ours."""
@@ -42,18 +44,22 @@ class CaptionTokenizer:
             raise DataError(f"captions model: not a sentencepiece model ({error})") from None
         if found != _SPECIAL:
             raise DataError(f"captions model: ids 0-5 must be {_SPECIAL}, not {found}; train one with us")
+        self._cuts = itertools.count(1)
         self.cut_captions = 0  # captions cut at max_tokens by encode_batch, in this process
 
     @classmethod
-    def train(cls, captions: Iterable[str], path: Path | None, vocab_size: int) -> Self:
+    def train(
+        cls, captions: Iterable[str], path: Path | None, vocab_size: int, input_sentence_size: int = SENTENCES
+    ) -> Self:
         """Learn a BPE vocabulary of at most `vocab_size` pieces and write it to `path` if one is given.
 
         Small texts yield fewer pieces; 256 pieces are single bytes, so any text can be encoded. The model
-        is a pure function of the bag of captions; of more than two million a seeded sample is used.
+        is a pure function of the bag of captions. `captions` may be a stream of any length: of more than
+        `input_sentence_size` a seeded sample is learned from, and no more than that is ever held in memory.
         BPE and not unigram: unigram takes its candidates from what repeats among *distinct* words, so that on
         drawn scenes (60 distinct words) "small" fell apart, and captions had 30 tokens instead of 13.
         """
-        lines = sorted(line for line in _sample(captions) if line)
+        lines = sorted(line for line in _sample(captions, input_sentence_size) if line)
         if not lines:
             raise DataError("captions model: there is no text to learn from")
         model = io.BytesIO()
@@ -127,25 +133,27 @@ class CaptionTokenizer:
         """
         if levels is None:
             levels = max((len(pyramid) for pyramid in captions), default=1) or 1
-        text_ids = torch.full((len(captions), levels, max_tokens), PAD, dtype=torch.int64)
-        level_mask = torch.zeros(len(captions), levels, dtype=torch.bool)
-        caption_ids = torch.full((len(captions), levels), NO_CAPTION, dtype=torch.int64)
+        # numpy here: setting one row of a tensor takes longer than encoding its caption
+        text_ids = np.full((len(captions), levels, max_tokens), PAD, dtype=np.int64)
+        level_mask = np.zeros((len(captions), levels), dtype=np.bool_)
+        caption_ids = np.full((len(captions), levels), NO_CAPTION, dtype=np.int64)
         for row, pyramid in enumerate(captions):
             for level, text in enumerate(pick_levels(pyramid, levels)):
                 clean = normalise_caption(text)
                 if not clean:
                     continue
                 ids = self._fit(self._processor.EncodeAsIds(clean), max_tokens, clean)
-                text_ids[row, level, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+                text_ids[row, level, : len(ids)] = ids
                 level_mask[row, level] = True
                 caption_ids[row, level] = caption_identity(clean)
-        return text_ids, level_mask, caption_ids
+        return torch.from_numpy(text_ids), torch.from_numpy(level_mask), torch.from_numpy(caption_ids)
 
     def _fit(self, ids: list[int], max_tokens: int, text: str) -> list[int]:
         if len(ids) <= max_tokens:
             return ids
-        self.cut_captions += 1
-        if self.cut_captions == 1:
+        number = next(self._cuts)  # counted in one step, since threads may share a tokenizer
+        self.cut_captions = max(number, self.cut_captions)
+        if number == 1:
             warnings.warn(
                 f"a caption has {len(ids)} tokens and is cut at max_tokens={max_tokens}: {text[:120]!r}; "
                 "further cuts are counted, not shown",
@@ -169,13 +177,13 @@ def _explain(error: RuntimeError) -> str:
     return f"too small; special ids, bytes and the characters of these captions alone need {least[1]}"
 
 
-def _sample(captions: Iterable[str]) -> list[str]:
+def _sample(captions: Iterable[str], limit: int) -> list[str]:
     """All captions, or a seeded reservoir sample of them (Vitter 1985, algorithm R)."""
     rng = random.Random(0)
     kept: list[str] = []
     for number, text in enumerate(captions):
-        if number < _TRAIN_LIMIT:
+        if number < limit:
             kept.append(normalise_caption(text))
-        elif (place := rng.randrange(number + 1)) < _TRAIN_LIMIT:
+        elif (place := rng.randrange(number + 1)) < limit:
             kept[place] = normalise_caption(text)
     return kept

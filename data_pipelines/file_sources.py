@@ -1,94 +1,89 @@
-"""Pictures that lie as files in a folder: `captions.jsonl`, or a captions file in COCO's form."""
+"""Sources of pictures with records beside them: captions.jsonl, COCO, tables, sidecar files, class folders."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
-from data_pipelines.records import Fields, captions_of, labels_of
-from data_pipelines.sources import Bad, Facts, Pair
+from data_pipelines.csv_rows import scan_csv
+from data_pipelines.jsonl_rows import scan_jsonl
+from data_pipelines.packed import pack
+from data_pipelines.parquet_rows import ParquetRows
+from data_pipelines.picture_folders import WORDS, list_pictures
+from data_pipelines.record_source import RecordSource, record_source
+from data_pipelines.records import CAPTIONS, Fields
+from data_pipelines.rows import PackedRows, Rows, join_rows
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import read_json, sha256_file
 
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One line of a captions file; `problem` says why it cannot be used."""
-
-    file_name: str  # relative to the folder of the pictures
-    captions: tuple[str, ...] = ()
-    labels: Mapping[str, int | str] = field(default_factory=dict)
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """Pictures under `root` as a list of records says. `digest` is the captions file's sha256."""
-
-    kind: str
-    root: Path
-    records: tuple[FileRecord, ...]
-    digest: str
-    options: str = ""  # whatever changes how the captions file is read
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def names(self, start: int, stop: int) -> Iterator[str]:
-        for index, record in enumerate(self.records[start:stop], start):
-            name = record.file_name
-            yield str(PurePosixPath(name).with_suffix("")) if name else f"record-{index}"
-
-    def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
-        for record in self.records[start:stop]:
-            yield self._read(record)
-
-    def identity(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "captions_file": self.digest,
-            "records": len(self),
-            "options": self.options,
-        }
-
-    def facts(self) -> Facts:
-        return Facts()
-
-    def _read(self, record: FileRecord) -> Pair | Bad:
-        if record.problem:
-            return Bad(record.file_name, record.problem)
-        path = PurePosixPath(record.file_name)
-        if path.is_absolute() or ".." in path.parts:
-            return Bad(record.file_name, "path leaves the folder")
-        try:
-            data = (self.root / path).read_bytes()
-        except OSError as error:
-            return Bad(record.file_name, "file cannot be read", error.strerror or str(error))
-        return Pair(image=data, captions=record.captions, labels=record.labels, source=record.file_name)
+TableKind = Literal["csv", "jsonl", "parquet"]
+TABLE_ENDINGS: dict[str, TableKind] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+CAPTIONS_FILE = "captions.jsonl"
 
 
-def folder_source(folder: Path, fields: Fields) -> FileSource:
+def folder_source(folder: Path, fields: Fields, images: Path | None = None, also: Sequence[str] = ()) -> RecordSource:
     """`folder`/captions.jsonl: one {"file_name": ..., "captions": [coarse ... fine], ...} per line."""
-    path = Path(folder) / "captions.jsonl"
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    records = [_line(line, number, fields) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not records:
-        raise DataError(f"{path}: holds no records")
-    return FileSource("folder", Path(folder), tuple(records), sha256_file(path), fields.model_dump_json())
+    rows = scan_jsonl(Path(folder) / CAPTIONS_FILE)
+    fields = fields if fields.image else fields.model_copy(update={"image": "file_name"})
+    return record_source("folder", rows, fields, images or Path(folder), place=rows.path, also=tuple(also))
 
 
-def coco_source(path: Path, images: Path | None = None) -> FileSource:
+def table_source(
+    kind: TableKind, files: Sequence[Path], fields: Fields, images: Path | None = None, also: Sequence[str] = ()
+) -> RecordSource:
+    """Tables of one kind, one after another. Relative paths lie in `images`, by default the first table's folder."""
+    scan: dict[TableKind, Any] = {"csv": scan_csv, "jsonl": scan_jsonl, "parquet": ParquetRows}
+    parts: list[Rows] = [scan[kind](path) for path in files]
+    rows = join_rows([part for part in parts if len(part)] or parts[:1])
+    if not len(rows):
+        raise DataError(f"{files[0]}: holds no records")
+    return record_source(kind, rows, fields, images or files[0].parent, place=files[0], also=tuple(also), table=True)
+
+
+def picture_source(
+    folder: Path, kind: Literal["auto", "sidecar", "classes"], fields: Fields, also: Sequence[str] = ()
+) -> RecordSource:
+    """A folder of pictures with sidecar files or in class folders."""
+    rows = list_pictures(Path(folder), kind)
+    chosen: dict[str, Any] = {"image": "file_name"}
+    order = ""
+    if rows.kind == "classes":
+        order = "the name of the class, _ read as space" if fields.default_captions else ""
+        chosen["captions"] = WORDS if fields.default_captions else fields.captions
+        chosen["labels"] = fields.labels or ("label",)
+    fields = fields.model_copy(update=chosen)
+    return record_source(rows.kind, rows, fields, Path(folder), place=Path(folder), order=order, also=tuple(also))
+
+
+def coco_source(
+    path: Path, images: Path | None = None, fields: Fields | None = None, also: Sequence[str] = ()
+) -> RecordSource:
     """COCO captions JSON. A picture's captions are put in order of their number of words, shortest first.
 
     `images` is the folder of the pictures; by default that of the JSON, or an `images/` in or beside it.
     """
     path = Path(path)
+    rows = PackedRows(path.name, pack(_coco_records(path)), ("file_name", CAPTIONS), sha256_file(path))
+    if not len(rows):
+        raise DataError(f"{path}: names no images")
+    first = json.loads(rows.packed[0])["file_name"]
+    chosen = (fields or Fields()).model_copy(update={"image": "file_name"})
+    order = "the captions of a picture by their number of words, shortest first"
+    root = images or _find_images(path, first)
+    return record_source("coco", rows, chosen, root, place=path, order=order, also=tuple(also))
+
+
+def _coco_records(path: Path) -> Iterator[bytes]:
+    """Each picture as packed JSON; all of the file is in memory only while this runs."""
     content = read_json(path)
     try:
         captions: dict[Any, list[str]] = {item["id"]: [] for item in content["images"]}
@@ -98,31 +93,13 @@ def coco_source(path: Path, images: Path | None = None) -> FileSource:
                 captions[note["image_id"]].append(note["caption"].strip())
             else:
                 strays += 1
-        records = tuple(
-            FileRecord(item["file_name"], tuple(sorted(captions[item["id"]], key=lambda t: len(t.split()))))
-            for item in content["images"]
-        )
+        if content["images"] and strays == len(content["annotations"]):
+            raise DataError(f"{path}: no annotation belongs to an image of this file")
+        for item in content["images"]:
+            found = sorted(captions[item["id"]], key=lambda text: len(text.split()))
+            yield json.dumps({"file_name": os.fspath(item["file_name"]), CAPTIONS: found}).encode()
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not in the form of COCO captions ({error!r})") from None
-    if not records:
-        raise DataError(f"{path}: names no images")
-    if strays == len(content["annotations"]):
-        raise DataError(f"{path}: no annotation belongs to an image of this file")
-    root = images or _find_images(path, records[0].file_name)
-    return FileSource("coco", Path(root), records, sha256_file(path))
-
-
-def _line(line: bytes, number: int, fields: Fields) -> FileRecord:
-    try:
-        record = json.loads(line)
-        name = record["file_name"]
-        if not isinstance(name, str) or not name or "\0" in name:
-            raise DataError("file_name is not a name")
-        return FileRecord(name, captions_of(record, fields), labels_of(record, fields))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return FileRecord(f"captions.jsonl line {number}", problem="not a record with a file_name")
-    except DataError as error:
-        return FileRecord(f"captions.jsonl line {number}", problem=str(error))
 
 
 def _find_images(path: Path, first: str) -> Path:

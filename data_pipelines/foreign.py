@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_pipelines.packed_samples import PackedSamples
 from data_pipelines.records import Fields
 from data_pipelines.sources import Bad
-from data_pipelines.tar_index import TarSample
 from data_pipelines.tar_source import OnBadShard, TarSource, find_tars, tar_source
 from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.errors import DataError
@@ -17,7 +17,7 @@ from seqtok_core.foundation.errors import DataError
 class Found:
     """One split of a foreign folder. Classes are collected over all its splits: a word has one number."""
 
-    shards: list[tuple[Path, list[TarSample]]]
+    shards: list[tuple[Path, PackedSamples]]
     skipped: tuple[str, ...]
     fingerprint: str
     levels: int = 0
@@ -36,26 +36,30 @@ def scan_foreign(folder: Path, split: str, fields: Fields, on_bad_shard: OnBadSh
     if fields.labels:
         for other in sorted(set(tars) - {split}):
             _read_split(tar_source(tars[other], fields, on_bad_shard), words)
-    if not any(samples for _, samples in found.shards):
+    if not any(len(samples) for _, samples in found.shards):
         raise DataError(f"{folder}: split {split!r} has no usable sample; first: {found.dropped[0]}")
     if not found.levels:
-        raise DataError(f"{folder}: no sample of split {split!r} has captions in the field {fields.captions!r}")
+        asked = " or ".join(fields.caption_fields)
+        raise DataError(f"{folder}: no sample of split {split!r} has captions in the field {asked!r}")
     found.classes = {label: tuple(sorted(seen)) for label, seen in words.items() if seen}
     return found
 
 
 def _read_split(source: TarSource, words: dict[str, set[str]]) -> Found:
     """Adds the words of labels to `words`."""
-    shards: list[tuple[Path, list[TarSample]]] = [(path, []) for path in source.shards]
+    shards: list[tuple[Path, PackedSamples]] = []
     dropped: list[Bad] = []
     levels = 0
-    for (number, sample), content in zip(source.samples, source.records(), strict=True):
-        if isinstance(content, Bad):
-            dropped.append(content)
-            continue
-        captions, labels = content
-        levels = max(levels, len(captions))
-        for label, value in labels.items():
-            words[label].update([value] if isinstance(value, str) else [])
-        shards[number][1].append(sample)
+    for number, path in enumerate(source.shards):
+        kept = []
+        for index, content in enumerate(source.described(number)):
+            if isinstance(content, Bad):
+                dropped.append(content)
+                continue
+            captions, labels = content
+            levels = max(levels, len(captions))
+            for label, value in labels.items():
+                words[label].update([value] if isinstance(value, str) else [])
+            kept.append(source.samples[number][index])
+        shards.append((path, PackedSamples(kept)))
     return Found(shards, source.skipped, fingerprint.of_value(source.identity()), levels, tuple(dropped))

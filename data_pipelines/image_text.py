@@ -5,6 +5,8 @@ Shapes: B images, H = W the image size, L caption levels, T text tokens.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
+from data_pipelines.augment import AugmentConfig, needs
 from data_pipelines.captions import CaptionTokenizer
 from data_pipelines.decode import DecodeError, decode_pixels
 from data_pipelines.loading import ReadConfig, SplitLoader
 from data_pipelines.order import StepPlan
+from data_pipelines.pictures import OnBadSample, PictureReader
 from data_pipelines.records import Fields
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.shards import open_shards
@@ -30,6 +33,35 @@ class LoaderConfig(ReadConfig):
 
     image_size: Annotated[int, Field(ge=1)] | None = None  # pixels; None: as stored
     fields: Fields = Fields()  # of foreign tars
+    augment: AugmentConfig | None = None  # training only: never for measurements and exports
+    on_bad_sample: OnBadSample = "error"  # skip: the next decodable picture stands in, counted and named
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more skipped pictures than this are an error
+
+
+_NAMED = 5  # skipped pictures that a warning names; all are counted
+
+
+class BadPictures:
+    """Counts undecodable pictures that this process has met, each once; the first are named in a warning."""
+
+    def __init__(self, samples: int, max_share: float) -> None:
+        self.places: set[str] = set()  # each with its reason
+        self._samples, self._share = samples, max_share
+
+    def count(self, places: list[str]) -> None:
+        """Raises DataError when more than `max_share` of the samples are undecodable."""
+        for place in places:
+            if place in self.places:
+                continue
+            self.places.add(place)
+            if len(self.places) > self._share * self._samples:
+                raise DataError(
+                    f"{len(self.places)} pictures of {self._samples} cannot be decoded, which is above "
+                    f"max_bad_share={self._share:g}; the last one: {place}"
+                )
+            if len(self.places) <= _NAMED:
+                more = "; further ones are counted, not shown" if len(self.places) == _NAMED else ""
+                warnings.warn(f"{place}: another picture is taken in its place{more}", stacklevel=4)
 
 
 class ImageTextLoader(SplitLoader[ImageTextBatch]):
@@ -49,10 +81,17 @@ class ImageTextLoader(SplitLoader[ImageTextBatch]):
         world: int = 1,
     ) -> None:
         """`micro_batch` defaults to `global_batch` / `world`. Raises DataError or ConfigError."""
-        reader = ImageReader(Path(folder), split, captions, config)
+        reader = ImageReader(Path(folder), split, captions, config, seed=seed)
         plan = StepPlan(global_batch, micro_batch or max(global_batch // world, 1), rank, world)
         super().__init__(reader.batch, reader.shards, plan, config, seed)
         self.image_size = reader.image_size
+        self.bad = BadPictures(len(self.shards), config.max_bad_share)
+
+    def iterate(self, start_step: int = 0) -> Iterator[ImageTextBatch]:
+        """As SplitLoader's. Raises DataError when more than max_bad_share of the pictures are undecodable."""
+        for batch in super().iterate(start_step):
+            self.bad.count(batch.replaced)
+            yield batch
 
 
 def read_split(
@@ -78,63 +117,53 @@ class ImageReader:
         captions: CaptionTokenizer,
         config: LoaderConfig,
         one_pass: bool = False,
+        seed: int = 0,
     ) -> None:
+        """`one_pass`: every sample is read once and as it is, without a cache and without augmentation."""
         self.shards = open_shards(folder, split, config.fields, config.on_bad_shard)
         own = self.shards.manifest
-        self.image_size = config.image_size or (own and own.image_size) or self._stored_size()
-        self._resize = config.image_size is not None
-        keep = not one_pass and config.keeps(len(self.shards) * 3 * self.image_size**2)
-        self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens, keep)
-        self._kept: Tensor | None = None
-        self._keep = keep
+        stored = (own and own.image_size) or None
+        self.image_size = config.image_size or stored or self._stored_size(config.on_bad_sample)
+        augmentation = None if one_pass else config.augment
+        full = needs(augmentation, self.image_size)
+        self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens)
+        needed = len(self.shards) * 3 * full**2 + self._texts.bytes_needed
+        keep = self._texts.keep = not one_pass and config.keeps(needed)
+        self._pictures = PictureReader(
+            self.shards,
+            self.image_size,
+            resize=config.image_size is not None or full != self.image_size,
+            on_bad_sample=config.on_bad_sample,
+            keep=keep,
+            augmentation=augmentation,
+            seed=seed,
+        )
 
     def __len__(self) -> int:
         return len(self.shards)
 
     def batch(self, epoch: int, indices: NDArray[np.int64]) -> ImageTextBatch:
         """Raises DataError naming the sample whose picture or record cannot be read."""
-        index = torch.from_numpy(indices)
+        found = self._pictures.read(epoch, indices)
+        index = torch.from_numpy(found.index)
         return ImageTextBatch(
-            images=self._images(index),
+            images=found.pixels.permute(0, 3, 1, 2),
             index=index,
             epoch=torch.full_like(index, epoch),
-            **self._texts.fields(indices),
+            replaced=found.replaced,
+            **self._texts.fields(found.index),
         )
 
-    def _images(self, index: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8."""
-        if not self._keep:
-            return self._decode(index.tolist())
-        if self._kept is None:
-            self._kept = self._decode(range(len(self)))
-        return self._kept[index]
-
-    def _decode(self, indices: list[int] | range) -> Tensor:
-        size = self.image_size
-        images = torch.empty((len(indices), 3, size, size), dtype=torch.uint8)
-        view = images.numpy()
-        for row, index in enumerate(indices):
-            view[row] = self._pixels(index).transpose(2, 0, 1)
-        return images
-
-    def _pixels(self, index: int) -> NDArray[np.uint8]:
-        try:
-            pixels = decode_pixels(self.shards.read_image(index), self.image_size if self._resize else None)
-        except DecodeError as error:
-            place = self.shards.place(index)
-            raise DataError(f"{place}: {error}; `seqtok data prepare` leaves bad samples out") from None
-        if pixels.shape[:2] != (self.image_size, self.image_size):
-            raise DataError(
-                f"{self.shards.place(index)}: {pixels.shape[1]} x {pixels.shape[0]} pixels instead of "
-                f"{self.image_size} x {self.image_size}; set image_size to resize while loading"
-            )
-        return pixels
-
-    def _stored_size(self) -> int:
-        try:
-            height, width, _ = decode_pixels(self.shards.read_image(0)).shape
-        except DecodeError as error:
-            raise DataError(f"{self.shards.place(0)}: {error}") from None
-        if height != width:
-            raise DataError(f"{self.shards.place(0)}: {width} x {height} pixels; set image_size to crop and resize")
-        return height
+    def _stored_size(self, on_bad_sample: OnBadSample) -> int:
+        for index in range(len(self)):
+            try:
+                height, width, _ = decode_pixels(self.shards.read_image(index)).shape
+            except DecodeError as error:
+                if on_bad_sample == "error":
+                    raise DataError(f"{self.shards.place(index)}: {error}; set image_size") from None
+                continue
+            if height != width:
+                place = self.shards.place(index)
+                raise DataError(f"{place}: {width} x {height} pixels; set image_size to crop and resize")
+            return height
+        raise DataError(f"{self.shards.paths[0].parent}: no picture can be decoded")

@@ -64,28 +64,43 @@ class LatentWriter:
         pictures, settings. `source` is the manifest of the pictures: its labels and levels are kept.
         """
         self.out, self.name, self._shape, self._source = Path(out), name, shape, source
-        self._plan = {"latents": dict(plan), "shape": list(shape), "name": name}
-        self._identity = fingerprint.of_value(self._plan)
+        self.plan = {"latents": dict(plan), "shape": list(shape), "name": name}
+        self._identity = fingerprint.of_value(self.plan)
 
     @contextlib.contextmanager
     def open(self, *, overwrite: bool = False, resume: Resume = "auto") -> Iterator[None]:
         """Hold the folder. Raises DataError when it holds anything but this export."""
-        with output_folder(self.out, self._plan, overwrite=overwrite, resume=resume):
+        with output_folder(self.out, self.plan, overwrite=overwrite, resume=resume):
             yield
 
     def is_done(self, split: str, number: int) -> bool:
         """Whether the shard is committed and whole; reads all of it."""
         return is_committed(self.out, self._file(split, number), self._task(split, number))
 
-    def write(self, split: str, number: int, records: Iterable[LatentRecord]) -> None:
-        """Commit one shard. Raises DataError naming a key whose latents are not finite in float16."""
+    def write(
+        self, split: str, number: int, records: Iterable[LatentRecord], extra: Mapping[str, Any] | None = None
+    ) -> None:
+        """Commit one shard; `extra` is JSON kept among its index's facts.
+
+        Raises DataError naming a key whose latents are not finite in float16.
+        """
         kept = list(records)
         samples = [(record.key, self._members(record)) for record in kept]
-        facts = {"levels": max((len(record.captions) for record in kept), default=0)}
+        facts = {"levels": max((len(record.captions) for record in kept), default=0), **(extra or {})}
         commit_shard(self.out, self._file(split, number), samples, task=self._task(split, number), facts=facts)
 
-    def finish(self, latent_spec: Mapping[str, Any], shards: Mapping[str, int]) -> Manifest:
-        """Write `dataset.json`. `shards` is split -> number of shards, all of which must be committed."""
+    def facts(self, split: str, number: int) -> dict[str, Any]:
+        """What the index of a committed shard says about it."""
+        return read_index(self.out, self._file(split, number))["facts"]
+
+    def finish(
+        self,
+        latent_spec: Mapping[str, Any],
+        shards: Mapping[str, int],
+        extra: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """Write `dataset.json`. `shards` is split -> number of shards, all of which must be committed; `extra` is
+        JSON kept beside the plan in its `source`."""
         splits, levels = {}, 0
         for split, count in sorted(shards.items()):
             missing = [number for number in range(count) if not self.is_done(split, number)]
@@ -101,7 +116,7 @@ class LatentWriter:
             name=self.name,
             levels=levels,
             splits=splits,
-            source=self._plan,
+            source={**self.plan, **(extra or {})},
             latent_spec=dict(latent_spec),
             **handed,
         )
@@ -143,7 +158,7 @@ class LatentWriter:
         return fingerprint.of_value([self._identity, split, number])
 
 
-_HANDED_ON = {"image_size", "level_names", "level_labels", "labels", "classes"}
+_HANDED_ON = {"image_size", "levels_made", "level_names", "level_labels", "labels", "classes"}
 
 
 def save_array(values: NDArray) -> bytes:

@@ -78,8 +78,9 @@ class LatentReader:
         self.latent_spec: Mapping[str, Any] = content.latent_spec
         self._shape = tuple(content.source.get("shape", ()))
         self._members = [m for m in (LATENT, CODES, POSITIONS) if m in self.shards.members(0)]
-        self._keep = not one_pass and config.keeps(len(self.shards) * 4 * int(np.prod(self._shape)))
-        self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens, self._keep)
+        self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens)
+        needed = len(self.shards) * 4 * int(np.prod(self._shape)) + self._texts.bytes_needed
+        self._keep = self._texts.keep = not one_pass and config.keeps(needed)
         self._kept: dict[str, Tensor] | None = None
 
     def batch(self, epoch: int, indices: NDArray[np.int64]) -> LatentTextBatch:

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatch
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from data_pipelines.order import EpochOrder, StepPlan
+from data_pipelines.order import EpochOrder, Order, ResampledOrder, StepPlan
 from data_pipelines.shards import ShardSet
 from data_pipelines.tar_source import OnBadShard
-from data_pipelines.workers import Requests, from_workers
+from data_pipelines.workers import Requests, Trace, WorkerOptions, from_workers
 from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
 
-Batch = TypeVar("Batch")
+Batch = TypeVar("Batch", bound=Any)
 Fetch = Callable[[int, NDArray[np.int64]], Batch]
 
 _AUTO_CACHE = 512 * 2**20  # bytes of samples that are kept in memory without being asked
 
 
 class ReadConfig(Config):
-    """How a split is read. Workers, prefetching and the cache change no batch."""
+    """How a split is read. Workers, prefetching, pinning and the cache change no batch."""
 
     num_workers: Annotated[int, Field(ge=0)] = 0  # processes; 0 reads in this one
     prefetch: Annotated[int, Field(ge=1)] = 2  # batches per worker
+    start_method: Literal["fork", "spawn", "forkserver"] | None = None  # of workers; None: Python's default
+    pin_memory: bool | None = None  # page-locked batches; None: where there is a GPU
     cache: bool | None = None  # read once, keep in memory; None: if small enough and without workers
     levels: Annotated[int, Field(ge=1)] | None = None  # L; None: the data set's longest pyramid
     max_tokens: Annotated[int, Field(ge=1)] = 32  # T; longer captions are cut, counted and warned of
-    shuffle: bool = True
+    mode: Literal["epoch", "resample"] = "epoch"  # each sample once per epoch, or drawn with replacement
+    weights: Mapping[str, Annotated[float, Field(ge=0)]] = {}  # resample: pattern of a shard's name -> relative chance
+    shuffle: bool = True  # epoch: mixed, or as stored
     window: Annotated[int, Field(ge=1)] = 8  # shards mixed with each other
     on_bad_shard: OnBadShard = "error"
 
@@ -38,6 +45,10 @@ class ReadConfig(Config):
         small = bytes_needed <= _AUTO_CACHE and self.num_workers == 0
         return small if self.cache is None else self.cache
 
+    def worker_options(self) -> WorkerOptions:
+        pin = torch.cuda.is_available() and self.pin_memory is not False
+        return WorkerOptions(self.num_workers, self.prefetch, self.start_method, pin)
+
 
 class SplitLoader(Generic[Batch]):
     """A rank's endless stream of micro-batches of one split. Position = number of global steps."""
@@ -45,10 +56,12 @@ class SplitLoader(Generic[Batch]):
     def __init__(self, fetch: Fetch[Batch], shards: ShardSet, plan: StepPlan, config: ReadConfig, seed: int) -> None:
         """Raises ConfigError when the batch sizes do not fit each other or the data."""
         self.shards = shards  # classes, levels, fingerprint, skipped shards
+        self.fingerprint = shards.fingerprint
         self.global_batch = plan.global_batch
         self._fetch, self._plan, self._config = fetch, plan, config
-        self._order = EpochOrder(shards.sizes, seed, config.window, config.shuffle)
         plan.check(len(shards), str(shards.paths[0].parent))
+        self._order = order_of(shards, config, seed, plan.global_batch)
+        shards.hold(2 * config.window)  # a batch may lie across two windows
 
     @property
     def steps_per_epoch(self) -> int:
@@ -60,15 +73,34 @@ class SplitLoader(Generic[Batch]):
         return self.steps_per_epoch * self.global_batch
 
     def iterate(self, start_step: int = 0) -> Iterator[Batch]:
-        """Micro-batches from global step `start_step` on, those of one step one after another."""
-        config = self._config
-        return stream(self._fetch, self._plan, self._order, start_step, config.num_workers, config.prefetch)
+        """Micro-batches from global step `start_step` on, those of one step one after another; the same for
+        every number of workers.
+        """
+        options = self._config.worker_options()
+        if options.num_workers == 0:
+            requests = self._plan.micro_batches(self._order, start_step)
+            batches = (self._fetch(epoch, indices) for epoch, indices in requests)
+            return (batch.pin_memory() for batch in batches) if options.pin_memory else batches
+        trace = Trace(options.num_workers, self.shards.place)
+        self.shards.on_read = trace  # the workers' copies tell where they are
+        requests_of_workers = Requests(self._plan, self._order, start_step)
+        return from_workers(self._fetch, requests_of_workers, options, trace)
 
 
-def stream(
-    fetch: Fetch[Batch], plan: StepPlan, order: EpochOrder, start_step: int, num_workers: int, prefetch: int
-) -> Iterator[Batch]:
-    """This rank's micro-batches from a global step on, without end; the same for every number of workers."""
-    if num_workers == 0:
-        return (fetch(epoch, indices) for epoch, indices in plan.micro_batches(order, start_step))
-    return from_workers(fetch, Requests(plan, order, start_step), num_workers, prefetch)
+def order_of(shards: ShardSet, config: ReadConfig, seed: int, global_batch: int) -> Order:
+    """Raises ConfigError for weights that fit no shard, or are not asked for."""
+    if config.mode == "epoch":
+        if config.weights:
+            raise ConfigError("weights are for mode: resample; in mode: epoch every sample comes once")
+        return EpochOrder(shards.sizes, seed, config.window, config.shuffle)
+    names = [path.name for path in shards.paths]
+    for pattern in config.weights:
+        if not any(fnmatch(name, pattern) for name in names):
+            raise ConfigError(f"weights: no shard's name fits {pattern!r}; the first one is {names[0]}")
+    weights = [_weight(name, config.weights) for name in names]
+    return ResampledOrder(shards.sizes, seed, config.window, global_batch, weights)
+
+
+def _weight(name: str, weights: Mapping[str, float]) -> float:
+    """Of the first pattern that fits; 1 where none does."""
+    return next((weight for pattern, weight in weights.items() if fnmatch(name, pattern)), 1.0)

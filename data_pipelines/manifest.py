@@ -60,6 +60,7 @@ class Manifest(Config):
     levels: Count = 0  # most captions that an image has
     level_names: tuple[str, ...] = ()
     level_labels: tuple[tuple[str, ...], ...] = ()
+    levels_made: Mapping[str, Any] = {}  # how the source's captions became levels
     labels: tuple[str, ...] = ()
     classes: Mapping[str, tuple[str, ...]] = {}  # label -> words of its classes; absent for plain numbers
     splits: Mapping[str, SplitInfo]
@@ -90,6 +91,11 @@ def read_manifest(folder: Path) -> Manifest:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise DataError(f"{path}: schema version {version!r}, this seqtok reads {SCHEMA_VERSION}")
+    if "tables" in content:
+        raise DataError(
+            f"{folder}: holds {content.get('kind')} as {content.get('format')} files, which are not trained on; "
+            "latents for training are exported as webdataset shards"
+        )
     try:
         return Manifest.parse(content, str(path))
     except ConfigError as error:

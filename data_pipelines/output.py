@@ -15,9 +15,13 @@ from data_pipelines.shard_files import sweep
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import folder_lock, read_json, write_json
 
+LOCK = "run.lock"  # of files.folder_lock: says which process holds the folder
 PLAN = "prepare.json"
 Resume = Literal["auto", "never"]
-_OURS = re.compile(r".+-[a-z]+-\d{6}\.(tar|index\.json)|dataset\.json|prepare\.json|captions\.model")
+_OURS = re.compile(
+    r".+-[a-z]+-\d{6}\.(tar|parquet|npy|keys\.txt|rows\.jsonl|index\.json)"
+    r"|dataset\.json|prepare\.json|captions\.model"
+)
 
 
 @contextlib.contextmanager
@@ -33,14 +37,18 @@ def output_folder(
                     path.unlink()
             write_json(out / PLAN, plan)
         sweep(out)
-        yield
+        try:
+            yield
+        except BaseException:
+            sweep(out)  # of workers that were ended in the middle of a file
+            raise
 
 
 def refuse_used(out: Path, plan: Mapping[str, Any], *, overwrite: bool, resume: Resume) -> None:
     """The check alone; changes nothing on the disk."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file, not a folder")
-    entries = sorted(p.name for p in out.iterdir() if p.name != "run.lock") if out.is_dir() else []
+    entries = sorted(p.name for p in out.iterdir() if p.name != LOCK) if out.is_dir() else []
     foreign = [name for name in entries if name.endswith(".tar") and not _OURS.fullmatch(name)]
     if foreign:
         raise DataError(f"{out}: holds {foreign[0]}, which seqtok did not write; choose another folder")

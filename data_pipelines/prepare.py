@@ -1,74 +1,73 @@
-"""Sources -> shards with a manifest. One shard is one task, a pure function of (source, settings, number).
+"""Sources -> shards with a manifest, by processes of this machine or by a Ray cluster.
 
 Killed at any moment, the same command continues: committed shards are kept, and the final bytes are the same.
+Memory does not grow with the number of samples but for 17 bytes each: names are read as a stream (keys.py), tasks are
+made when they are handed out, and what a finished shard leaves behind is its line of the manifest.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from data_pipelines import manifest as manifests
+from data_pipelines.caption_text import CaptionRules
 from data_pipelines.decode import MAX_PIXELS
 from data_pipelines.executors import run_tasks
-from data_pipelines.keys import assign_keys
-from data_pipelines.manifest import Manifest, SplitInfo
-from data_pipelines.output import Resume, output_folder
-from data_pipelines.shard_build import build_samples
-from data_pipelines.shard_files import commit_shard, is_committed, read_index, shard_info, shard_name
-from data_pipelines.sources import Facts, Source
+from data_pipelines.jpeg import Subsampling
+from data_pipelines.manifest import Manifest
+from data_pipelines.output import LOCK, Resume, output_folder
+from data_pipelines.resize import Resize
+from data_pipelines.shard_tasks import Done, Work, do_task, make_tasks
+from data_pipelines.sources import Source
+from data_pipelines.tally import Tally
 from seqtok_core.foundation import faults, fingerprint
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import DataError
 
+_ONLY_HOW = {"processes", "engine", "ray_address", "max_bad_share", "max_bad_run"}
+
 
 class PrepareConfig(Config):
-    """Settings of a data set; all but `processes` decide its bytes."""
+    """Settings of a data set. The last five say how it is made and what is refused, the others decide its bytes."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")] = "data"
     size: Annotated[int, Field(ge=1, le=8192)] = 64  # pixels, square
     form: Literal["png", "jpg"] = "png"  # of pictures that must be encoded again
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpg
+    subsampling: Subsampling = "444"  # colour of jpg; "420" is a sixth smaller and loses 4.5 dB
+    resize: Resize = "fast"  # "exact": large JPEG is decoded in full and filtered; docs/images.md has the difference
     samples_per_shard: Annotated[int, Field(ge=1)] = 1000
-    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more bad samples than this are an error
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
+    captions: CaptionRules = CaptionRules()
     no_caption: Literal["drop", "keep"] = "drop"
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more bad samples than this are an error
+    max_bad_run: Annotated[int, Field(ge=0)] = 100  # so many bad ones in a row of a shard are an error; 0: no limit
     processes: Annotated[int, Field(ge=1)] = 1
-
-
-@dataclass(frozen=True)
-class Task:
-    """Samples [start, start + len(keys)) of a split, as shard `number`. A key of None is a duplicate."""
-
-    split: str
-    number: int
-    start: int
-    keys: tuple[str | None, ...]
+    engine: Literal["processes", "ray"] = "processes"
+    ray_address: Annotated[str, Field(min_length=1)] = "auto"  # or local, HOST:PORT, ray://HOST:PORT
 
 
 @dataclass(frozen=True)
 class Progress:
-    shards_done: int
-    shards: int
-    samples_done: int
-    samples: int
-    bad: int
+    """Where a preparation stands. Samples count when their shard is finished."""
 
-
-@dataclass(frozen=True)
-class _Work:
-    """What all tasks share."""
-
-    sources: Mapping[str, Source]
-    config: PrepareConfig
-    out: Path
-    plan: str  # fingerprint
+    stage: Literal["names", "shards"]
+    shards_done: int = 0
+    shards: int = 0
+    samples_done: int = 0  # in stage "names": names read
+    samples: int = 0
+    samples_built: int = 0  # of samples_done: in this run; the others were found finished
+    shards_begun: int = 0  # handed out in this run
+    workers_lost: int = 0
+    bad: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)  # by reason; with the filtered ones
 
 
 def prepare(
@@ -88,120 +87,14 @@ def prepare(
     out = Path(out)
     plan = plan_of(sources, config)
     with output_folder(out, plan, overwrite=overwrite, resume=resume):
-        work = _Work(sources, config, out, fingerprint.of_value(plan))
-        tasks = make_tasks(sources, config)
-        _run(work, tasks, on_progress)
+        owner = (out / LOCK).read_text(encoding="utf-8")
+        work = Work(sources, config, out.absolute(), fingerprint.of_value(plan), owner)
+        tally = _run(work, on_progress)
         faults.hit("prepare.before_manifest")
-        result = _summary(work, tasks, plan)
+        result = tally.manifest(config, next(iter(sources.values())).facts(), plan)
         manifests.write_manifest(out, result)
         faults.hit("prepare.after_manifest")
     return result
-
-
-def make_tasks(sources: Mapping[str, Source], config: PrepareConfig) -> list[Task]:
-    """The same for every number of processes."""
-    tasks = []
-    for split, source in sorted(sources.items()):
-        if not len(source):
-            raise DataError(f"split {split}: the source holds no samples")
-        keys = assign_keys(list(source.names(0, len(source))))
-        for number, start in enumerate(range(0, len(keys), config.samples_per_shard)):
-            tasks.append(Task(split, number, start, tuple(keys[start : start + config.samples_per_shard])))
-    return tasks
-
-
-def _run(work: _Work, tasks: list[Task], on_progress: Callable[[Progress], None]) -> None:
-    total = sum(len(task.keys) for task in tasks)
-    reasons: Counter[str] = Counter()
-    done = samples = 0
-    on_progress(Progress(0, len(tasks), 0, total, 0))
-    for count, dropped in run_tasks(_do, work, tasks, work.config.processes):
-        done, samples = done + 1, samples + count
-        reasons.update(dropped)
-        on_progress(Progress(done, len(tasks), samples, total, reasons.total()))
-        if reasons.total() > work.config.max_bad_share * total:
-            raise DataError(_too_many(work, tasks, reasons, total))
-    if reasons.total() == total:
-        raise DataError(_too_many(work, tasks, reasons, total))
-
-
-def _do(work: _Work, task: Task) -> tuple[int, Counter[str]]:
-    """Returns (samples looked at, bad ones by reason)."""
-    config, file = work.config, shard_name(work.config.name, task.split, task.number)
-    identity = fingerprint.of_value([work.plan, task.split, task.number])
-    if not is_committed(work.out, file, identity):
-        pairs = work.sources[task.split].pairs(task.start, task.start + len(task.keys))
-        samples, facts = build_samples(pairs, task.keys, config)
-        commit_shard(work.out, file, samples, task=identity, facts=facts)
-    facts = read_index(work.out, file)["facts"]
-    return len(task.keys), Counter(item["reason"] for item in facts["dropped"])
-
-
-def _too_many(work: _Work, tasks: list[Task], reasons: Counter[str], total: int) -> str:
-    listed = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
-    first = next(iter(_dropped(work, tasks)), None)
-    example = f"; first: {first['source']} ({first['reason']} {first['detail']})" if first else ""
-    return (
-        f"{work.out}: {reasons.total()} of {total} samples are bad ({listed}){example}; allowed share: "
-        f"{work.config.max_bad_share:g}; mend them, or allow a larger share (max_bad_share)"
-    )
-
-
-def _dropped(work: _Work, tasks: list[Task]) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
-    for task in tasks:
-        try:
-            index = read_index(work.out, shard_name(work.config.name, task.split, task.number))
-        except DataError:
-            continue  # not built yet
-        found += index["facts"]["dropped"]
-    return found
-
-
-def _summary(work: _Work, tasks: list[Task], plan: dict[str, Any]) -> Manifest:
-    facts = next(iter(work.sources.values())).facts()
-    splits = {split: _split(work, [t for t in tasks if t.split == split]) for split in sorted(work.sources)}
-    levels = 0
-    seen: dict[str, set[str]] = {}
-    for task in tasks:
-        found = read_index(work.out, shard_name(work.config.name, task.split, task.number))["facts"]
-        levels = max(levels, found["levels"])
-        for label, words in found["labels"].items():
-            seen.setdefault(label, set()).update(words)
-    return Manifest(
-        kind="images",
-        name=work.config.name,
-        image_size=work.config.size,
-        levels=levels,
-        level_names=facts.level_names,
-        level_labels=facts.level_labels,
-        labels=tuple(sorted(seen)),
-        classes=_classes(seen, facts),
-        splits=splits,
-        source=plan,
-    )
-
-
-def _split(work: _Work, tasks: list[Task]) -> SplitInfo:
-    files = [shard_name(work.config.name, task.split, task.number) for task in tasks]
-    shards = tuple(shard_info(work.out, file) for file in files)
-    dropped = _dropped(work, tasks)
-    notes: Counter[str] = Counter()
-    for file in files:
-        notes.update(read_index(work.out, file)["facts"]["notes"])
-    return SplitInfo(
-        samples=sum(shard.samples for shard in shards),
-        shards=shards,
-        dropped=dict(Counter(item["reason"] for item in dropped)),
-        dropped_samples=tuple(manifests.Dropped(**item) for item in dropped[: manifests.NAMED_DROPS]),
-        notes=dict(notes),
-    )
-
-
-def _classes(seen: Mapping[str, set[str]], facts: Facts) -> dict[str, tuple[str, ...]]:
-    """Words in the source's own order where it has one, else sorted; labels that are numbers have none."""
-    found = {label: tuple(sorted(words)) for label, words in seen.items() if words}
-    return {**found, **{label: words for label, words in facts.classes.items() if label in seen}}
 
 
 def plan_of(sources: Mapping[str, Source], config: PrepareConfig) -> dict[str, Any]:
@@ -209,5 +102,70 @@ def plan_of(sources: Mapping[str, Source], config: PrepareConfig) -> dict[str, A
     bad = [split for split in sources if not re.fullmatch(r"[a-z]{1,32}", split)]
     if not sources or bad:
         raise DataError(f"splits must be named in small letters, not {bad}" if bad else "there is no source")
-    settings = config.model_dump(mode="json", exclude={"processes"})
+    settings = config.model_dump(mode="json", exclude=_ONLY_HOW)
     return {"config": settings, "splits": {split: source.identity() for split, source in sources.items()}}
+
+
+def _run(work: Work, on_progress: Callable[[Progress], None]) -> Tally:
+    config = work.config
+    names = sum(len(source) for source in work.sources.values())
+    tasks = make_tasks(
+        work.sources,
+        config,
+        lambda read: on_progress(Progress("names", samples_done=read, samples=names)),
+    )
+    tally = Tally(tasks)
+    begun, lost = [0], [0]
+
+    def report() -> None:
+        on_progress(_progress(tally, begun[0], lost[0]))
+
+    def count(counter: list[int]) -> Callable[[Any], None]:
+        def on_event(task: Any) -> None:
+            counter[0] += 1
+            report()
+
+        return on_event
+
+    report()
+    address = config.ray_address if config.engine == "ray" else None
+    running: Iterable[Done] = run_tasks(
+        do_task, work, tasks, config.processes, ray_address=address, on_start=count(begun), on_lost=count(lost)
+    )
+    with closing(running):  # type: ignore[type-var]
+        for done in running:
+            tally.add(done)
+            report()
+            _refuse_bad(work, tally)
+    return tally
+
+
+def _progress(tally: Tally, begun: int, lost: int) -> Progress:
+    return Progress(
+        "shards",
+        shards_done=tally.shards,
+        shards=len(tally.tasks),
+        samples_done=tally.samples,
+        samples=tally.tasks.samples,
+        samples_built=tally.built,
+        shards_begun=begun,
+        workers_lost=lost,
+        bad=tally.bad,
+        dropped=tally.dropped,
+    )
+
+
+def _refuse_bad(work: Work, tally: Tally) -> None:
+    """Raises DataError when more samples are bad than allowed, or none is left in the end."""
+    total, allowed = tally.tasks.samples, work.config.max_bad_share
+    dropped, bad = tally.dropped, tally.bad
+    listed = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
+    if dropped.total() == total and not bad:
+        raise DataError(f"{work.out}: all {total} samples are left out ({listed}); change the filter")
+    if bad > allowed * total or dropped.total() == total:
+        first = tally.first_bad
+        example = f"; first: {first.source} ({first.reason} {first.detail})" if first else ""
+        raise DataError(
+            f"{work.out}: {bad} of {total} samples are bad ({listed}){example}; allowed share: {allowed:g}; "
+            "mend them, or allow a larger share (max_bad_share)"
+        )

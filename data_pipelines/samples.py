@@ -5,7 +5,7 @@ Shapes: B images, L caption levels (coarse to fine), T text tokens, K latents of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -31,15 +31,22 @@ class _Batch:
     captions: list[list[str]] = field(default_factory=list)  # B x (at most L)
 
     def to(self, device: torch.device | str) -> Self:
-        """Move every tensor; the rest is shared."""
-        moved: dict[str, Any] = {}
+        """Move every tensor, without waiting where the batch is pinned; the rest is shared."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """Every tensor in page-locked memory, from which copies to a GPU run beside its work."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Tensor):
-                moved[item.name] = value.to(device, non_blocking=True)
+                changed[item.name] = change(value)
             elif isinstance(value, Mapping):
-                moved[item.name] = {name: t.to(device, non_blocking=True) for name, t in value.items()}
-        return replace(self, **moved)
+                changed[item.name] = {name: change(tensor) for name, tensor in value.items()}
+        return replace(self, **changed)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -49,7 +56,8 @@ class _Batch:
 class ImageTextBatch(_Batch):
     """Pictures with caption pyramids. Pixels stay uint8 until they are on the model's device."""
 
-    images: Tensor  # (B, 3, H, W) uint8
+    images: Tensor  # (B, 3, H, W) uint8; in memory (B, H, W, 3), as pictures are decoded
+    replaced: list[str] = field(default_factory=list)  # pictures that could not be decoded; the next one stands in
 
     def pixels(self) -> Tensor:
         """(B, 3, H, W) float32 in [-1, 1]."""

@@ -6,17 +6,15 @@ The tar is renamed into place first, its index second: a shard with a matching i
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.keys import SAFE_KEY
 from data_pipelines.manifest import ShardInfo, index_name
-from data_pipelines.tar_index import TarSample, scan_stream
+from data_pipelines.tar_index import TarSample
+from data_pipelines.tar_write import write_tar
 from seqtok_core.foundation import faults
-from seqtok_core.foundation.compat import import_webdataset
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import atomic_write, read_json, sha256_file
 from seqtok_core.foundation.fingerprint import canonical_json
@@ -35,54 +33,57 @@ def commit_shard(
     *,
     task: str,
     facts: Mapping[str, Any],
+    before_rename: Callable[[], None] = lambda: None,
 ) -> ShardInfo:
     """Write (key, {extension: content}) pairs as `folder`/`file`. Equal input gives equal bytes.
 
-    `task` names the work that the shard is the result of; `facts` is JSON kept in the index.
+    `task` names the work that the shard is the result of; `facts` is JSON kept in the index, read when the last
+    sample has been taken. One sample is held in memory at a time. What `before_rename` raises leaves nothing behind.
     Raises DataError for a key that is unsafe or comes twice, StorageError when the disk is full.
     """
-    blob, index = _build(samples, file)
+    faults.hit("shards.before_tar")
+    with atomic_write(folder / file) as stream:
+        tar = write_tar(stream, samples, file)
+        faults.hit("shards.before_rename")
+        before_rename()
     content = {
         "schema_version": INDEX_VERSION,
         "shard": file,
-        "bytes": len(blob),
-        "sha256": hashlib.sha256(blob).hexdigest(),
+        "bytes": tar.bytes,
+        "sha256": tar.sha256,
         "task": task,
         "facts": dict(facts),
-        "samples": [[sample.key, sample.members] for sample in index],
+        "samples": [[sample.key, sample.members] for sample in tar.samples],
     }
-    faults.hit("shards.before_tar")
-    with atomic_write(folder / file) as stream:
-        stream.write(blob)
-        faults.hit("shards.before_rename")
     faults.hit("shards.before_index")
+    sidecar = canonical_json(content).encode() + b"\n"
     with atomic_write(folder / index_name(file)) as stream:
-        stream.write(canonical_json(content).encode() + b"\n")
+        stream.write(sidecar)
     faults.hit("shards.after_index")
-    return shard_info(folder, file)
+    return _info(content, hashlib.sha256(sidecar).hexdigest())
 
 
 def is_committed(folder: Path, file: str, task: str) -> bool:
     """Whether the shard is there, whole, and the result of this task. Reads all of it."""
+    return find_committed(folder, file, task) is not None
+
+
+def find_committed(folder: Path, file: str, task: str) -> tuple[ShardInfo, dict[str, Any]] | None:
+    """A shard that is there, whole, and the result of this task, with the facts of its index; else None."""
     path = folder / file
     try:
         index = read_index(folder, file)
     except DataError:
-        return False
+        return None
     if index["task"] != task or not path.is_file() or path.stat().st_size != index["bytes"]:
-        return False
-    return sha256_file(path) == index["sha256"]
+        return None
+    if sha256_file(path) != index["sha256"]:
+        return None
+    return _info(index, sha256_file(folder / index_name(file))), index["facts"]
 
 
 def shard_info(folder: Path, file: str) -> ShardInfo:
-    index = read_index(folder, file)
-    return ShardInfo(
-        file=file,
-        samples=len(index["samples"]),
-        bytes=index["bytes"],
-        sha256=index["sha256"],
-        index_sha256=sha256_file(folder / index_name(file)),
-    )
+    return _info(read_index(folder, file), sha256_file(folder / index_name(file)))
 
 
 def read_index(folder: Path, file: str) -> dict[str, Any]:
@@ -120,16 +121,17 @@ def sweep(folder: Path) -> int:
 
 
 def json_member(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    return _JSON.encode(value).encode()
 
 
-def _build(samples: Iterable[tuple[str, Mapping[str, bytes]]], file: str) -> tuple[bytes, list[TarSample]]:
-    webdataset = import_webdataset()
-    stream = io.BytesIO()  # a shard is some tens of MB; in memory it is hashed and indexed before the disk sees it
-    with webdataset.TarWriter(stream, encoder=False, mtime=0, user="seqtok", group="seqtok") as tar:
-        for key, members in samples:
-            if not SAFE_KEY.fullmatch(key):
-                raise DataError(f"{file}: unsafe key {key!r}; keys are {SAFE_KEY.pattern}")
-            tar.write({"__key__": key, **members})
-    index = scan_stream(stream, file)  # refuses keys that come twice
-    return stream.getvalue(), index
+_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+
+def _info(index: Mapping[str, Any], index_sha256: str) -> ShardInfo:
+    return ShardInfo(
+        file=index["shard"],
+        samples=len(index["samples"]),
+        bytes=index["bytes"],
+        sha256=index["sha256"],
+        index_sha256=index_sha256,
+    )

@@ -6,6 +6,7 @@ A source has a fixed length, and `pairs(start, stop)` is a pure function: a shar
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from data_pipelines import scenes
 from seqtok_core.foundation.errors import ConfigError
+
+_RUN = 4096  # indices looked at together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class Bad:
     source: str
     reason: str
     detail: str = ""
+    filtered: bool = False  # left out as asked (its reason begins with "filtered"): in no limit of bad samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,7 @@ class Facts:
     level_names: tuple[str, ...] = ()
     level_labels: tuple[tuple[str, ...], ...] = ()  # per level: the labels that speak of the same thing
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # label -> words of its classes
+    levels_made: Mapping[str, Any] = field(default_factory=dict)  # how captions became levels; for dataset.json
 
 
 class Source(Protocol):
@@ -102,16 +107,18 @@ class ScenesSource:
 
     def facts(self) -> Facts:
         names = ("count", "shapes", "colors", "details")
-        return Facts(level_names=names, level_labels=scenes.LEVEL_LABELS, classes=scenes.LABELS)
+        made = {"fields": "the drawn scene", "order": "one text per level, each says more than the one before"}
+        return Facts(level_names=names, level_labels=scenes.LEVEL_LABELS, classes=scenes.LABELS, levels_made=made)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Some samples of another source, by their indices."""
 
     whole: Source
-    indices: tuple[int, ...]
+    indices: NDArray[np.int64]
     share: str  # says which part this is
+    left_out: Mapping[str, int] = field(default_factory=dict)  # by reason; counted, not named
 
     @property
     def kind(self) -> str:
@@ -121,18 +128,31 @@ class Part:
         return len(self.indices)
 
     def names(self, start: int, stop: int) -> Iterator[str]:
-        for index in self.indices[start:stop]:
-            yield from self.whole.names(index, index + 1)
+        for first, end in self._runs(start, stop):
+            yield from self.whole.names(first, end)
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
-        for index in self.indices[start:stop]:
-            yield from self.whole.pairs(index, index + 1)
+        for first, end in self._runs(start, stop):
+            yield from self.whole.pairs(first, end)
 
     def identity(self) -> dict[str, Any]:
-        return {**self.whole.identity(), "part": self.share}
+        """The parts of a part are told in the order in which they were made."""
+        whole = self.whole.identity()
+        parts = [*whole.pop("parts", []), {"share": self.share, "samples": len(self)}]
+        if self.left_out:
+            parts[-1]["left_out"] = dict(self.left_out)
+        return {**whole, "parts": parts}
 
     def facts(self) -> Facts:
         return self.whole.facts()
+
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Neighbours are read together."""
+        for first in range(start, min(stop, len(self)), _RUN):
+            indices = self.indices[first : min(first + _RUN, stop)]
+            cuts = np.flatnonzero(np.diff(indices) != 1) + 1
+            for run in np.split(indices, cuts):
+                yield int(run[0]), int(run[-1]) + 1
 
 
 def split_by_name(source: Source, shares: Mapping[str, float], rest: str = "train") -> dict[str, Source]:
@@ -142,11 +162,12 @@ def split_by_name(source: Source, shares: Mapping[str, float], rest: str = "trai
     """
     if rest in shares or not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
         raise ConfigError(f"split shares {dict(shares)}: each in (0, 1), together below 1, none named {rest!r}")
-    chosen: dict[str, list[int]] = {rest: [], **{split: [] for split in shares}}
+    chosen = {split: array("q") for split in (rest, *shares)}
     for index, name in enumerate(source.names(0, len(source))):
         chosen[_draw(name, shares, rest)].append(index)
     text = ", ".join(f"{split} {share:g}" for split, share in shares.items())
-    return {split: Part(source, tuple(found), f"{split} of {text}") for split, found in chosen.items()}
+    parts = {split: np.array(found, dtype=np.int64) for split, found in chosen.items()}
+    return {split: Part(source, found, f"{split} of {text}") for split, found in parts.items()}
 
 
 def _draw(name: str, shares: Mapping[str, float], rest: str) -> str:

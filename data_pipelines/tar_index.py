@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -40,7 +40,7 @@ def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
     stream.seek(0)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
-            members = [(info.name, (info.offset_data, info.size)) for info in tar if info.isreg()]
+            members = list(_members(tar))
             end = tar.offset
     except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
         raise DataError(f"{name}: damaged or cut tar ({error})") from None
@@ -53,6 +53,18 @@ def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
     return _group(members, name)
 
 
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Span | None]]:
+    for info in tar:
+        if not info.isdir():
+            yield info.name, span_of(info)
+        tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header, some 700 bytes each
+
+
+def span_of(info: tarfile.TarInfo) -> Span | None:
+    """None for links, devices and pipes, which are never followed, and for sparse files, which have no span."""
+    return (info.offset_data, info.size) if info.isreg() and info.sparse is None else None
+
+
 def split_name(member: str) -> tuple[str, str]:
     """`a/b.c.png` -> (`a/b`, `c.png`): the key ends at the first dot of the last part, as in webdataset."""
     folder, slash, base = member.rpartition("/")
@@ -60,7 +72,7 @@ def split_name(member: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def _group(members: Iterable[tuple[str, Span]], name: str) -> list[TarSample]:
+def _group(members: Iterable[tuple[str, Span | None]], name: str) -> list[TarSample]:
     samples: list[TarSample] = []
     seen: set[str] = set()
     for member, span in members:
@@ -74,5 +86,6 @@ def _group(members: Iterable[tuple[str, Span]], name: str) -> list[TarSample]:
             samples.append(TarSample(key, {}))
         if extension in samples[-1].members:
             raise DataError(f"{name}: {key}.{extension} comes twice")
-        samples[-1].members[extension] = span
+        if span is not None:
+            samples[-1].members[extension] = span
     return samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.captions import CaptionTokenizer
+from data_pipelines.manifest import FILE as MANIFEST
+from data_pipelines.manifest import read_manifest
 from data_pipelines.records import Fields
 from data_pipelines.shards import open_shards
 from seqtok_core.foundation.errors import DataError
@@ -26,8 +29,9 @@ class TokenLengths:
 
 
 def captions_of(folder: Path, split: str, fields: Fields | None = None) -> Iterator[tuple[str, ...]]:
-    """Caption pyramids of a split, in shard order."""
-    shards = open_shards(folder, split, fields)
+    """Caption pyramids of a split in shard order: of pictures, latents or foreign tars."""
+    own = (Path(folder) / MANIFEST).is_file()
+    shards = open_shards(folder, split, fields, kind=read_manifest(folder).kind if own else "images")
     for index in range(len(shards)):
         yield shards.record(index).captions
     shards.close()
@@ -59,7 +63,12 @@ def token_lengths(
     folder: Path, captions: CaptionTokenizer, split: str = "train", fields: Fields | None = None
 ) -> TokenLengths:
     """Over every caption of a split."""
-    lengths = [len(captions.encode(text)) for p in captions_of(Path(folder), split, fields) for text in p]
-    if not lengths:
+    counts: Counter[int] = Counter()  # tokens -> captions, so that memory stays flat
+    for pyramid in captions_of(Path(folder), split, fields):
+        counts.update(len(captions.encode(text)) for text in pyramid)
+    if not counts:
         raise DataError(f"{folder}: split {split!r} has no captions")
-    return TokenLengths(float(np.mean(lengths)), int(np.percentile(lengths, 99)), max(lengths))
+    sizes = np.array(sorted(counts))
+    below = np.cumsum([counts[int(size)] for size in sizes])
+    mean = float(np.average(sizes, weights=[counts[int(size)] for size in sizes]))
+    return TokenLengths(mean, int(sizes[np.searchsorted(below, 0.99 * below[-1])]), int(sizes[-1]))

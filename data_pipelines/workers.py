@@ -6,53 +6,94 @@ Each of the three is a departure from torch's DataLoader, whose machinery is use
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
-from data_pipelines.order import EpochOrder, StepPlan
+from data_pipelines.order import Order, StepPlan
 from seqtok_core.foundation.errors import DataError, SeqtokError
 
 Request = tuple[int, NDArray[np.int64]]  # (epoch, sample indices)
 
 
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How batches are fetched; none of this changes a batch of a local data set."""
+
+    num_workers: int
+    prefetch: int = 2  # batches per worker
+    start_method: str | None = None
+    pin_memory: bool = False
+
+
+class Trace:
+    """Where each worker reads: it writes the index of a sample before it reads it, where the trainer can see it."""
+
+    def __init__(self, num_workers: int, place: Callable[[int], str]) -> None:
+        self._at = torch.full((num_workers,), -1, dtype=torch.int64).share_memory_()
+        self._place = place  # index -> shard and key
+
+    def __call__(self, index: int) -> None:
+        worker = get_worker_info()
+        if worker is not None:
+            self._at[worker.id] = index
+
+    def last(self, worker: int) -> str:
+        index = int(self._at[worker])
+        return f" while reading {self._place(index)}" if index >= 0 else " before it read anything"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_at": self._at, "_place": str}  # the place is asked for by the trainer alone
+
+
 class Requests(Sampler):
     """The micro-batches of a rank from a global step on, as requests to workers."""
 
-    def __init__(self, plan: StepPlan, order: EpochOrder, start_step: int) -> None:
+    def __init__(self, plan: StepPlan, order: Order, start_step: int) -> None:
         self._plan, self._order, self._start = plan, order, start_step
 
     def __iter__(self) -> Iterator[Request]:
         return self._plan.micro_batches(self._order, self._start)
 
 
-def from_workers(fetch: Callable[..., Any], requests: Requests, num_workers: int, prefetch: int) -> Iterator[Any]:
+def from_workers(fetch: Callable[..., Any], requests: Requests, options: WorkerOptions, trace: Trace) -> Iterator[Any]:
     """`fetch(*request)` for each request, in order. Raises what `fetch` raises, and DataError when a worker dies."""
-    loader = DataLoader(
-        _Answers(fetch),
-        sampler=requests,
-        batch_size=None,  # a request is a whole batch
+    return _batches(_loader(_Answers(fetch), options, sampler=requests), trace)
+
+
+def stream_from_workers(batches: IterableDataset, options: WorkerOptions, trace: Trace) -> Iterator[Any]:
+    """What each worker's copy of `batches` yields, the workers taking turns; errors as in `from_workers`."""
+    return _batches(_loader(batches, options), trace)
+
+
+def _loader(dataset: Dataset, options: WorkerOptions, **more: Any) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_size=None,  # an item is a whole batch
         collate_fn=_as_it_is,
-        num_workers=num_workers,
-        prefetch_factor=prefetch,
+        num_workers=options.num_workers,
+        prefetch_factor=options.prefetch,
         worker_init_fn=_ignore_stops,
+        multiprocessing_context=options.start_method,
+        pin_memory=options.pin_memory,
+        **more,
     )
-    return _batches(loader)
 
 
-def _batches(loader: DataLoader) -> Iterator[Any]:
+def _batches(loader: DataLoader, trace: Trace) -> Iterator[Any]:
     running, workers = _start(loader)
     try:
         while True:
-            batch = _next(running, workers)
+            batch = _next(running, workers, trace)
             if isinstance(batch, SeqtokError):
                 raise batch
             yield batch
@@ -61,28 +102,29 @@ def _batches(loader: DataLoader) -> Iterator[Any]:
 
 
 def _start(loader: DataLoader) -> tuple[Iterator[Any], list[BaseProcess]]:
-    others = set(multiprocessing.active_children())
     running = iter(loader)
     if threading.current_thread() is threading.main_thread():
         _watch.install()
-    workers = [child for child in multiprocessing.active_children() if child.daemon and child not in others]
+    workers: list[BaseProcess] = list(running._workers)  # type: ignore[attr-defined]  # by number
     # At exit multiprocessing ends its children by SIGTERM, which ours ignore: it would wait for ever.
     atexit.register(_kill, workers)
     return running, workers
 
 
-def _next(running: Iterator[Any], workers: list[BaseProcess]) -> Any:
+def _next(running: Iterator[Any], workers: list[BaseProcess], trace: Trace) -> Any:
     try:
         with _watch:
             if not all(worker.is_alive() for worker in workers):
                 raise RuntimeError("a worker has died since the last batch")
             return next(running)
     except (RuntimeError, EOFError, OSError):  # what it is depends on what the worker was doing
-        dead = [str(worker.pid) for worker in workers if _has_died(worker)]
+        dead = [n for n, worker in enumerate(workers) if _has_died(worker)]
         if not dead:
             raise
+        named = "; ".join(f"worker {n} (process {workers[n].pid}){trace.last(n)}" for n in dead)
         raise DataError(
-            f"loader worker died (process {', '.join(dead)}); if memory is short, use fewer num_workers"
+            f"a loader worker died: {named}. If memory or /dev/shm is short, use fewer num_workers; "
+            "`seqtok data verify` looks at the shard"
         ) from None
 
 

@@ -57,6 +57,11 @@ class LatentSpec:
                 f"{there} comes from tokenizer {other.tokenizer_id}, {here} from tokenizer {self.tokenizer_id}; "
                 "export the images again with the right tokenizer"
             )
+        if not (torch.equal(self.mean, other.mean) and torch.equal(self.std, other.std)):
+            raise MismatchError(
+                f"{there} and {here} name the same tokenizer {self.tokenizer_id}, but their latent statistics differ: "
+                "one of them was changed afterwards; export the images again"
+            )
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ from seq_tokenizer.encoder import build_encoder
 from seq_tokenizer.latents import LatentSpec
 from seq_tokenizer.text_alignment import PrefixReadout, TextTower
 from seqtok_core.foundation import fingerprint, model_folder
-from seqtok_core.foundation.errors import DataError
-from seqtok_core.foundation.files import atomic_write
+from seqtok_core.foundation.errors import DataError, MismatchError
+from seqtok_core.foundation.files import atomic_write, sha256_file
 
 KIND, FORMAT = "seqtok tokenizer", 1
 
@@ -112,15 +112,30 @@ class SeqTokenizer(nn.Module):
             with open(captions_model, "rb") as source, atomic_write(folder / model_folder.CAPTIONS) as stream:
                 shutil.copyfileobj(source, stream)
         weights, spec = self.state_dict(), self.spec
-        parts = {"tokenizer": self.config.model_dump(mode="json"), "latents": spec.to_json()}
+        parts: dict[str, Any] = {"tokenizer": self.config.model_dump(mode="json"), "latents": spec.to_json()}
+        if captions_model is not None:
+            parts["captions_sha256"] = sha256_file(folder / model_folder.CAPTIONS)
         model_folder.write(folder, KIND, FORMAT, parts, weights, model_card(self.config, spec, weights))
 
     @classmethod
     def from_pretrained(cls, path: Path | str) -> Self:
-        """A local model folder or a hub id. Raises DataError or ConfigError naming the file that is wrong."""
+        """A local model folder or a hub id. Raises DataError, ConfigError or MismatchError naming the file that is
+        wrong; captions.model must be the one that the tokenizer was trained with, where config.json names it."""
         folder = model_folder.locate(path)
         parts = model_folder.read_config(folder, KIND, FORMAT)
         section = model_folder.read_section(parts, "tokenizer", folder)
+        _require_captions(folder / model_folder.CAPTIONS, parts.get("captions_sha256"))
         model = cls(TokenizerConfig.parse(section, str(folder / model_folder.CONFIG)))
         model_folder.load_weights(model, folder)
         return model.eval()
+
+
+def _require_captions(path: Path, recorded: str | None) -> None:
+    if recorded is None or not path.is_file():
+        return
+    found = sha256_file(path)
+    if found != recorded:
+        raise MismatchError(
+            f"{path}: has sha256 {found}, this tokenizer was trained with captions model {recorded}; "
+            "put the original file back"
+        )

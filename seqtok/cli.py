@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands import config, data, demo, doctor, evaluate, generator, plan, report, tokenizer
+from seqtok.commands import checkpoint, config, data, demo, doctor, evaluate, generator, plan, report, tokenizer
 from seqtok_core.foundation.errors import SeqtokError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(generator.app, name="generator")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.command(name="report")(report.report)
 app.command(name="plan")(plan.plan)
 app.command(name="doctor")(doctor.doctor)

@@ -6,13 +6,15 @@ import difflib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from ar_model import GeneratorConfig, GeneratorObjectiveConfig
 from data_pipelines.image_text import LoaderConfig
 from data_pipelines.loading import ReadConfig
+from data_pipelines.remote import scheme_of
+from data_pipelines.stream import StreamConfig
 from data_pipelines.vocabulary import FILE as CAPTIONS_FILE
 from seq_tokenizer import TokenizerConfig, TokenizerTrainingConfig
 from seqtok.evaluation.generation_runner import GenerationConfig
@@ -25,16 +27,42 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class ImageData(Config):
-    """Where pictures and captions come from."""
+    """Where pictures and captions come from: a folder of shards, or a stream."""
 
-    folder: Path
+    folder: Path | None = None
     split: str = "train"
+    stream: StreamConfig | None = None
     captions: Path | None = None  # sentencepiece model; None: captions.model in the folder
     loader: LoaderConfig = LoaderConfig()
 
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _is_a_folder(cls, folder: Any) -> Any:
+        if isinstance(folder, str) and scheme_of(folder):
+            raise ValueError("not a folder; streams are named in data.stream.shards, with data.folder=null")
+        return folder
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.folder is None) == (self.stream is None):
+            raise ValueError(
+                "set either data.folder (a folder of shards) or data.stream.shards (a stream; with data.folder=null)"
+            )
+        if self.stream is not None and self.captions is None:
+            raise ValueError("captions: a stream has no folder, so name the captions model: data.captions=FILE")
+        return self
+
     @property
     def captions_path(self) -> Path:
-        return self.captions or self.folder / CAPTIONS_FILE
+        if self.captions is not None:
+            return self.captions
+        assert self.folder is not None
+        return self.folder / CAPTIONS_FILE
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.folder) if self.stream is None else self.stream.patterns[0]
 
 
 class LatentData(Config):
@@ -129,7 +157,7 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     try:
         merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
         values = OmegaConf.to_container(merged, resolve=False)
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError, OSError, KeyError) as error:
         raise ConfigError(f"{file}: not readable as settings ({' '.join(str(error).split())})") from None
     bad = [word for word in overrides if "=" not in word]
     if bad:

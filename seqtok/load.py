@@ -6,6 +6,7 @@ Shapes: B images, K latents, D channels.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,12 @@ from ar_model import GeneratorObjective, SeqGenerator
 from data_pipelines.captions import CaptionTokenizer
 from data_pipelines.image_text import ImageTextLoader, read_split
 from data_pipelines.latent_text import LatentTextLoader, read_latents
+from data_pipelines.stream import StreamLoader
 from seq_tokenizer import LatentSpec, SeqTokenizer, TokenizerObjective
 from seqtok.config import GeneratorRun, TokenizerRun
 from seqtok.evaluation.pictures import grid, strip
 from seqtok.evaluation.reconstruction import decode_all, encode_all, prefix_lengths
+from seqtok.export import require_export
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import World
 
@@ -26,24 +29,13 @@ _SHOWN = 8  # images in a sample picture
 _PROMPTS = 4
 
 
-def build_tokenizer(run: TokenizerRun) -> tuple[TokenizerObjective, ImageTextLoader]:
+def build_tokenizer(run: TokenizerRun) -> tuple[TokenizerObjective, ImageTextLoader | StreamLoader]:
     """The objective with fresh weights and this process's loader. Raises ConfigError or DataError."""
     captions = CaptionTokenizer.load(run.data.captions_path)
-    model, world = run.model, World.from_environment()
-    loader = ImageTextLoader(
-        run.data.folder,
-        run.data.split,
-        captions,
-        run.data.loader,
-        seed=run.train.seed,
-        global_batch=run.train.batch,
-        micro_batch=run.train.micro_batch_of(world.size),
-        rank=world.rank,
-        world=world.size,
-    )
+    model, loader = run.model, _image_loader(run, captions)
     if loader.image_size != model.image_size:
         raise ConfigError(
-            f"model.image_size={model.image_size}, but {run.data.folder} holds pictures of {loader.image_size} "
+            f"model.image_size={model.image_size}, but {run.data.name} holds pictures of {loader.image_size} "
             f"pixels; set one of model.image_size and data.loader.image_size"
         )
     if model.text is not None:
@@ -55,6 +47,21 @@ def build_tokenizer(run: TokenizerRun) -> tuple[TokenizerObjective, ImageTextLoa
         model = model.model_copy(update={"text": text})
     torch.manual_seed(run.train.seed)
     return TokenizerObjective(SeqTokenizer(model), run.objective), loader
+
+
+def _image_loader(run: TokenizerRun, captions: CaptionTokenizer) -> ImageTextLoader | StreamLoader:
+    data, world = run.data, World.from_environment()
+    share: _Share = {
+        "seed": run.train.seed,
+        "global_batch": run.train.batch,
+        "micro_batch": run.train.micro_batch_of(world.size),
+        "rank": world.rank,
+        "world": world.size,
+    }
+    if data.stream is not None:
+        return StreamLoader(data.stream, captions, data.loader, **share)
+    assert data.folder is not None
+    return ImageTextLoader(data.folder, data.split, captions, data.loader, **share)
 
 
 def build_generator(run: GeneratorRun) -> tuple[GeneratorObjective, LatentTextLoader]:
@@ -72,11 +79,22 @@ def build_generator(run: GeneratorRun) -> tuple[GeneratorObjective, LatentTextLo
         world=world.size,
     )
     spec = LatentSpec.from_json(loader.latent_spec, f"{run.data.folder}/dataset.json")
+    require_export(run.data.folder, run.data.split, captions)
     if run.tokenizer is not None:
         SeqTokenizer.from_pretrained(run.tokenizer).spec.require_same(spec, str(run.tokenizer), str(run.data.folder))
     torch.manual_seed(run.train.seed)
     generator = SeqGenerator(run.model, spec, captions)
     return GeneratorObjective(generator, run.objective, spec, str(run.data.folder)), loader
+
+
+class _Share(TypedDict):
+    """Which part of the batches is this process's."""
+
+    seed: int
+    global_batch: int
+    micro_batch: int
+    rank: int
+    world: int
 
 
 class TokenizerHooks:
@@ -104,6 +122,10 @@ class TokenizerHooks:
 
     def _read(self, limit: int) -> Tensor:
         data = self._run.data
+        if data.stream is not None:
+            share = {"seed": 0, "global_batch": 1}
+            return StreamLoader(data.stream, self._captions, data.loader, **share).first(limit).images
+        assert data.folder is not None
         return read_split(data.folder, data.split, self._captions, limit, data.loader).images
 
 

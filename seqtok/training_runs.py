@@ -6,6 +6,7 @@ import typer
 
 from seqtok.config import GeneratorRun, TokenizerRun, dump
 from seqtok.load import GeneratorHooks, TokenizerHooks, build_generator, build_tokenizer
+from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import TrainResult, World, summarise, train
 
 
@@ -23,7 +24,7 @@ def train_tokenizer(
         loader,
         run.train,
         run.out,
-        resolved=_identity(run, loader.shards.fingerprint),
+        resolved=_identity(run, loader.fingerprint),
         resume=resume,
         overwrite=overwrite,
         on_sample=hooks.on_sample,
@@ -47,7 +48,7 @@ def train_generator(
         loader,
         run.train,
         run.out,
-        resolved=_identity(run, loader.shards.fingerprint),
+        resolved=_identity(run, loader.fingerprint),
         resume=resume,
         overwrite=overwrite,
         on_sample=hooks.on_sample,
@@ -63,8 +64,9 @@ def _conclude(result: TrainResult) -> None:
 
 
 def _identity(run: TokenizerRun | GeneratorRun, data: str) -> dict:
-    """What must be equal for a run to be continued: the settings, and the content of the data."""
-    return {**run.model_dump(mode="json", exclude={"out"}), "data_fingerprint": data}
+    """What must be equal for a run to be continued: the settings, the data and its captions model."""
+    captions = sha256_file(run.data.captions_path)
+    return {**run.model_dump(mode="json", exclude={"out"}), "data_fingerprint": data, "captions_sha256": captions}
 
 
 def _announce(run: TokenizerRun | GeneratorRun, model: object, samples: int) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import unicodedata
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.caption_text import MAX_CHARACTERS, caption_identity, normalise_caption
-from data_pipelines.captions import BOI, BOS, EOI, EOS, PAD, UNK, CaptionTokenizer, pick_levels
+from data_pipelines.captions import BOI, BOS, EOI, EOS, PAD, UNK, CaptionTokenizer, _sample, pick_levels
 from seqtok_core.foundation.errors import ConfigError, DataError
 from tests.data_samples import vocabulary
 
@@ -127,3 +130,50 @@ def test_cut_captions_are_counted_and_warned_of_once():
         warnings.simplefilter("error")
         tokenizer.encode_batch([["a large red circle"], ["two"]], max_tokens=2)
     assert tokenizer.cut_captions == 2
+
+
+def test_normalised_text_is_what_sentencepiece_learns_from():
+    """Its own normaliser is off: two of them could disagree."""
+    for text in ("ﬁne Ⅳ ｗide", "a  b\u00a0c", "e\u0301", "İstanbul ß", "\ufb01 \u2126"):
+        clean = normalise_caption(text)
+        assert TOKENIZER._processor.Normalize(clean).replace("\u2581", " ").strip() == clean
+
+
+def test_a_stream_longer_than_the_sample_is_never_held():
+    """40 of 3000: the model is that of a seeded sample, evenly drawn."""
+    alive = peak = 0
+
+    class Text(str):
+        def __new__(cls, value: str) -> Text:
+            nonlocal alive, peak
+            alive += 1
+            peak = max(peak, alive)
+            return str.__new__(cls, value)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    def stream():
+        return (Text(f"picture {n} of {n % 7}") for n in range(3000))
+
+    one = CaptionTokenizer.train(stream(), None, 300, input_sentence_size=40)
+    assert peak <= 45
+    assert one.sha256 == CaptionTokenizer.train(stream(), None, 300, input_sentence_size=40).sha256
+    assert one.sha256 != CaptionTokenizer.train(list(stream())[:40], None, 300).sha256
+    kept = _sample((str(n) for n in range(3000)), 300)
+    assert len(set(kept)) == 300
+    assert abs(np.mean([int(text) for text in kept]) - 1500) < 5 * 3000 / 12**0.5 / 300**0.5
+
+
+def test_threads_and_forks_encode_as_one_process_does():
+    texts = [f"a {n} red circle left of {n % 5} blue squares" for n in range(400)]
+    tokenizer = pickle.loads(pickle.dumps(TOKENIZER))
+    expected = [tokenizer.encode(text) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(tokenizer.encode, texts * 4)) == expected * 4
+        parts = list(pool.map(lambda n: tokenizer.encode_batch([texts[n : n + 8]], max_tokens=3)[0], range(0, 400, 8)))
+    assert torch.equal(torch.cat(parts).flatten(0, 1), tokenizer.encode_batch([texts], max_tokens=3)[0][0])
+    assert tokenizer.cut_captions == 800, "every cut is counted once"
+    with multiprocessing.get_context("fork").Pool(2) as workers:
+        assert workers.map(tokenizer.encode, texts) == expected

@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from data_pipelines.captions import CaptionTokenizer
-from data_pipelines.inspect import overview, verify
+from data_pipelines.inspect import overview
 from data_pipelines.records import Fields
 from data_pipelines.tar_index import scan_tar
+from data_pipelines.verify import verify
 from data_pipelines.vocabulary import token_lengths, train_vocabulary
 from seqtok.commands.data import app
 from seqtok_core.foundation.errors import DataError, SeqtokError

@@ -16,6 +16,7 @@ from data_pipelines.latent_text import LatentTextLoader, read_latents
 from data_pipelines.loading import ReadConfig
 from data_pipelines.manifest import read_manifest
 from data_pipelines.shards import open_shards
+from data_pipelines.vocabulary import captions_of, token_lengths, train_vocabulary
 from seqtok_core.foundation import faults
 from seqtok_core.foundation.errors import DataError
 from tests.data_samples import content, scenes_folder, vocabulary
@@ -183,3 +184,33 @@ def test_pictures_and_latents_are_not_mistaken_for_each_other(images, latents):
         open_shards(latents, "train")
     with pytest.raises(DataError, match="holds images, not latents"):
         read_latents(images, "train", TOKENIZER)
+
+
+def test_a_vocabulary_of_latents_is_that_of_their_pictures(images, latents, tmp_path):
+    one = train_vocabulary(images, 300, path=tmp_path / "one")
+    assert train_vocabulary(latents, 300, path=tmp_path / "other").sha256 == one.sha256
+    lengths = token_lengths(latents, one)
+    every = [len(one.encode(text)) for pyramid in captions_of(images, "train") for text in pyramid]
+    assert lengths.longest == max(every)
+    assert lengths.mean == pytest.approx(np.mean(every))
+    assert lengths.p99 in every
+    assert np.mean(np.array(every) <= lengths.p99) >= 0.99
+
+
+@pytest.mark.parametrize("kind", [{"num_workers": 1}, {"cache": False}, {"cache": True, "num_workers": 1}])
+def test_latents_are_resampled_as_their_pictures_are(images, latents, kind):
+    settings = {"seed": 5, "global_batch": 8}
+    one = ImageTextLoader(images, "train", TOKENIZER, LoaderConfig(mode="resample"), **settings).iterate(3)
+    other = LatentTextLoader(latents, "train", TOKENIZER, ReadConfig(mode="resample", **kind), **settings).iterate(3)
+    for pictures, batch in islice(zip(one, other, strict=True), 6):
+        assert pictures.keys == batch.keys
+        assert np.array_equal(batch.latents.numpy(), np.stack([latents_of(n) for n in batch.index.tolist()]))
+
+
+@pytest.mark.parametrize("file", ["tar", "index"])
+def test_latents_that_changed_are_found_before_step_0(images, tmp_path, file):
+    export(images, tmp_path / "d")
+    path = tmp_path / "d" / f"latents-train-000001.{'tar' if file == 'tar' else 'index.json'}"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="latents-train-000001"):
+        LatentTextLoader(tmp_path / "d", "train", TOKENIZER, ReadConfig(), seed=0, global_batch=8)

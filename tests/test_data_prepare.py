@@ -21,7 +21,7 @@ from data_pipelines.sources import ScenesSource
 from data_pipelines.tar_source import tar_sources
 from seqtok_core.foundation import faults
 from seqtok_core.foundation.compat import import_webdataset
-from seqtok_core.foundation.errors import DataError, SeqtokError, StorageError
+from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError, StorageError
 from seqtok_core.foundation.files import folder_lock
 from tests.data_samples import content, file_bytes, foreign_members, jsonl_folder, picture, scenes_folder, write_tar
 
@@ -182,7 +182,9 @@ def test_too_many_bad_samples_are_one_error_that_names_them(tmp_path):
 
 
 def test_a_wrong_captions_field_is_an_error_not_an_empty_text(tmp_path):
-    source = folder_source(jsonl_folder(tmp_path / "f"), Fields(captions="caption"))
+    with pytest.raises(ConfigError, match=r"no field 'caption' \(--captions-field\); did you mean captions"):
+        folder_source(jsonl_folder(tmp_path / "f"), Fields(captions="caption"))
+    source = folder_source(tmp_path / "f", Fields(captions=""))
     with pytest.raises(DataError, match="no caption: 12"):
         prepare({"train": source}, tmp_path / "d", PrepareConfig(size=8))
     kept = prepare({"train": source}, tmp_path / "e", PrepareConfig(size=8, no_caption="keep"))

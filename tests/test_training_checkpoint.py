@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from seqtok_core.foundation import files, fingerprint
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError, SeqtokError, StorageError
 from seqtok_core.training import checkpoint
-from tests.training_toy import train_toy
+from tests.training_toy import ToyObjective, train_toy, weights
 
 EVERY = {"checkpoint_every": 24}
 
@@ -171,6 +171,21 @@ def test_other_samples_per_pass_are_the_same_data_and_a_warning(run, tmp_path, c
     with caplog.at_level(logging.WARNING):
         again(tmp_path / "other", micro_batch=4, resume=str(source))
     assert "saved with 8 samples per pass" in caplog.text
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_frozen_weights_come_from_the_checkpoint_too(stage, run, tmp_path, monkeypatch):
+    """Whatever the objective of the continuation brings along: they may have come from another file."""
+
+    class Other(ToyObjective):
+        def __init__(self, pairs: bool = True) -> None:
+            super().__init__(pairs)
+            torch.nn.init.zeros_(self.frozen.weight)
+
+    monkeypatch.setattr("tests.training_toy.ToyObjective", Other)
+    again(tmp_path / "other", resume=str(run / "checkpoints" / "step_00000006"), zero_stage=stage)
+    for name, value in weights(run).items():
+        torch.testing.assert_close(weights(tmp_path / "other")[name], value, rtol=0, atol=2e-5)
 
 
 @pytest.fixture

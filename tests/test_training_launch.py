@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import World
 from seqtok_core.training.launch import first_host, read_place
 from tests import training_toy
-from tests.training_toy import lines, train_toy, under_torchrun
+from tests.training_toy import lines, start_child, train_toy, under_torchrun
 
 TORCH = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
 SLURM = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}
@@ -52,7 +51,14 @@ def test_srun_is_translated():
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [("a", "a"), ("a,b", "a"), ("n[1-4]", "n1"), ("n[003,007-9],m", "n003"), ("r[2-3]-x", "r2-x"), ("a-1.b,c", "a-1.b")],
+    [
+        ("a", "a"),
+        ("a,b", "a"),
+        ("n[1-4]", "n1"),
+        ("n[003,007-9],m", "n003"),
+        ("r[2-3]-x", "r2-x"),
+        ("a-1.b,c", "a-1.b"),
+    ],
 )
 def test_the_first_node_of_a_list(nodes: str, first: str):
     assert first_host(nodes) == first
@@ -117,15 +123,14 @@ def free_port() -> int:
 
 
 def test_two_tasks_of_srun_train_together(tmp_path):
-    """Without any launcher: the variables of srun alone. Same losses as under torchrun."""
-    job = json.dumps([{"folder": str(tmp_path / "srun"), "images": 32}])
-    running = []
-    for rank in ("0", "1"):
-        env = {**os.environ, **SLURM, "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "OMP_NUM_THREADS": "1"}
-        env |= {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(free_port()) if not running else port}
-        port = env["MASTER_PORT"]
-        running.append(subprocess.Popen([sys.executable, training_toy.__file__, job], env=env, stderr=subprocess.PIPE))
-    assert [process.wait(120) for process in running] == [0, 0], running[0].stderr.read()[-2000:]
+    """Without any launcher: the variables of srun alone. Same losses as in one process."""
+    env = {**SLURM, "SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(free_port())}
+    job = {"folder": str(tmp_path / "srun"), "images": 32}
+    ranks = [{**env, "SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in "01"]
+    running = [start_child(dict(job), variables) for variables in ranks]
+    for process in running:
+        process.join(120)
+    assert [process.exitcode for process in running] == [0, 0]
     train_toy(tmp_path / "one", images=32)
     for ours, theirs in zip(lines(tmp_path / "srun"), lines(tmp_path / "one"), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-5)
@@ -137,13 +142,14 @@ def test_a_port_in_use_is_named_with_the_way_out(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        env = {**os.environ, **TORCH, "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        env = {**TORCH, "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         env["MASTER_PORT"] = str(taken.getsockname()[1])
-        command = [sys.executable, training_toy.__file__, json.dumps([{"folder": str(tmp_path)}])]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "is in use by another launch" in done.stderr
-    assert "Traceback" not in done.stderr
+        child = start_child({"folder": str(tmp_path / "run")}, env, tmp_path / "said.txt")
+        child.join(60)
+    said = (tmp_path / "said.txt").read_text()
+    assert child.exitcode == 2, said
+    assert "is in use by another launch" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ def test_a_gpu_without_bf16_says_so(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    with pytest.raises(ConfigError, match="Tesla T4 has no bf16 arithmetic; set train.precision to fp16 or fp32"):
+    with pytest.raises(ConfigError, match=r"Tesla T4 has no bf16 arithmetic; set train\.precision to fp16 or fp32"):
         require_support("bf16", torch.device("cuda", 0))
     require_support("fp16", torch.device("cuda", 0))
 
@@ -135,6 +135,7 @@ def test_offloaded_a_nan_is_skipped_and_a_run_continues(tmp_path, monkeypatch):
     [
         ({"offload": "optimizer"}, "offload=optimizer needs zero_stage 1, 2 or 3"),
         ({"offload": "parameters", "zero_stage": 2}, "offload=parameters needs zero_stage=3"),
+        ({"compile": True, "zero_stage": 3}, "compile=true does not work with zero_stage=3"),
         ({"precision": "fp8"}, "precision"),
         ({"timeout_minutes": 0}, "timeout_minutes"),
     ],
@@ -249,7 +250,7 @@ def test_a_machine_without_a_compiler_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [0, 2])
 def test_compiled_training_follows_plain_training(stage, tmp_path):
     train_toy(tmp_path / "plain", zero_stage=stage, images=40)
     train_toy(tmp_path / "compiled", zero_stage=stage, images=40, compile=True)
@@ -270,11 +271,12 @@ def test_options_over_two_processes(tmp_path):
     finished = under_torchrun(jobs)
     assert finished.returncode == 0, finished.stderr[-3000:]
     train_toy(tmp_path / "one", images=64)
+    references = {"fp32": lines(tmp_path / "one"), "fp16": lines(tmp_path / "0fp16")}
+    assert sum("loss" in row for row in references["fp16"]) >= 4  # the scale has been found
     for job in jobs:
-        ours, theirs = lines(tmp_path / f"{job['zero_stage']}{job['precision']}"), lines(tmp_path / "one")
-        made = [row for row in ours if "loss" in row]
-        tolerance = 2e-5 if job["precision"] == "fp32" else 0.3
-        assert made[0]["loss"] == pytest.approx(theirs[0]["loss"], abs=max(tolerance, 0.02))
-        if job["precision"] == "fp32":
-            for mine, other in zip(ours, theirs, strict=True):
-                assert mine["loss"] == pytest.approx(other["loss"], abs=tolerance)
+        ours = lines(tmp_path / f"{job['zero_stage']}{job['precision']}")
+        for mine, other in zip(ours, references[job["precision"]], strict=True):
+            assert mine.keys() == other.keys()
+            assert mine.get("loss") == pytest.approx(
+                other.get("loss"), abs=2e-5 if job["precision"] == "fp32" else 0.05
+            )

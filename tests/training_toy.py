@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from data_pipelines.order import EpochOrder, StepPlan
 
 WIDTH, LENGTH, WORDS = 16, 6, 24
 DEFAULTS = {"images": 96, "batch": 8, "log_every": 1, "lr": 3e-3, "weight_decay": 0.1, "warmup_images": 16}
@@ -56,6 +61,37 @@ class ToyLoader:
                 chosen = list(mine[begin : begin + self.micro])
                 yield ToyBatch(ids[chosen], [f"{step}-{i}" for i in chosen])
             step += 1
+
+
+class EpochLoader(ToyLoader):
+    """Epochs of 32 samples in the real order of data; every key is written to `seen`, one file per process."""
+
+    def __init__(self, batch: int, micro: int, rank: int, world: int, seen: Path) -> None:
+        super().__init__(batch, micro, rank, world)
+        self.plan, self.order = StepPlan(batch, micro, rank, world), EpochOrder([12, 20], seed=1, window=1)
+        self.seen = seen / f"seen_{rank}_of_{world}.txt"
+
+    def iterate(self, start_step: int) -> Iterator[ToyBatch]:
+        for epoch, indices in self.plan.micro_batches(self.order, start_step):
+            rows = [torch.randint(WORDS, (LENGTH,), generator=torch.Generator().manual_seed(int(i))) for i in indices]
+            keys = [f"{epoch}-{i}" for i in indices]
+            with open(self.seen, "a") as stream:
+                stream.writelines(key + "\n" for key in keys)
+            yield ToyBatch(torch.stack(rows), keys)
+
+
+class StoppedLoader:
+    """Another loader whose process gets a SIGTERM in the step that completes `stop_after` of them."""
+
+    def __init__(self, inner: ToyLoader, stop_after: int) -> None:
+        self.inner, self.stop_after, self.global_batch = inner, stop_after, inner.global_batch
+
+    def iterate(self, start_step: int) -> Iterator[ToyBatch]:
+        per_step = self.inner.global_batch // (self.inner.micro * self.inner.world)
+        for number, batch in enumerate(self.inner.iterate(start_step), start=start_step * per_step):
+            if number == self.stop_after * per_step - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
 
 
 class Block(nn.Module):
@@ -129,11 +165,38 @@ def save_weights(module: nn.Module, folder: Path) -> None:
     torch.save(module.state_dict(), folder / "weights.pt")
 
 
-def train_toy(folder: Path, resume: str = "auto", overwrite: bool = False, pairs: bool = True, **settings: Any) -> Any:
+class DyingLoader(ToyLoader):
+    """The process of rank 1 loses a worker of its loader at the fifth batch."""
+
+    def iterate(self, start_step: int) -> Iterator[ToyBatch]:
+        from seqtok_core.foundation.errors import DataError
+
+        for number, batch in enumerate(super().iterate(start_step)):
+            if number == 4 and self.rank == 1:
+                raise DataError("loader worker died (process 7)")
+            yield batch
+
+
+def train_toy(
+    folder: Path,
+    resume: str = "auto",
+    overwrite: bool = False,
+    pairs: bool = True,
+    seen: str | None = None,
+    stop_after: int | None = None,
+    dying: bool = False,
+    **settings: Any,
+) -> Any:
+    """`seen`: a folder; train on epochs and record the keys there. `stop_after`: a SIGTERM after that many steps."""
     from seqtok_core.training import TrainConfig, World, train
 
     config, world = TrainConfig(**{**DEFAULTS, **settings}), World.from_environment()
-    loader = ToyLoader(config.batch, config.micro_batch_of(world.size), world.rank, world.size)
+    place = (config.batch, config.micro_batch_of(world.size), world.rank, world.size)
+    loader: Any = EpochLoader(*place, Path(seen)) if seen else ToyLoader(*place)
+    if dying:
+        loader = DyingLoader(*place)
+    if stop_after is not None:
+        loader = StoppedLoader(loader, stop_after)
     resolved = {"train": config.model_dump(mode="json")}
     return train(
         ToyObjective(pairs),
@@ -155,19 +218,64 @@ def under_torchrun(jobs: list[dict[str, Any]], processes: int = 2, timeout: floa
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-def in_child(folder: Path, faults: str = "", timeout: float = 120, **settings: Any) -> int:
+def in_child(
+    folder: Path, faults: str = "", timeout: float = 120, kill_after: tuple[int, float] | None = None, **settings: Any
+) -> int:
     """Train in a process of its own and return its exit status (negative: the signal that ended it).
 
     The fork server has the libraries loaded and no connection made: a child costs a second, not five.
+    `kill_after`: kill -9 after so many steps of its own (log_every=1) and seconds.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training_toy", "deepspeed", "torch.utils.tensorboard"])
-    job = {"folder": str(folder), "faults": faults, **settings}
-    child = context.Process(target=main, args=([job],))
-    child.start()
+    before, _ = _progress(folder)
+    child = start_child({"folder": str(folder), "faults": faults, **settings})
+    if kill_after is not None:
+        started: int | None = None
+        while child.is_alive() and (started is None or _progress(folder)[1] < started + kill_after[0]):
+            time.sleep(0.002)
+            if started is None and _progress(folder)[0] != before:
+                started = _progress(folder)[1]
+        child.join(kill_after[1])
+        child.kill()
     child.join(timeout)
     assert child.exitcode is not None, "the child hangs"
     return child.exitcode
+
+
+def start_child(
+    job: dict[str, Any], env: dict[str, str] | None = None, said: Path | None = None
+) -> multiprocessing.process.BaseProcess:
+    """Begin to train in a process of its own, with `env` as further variables and its output in the file `said`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training_toy", "deepspeed", "torch.utils.tensorboard"])
+    child = context.Process(target=_in_child, args=(job, env or {}, said))
+    child.start()
+    return child
+
+
+def _in_child(job: dict[str, Any], env: dict[str, str], said: Path | None) -> None:
+    os.environ.update(env)
+    if said is not None:
+        handle = os.open(said, os.O_WRONLY | os.O_CREAT)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+    main([job])
+
+
+def _progress(folder: Path) -> tuple[int, int]:
+    """metrics.jsonl: which file it is (a run that goes on makes it anew), and how many lines it has."""
+    path = folder / "metrics.jsonl"
+    return (path.stat().st_ino, path.read_bytes().count(b"\n")) if path.exists() else (0, 0)
+
+
+def prepare_process(environment: dict[str, str], umask: int | None, file_bytes: int | None) -> None:
+    """Make this process's surroundings strange."""
+    os.environ.update(environment)
+    time.tzset()
+    if umask is not None:
+        os.umask(umask)
+    if file_bytes is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does at its start; the fork server may not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -183,14 +291,17 @@ def lines(folder: Path) -> list[dict[str, float]]:
 
 
 def main(jobs: list[dict[str, Any]]) -> None:
-    from seqtok_core.foundation.errors import SeqtokError
+    from seqtok_core.foundation.errors import Preempted, SeqtokError
 
     torch.set_num_threads(1)
     for job in jobs:
         os.environ["SEQTOK_FAULTS"] = job.pop("faults", "")
+        prepare_process(job.pop("environment", {}), job.pop("umask", None), job.pop("file_bytes", None))
         try:
             train_toy(Path(job.pop("folder")), **job)
         except SeqtokError as error:
+            if isinstance(error, Preempted) and "stop_after" in job:
+                continue
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
 

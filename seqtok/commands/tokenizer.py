@@ -18,6 +18,18 @@ class What(StrEnum):
     latents, embeddings = "latents", "embeddings"
 
 
+class Side(StrEnum):
+    image, text, both = "image", "text", "both"
+
+
+class Format(StrEnum):
+    webdataset, parquet, numpy = "webdataset", "parquet", "numpy"
+
+
+class OnOutlier(StrEnum):
+    error, warn = "error", "warn"
+
+
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config.")],
@@ -25,33 +37,53 @@ def train(
     resume: Resume = "auto",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let data.stream.shards run commands and read the network.")
+    ] = False,
 ) -> None:
     """Train a tokenizer; under torchrun the same command uses every process."""
     from seqtok.config import load_tokenizer_run
     from seqtok.training_runs import train_tokenizer
 
-    train_tokenizer(load_tokenizer_run(config, overrides or []), resume, overwrite, dry_run)
+    words = [*(overrides or []), *(["data.stream.allow_remote=true"] if allow_remote else [])]
+    train_tokenizer(load_tokenizer_run(config, words), resume, overwrite, dry_run)
 
 
 @app.command()
 def export(
     model: Model,
     data: Annotated[Path, typer.Argument(help="Folder of image shards.")],
-    out: Annotated[Path, typer.Argument(help="Folder of latent shards, or a .parquet file, to write.")],
-    what: Annotated[What, typer.Option(help="Latent shards, or one embedding per picture.")] = What.latents,
-    prefix: Annotated[int | None, typer.Option(help="Embeddings: tokens that count; all by default.")] = None,
+    out: Annotated[Path, typer.Argument(help="Folder to write, or a .parquet file.")],
+    what: Annotated[What, typer.Option(help="Latents, or embeddings in the space of texts.")] = What.latents,
+    format: Annotated[Format | None, typer.Option(help="By default webdataset for latents, else parquet.")] = None,
+    side: Annotated[Side, typer.Option(help="Embeddings: of pictures, of all their captions, or both.")] = Side.image,
+    prefix: Annotated[list[int] | None, typer.Option(help="Embeddings: tokens that count; repeat; all tokens.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to export; all by default.")] = None,
-    batch: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 256,
+    batch: Annotated[int | None, typer.Option(help="Encoded at once; 64 per CPU thread, 256 on a GPU.", min=1)] = None,
+    processes: Annotated[int, typer.Option(help="Worker processes (CPU); GPUs: torchrun.", min=1)] = 1,
+    on_outlier: Annotated[OnOutlier, typer.Option(help="Latents far from their statistics.")] = OnOutlier.error,
     resume: Resume = "auto",
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Encode pictures: latent shards for a sequence model, or a Parquet file of (key, embedding)."""
-    from seqtok.export import export_embeddings, export_latents
+    """Encode pictures or captions: latent shards for a sequence model, or tables of latents or embeddings."""
+    from seqtok.commands.data_view import progress_bar
+    from seqtok.export import ExportConfig
+    from seqtok.export import export as run
 
-    if what is What.latents:
-        export_latents(model, data, out, split, batch, resume, overwrite)
-    else:
-        export_embeddings(model, data, out, split, prefix, batch, overwrite)
+    settings = {
+        "what": what.value,
+        "format": format.value if format else None,
+        "side": side.value,
+        "prefixes": tuple(prefix or ()),
+        "splits": tuple(split or ()),
+        "batch": batch,
+        "processes": processes,
+        "on_outlier": on_outlier.value,
+    }
+    config = ExportConfig.parse(settings, "options")
+    with progress_bar() as on_progress:
+        run(model, data, out, config, resume=resume, overwrite=overwrite, dry_run=dry_run, on_progress=on_progress)
 
 
 @app.command()

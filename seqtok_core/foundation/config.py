@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from seqtok_core.foundation.errors import ConfigError
 
@@ -21,6 +21,19 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_conversion(cls, value: Any, info: ValidationInfo) -> Any:
+        """A quoted number is a text, and yes is no number."""
+        wanted = set(_plain_types(cls.model_fields[str(info.field_name)].annotation))
+        if isinstance(value, bool) and not wanted & {bool, Any} and wanted & {int, float}:
+            raise ValueError("should be a number")
+        if isinstance(value, str) and wanted <= {int, float, bool, types.NoneType}:
+            raise ValueError(
+                "should be a number, without quotes" if wanted & {int, float} else "should be true or false"
+            )
+        return value
+
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "config") -> Self:
         """Validate `values`; a ConfigError lists every wrong key with its dotted path in one message."""
@@ -29,6 +42,15 @@ class Config(BaseModel):
         except ValidationError as error:
             lines = [_explain(cls, item) for item in error.errors()]
             raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _plain_types(annotation: Any) -> list[Any]:
+    """What an annotation allows, its unions and constraints opened."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _plain_types(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [plain for part in typing.get_args(annotation) for plain in _plain_types(part)]
+    return [annotation if typing.get_origin(annotation) is None else object]
 
 
 def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:

@@ -217,6 +217,15 @@ def verify(path: Path, first: int = 0, every: int = 1, hashes: bool = True) -> N
             raise DataError(f"{file}: its content has changed since it was written (sha256); damaged")
 
 
+def problem_of(path: Path, first: int = 0, every: int = 1, hashes: bool = True) -> SeqtokError | None:
+    """What `verify` would raise."""
+    try:
+        verify(path, first, every, hashes)
+    except SeqtokError as error:
+        return error
+    return None
+
+
 def open_parts(path: Path) -> parts.Parts:
     """The tensors of a verified checkpoint."""
     return parts.Parts([path / name for name in sorted(read_manifest(path)["files"]) if name != STATE])
@@ -227,12 +236,8 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def _agreed_verdict(path: Path, world: World) -> SeqtokError | None:
-    problem: SeqtokError | None = None
-    try:
-        verify(path, world.rank, world.size)
-    except SeqtokError as error:
-        problem = error
-    return next((p for p in gather_objects(world, problem) if p is not None), None)
+    problems = gather_objects(world, problem_of(path, world.rank, world.size))
+    return next((p for p in problems if p is not None), None)
 
 
 def newest_valid(folder: Path, world: World) -> Path | None:
@@ -264,16 +269,15 @@ def explicit(path: Path, world: World) -> Path:
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """What a list shows of a checkpoint; sizes are checked, hashes are not. Keys: step, images, bytes, age_s,
-    written_by, problem (None: whole)."""
-    row: dict[str, Any] = {"path": path, "step": step_of(path), "problem": None}
+    """What a list shows of a checkpoint: step, images, bytes, age_s, written_by, problem (None: whole).
+
+    Sizes are checked, hashes are not; `images` and `written_by` are absent when the manifest cannot be read.
+    """
+    row: dict[str, Any] = {"step": step_of(path), "problem": problem_of(path, hashes=False)}
     row["bytes"] = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     row["age_s"] = max(0.0, time.time() - path.stat().st_mtime)
-    try:
+    if row["problem"] is None:
         manifest = read_manifest(path)
         row["images"] = manifest["images"]
         row["written_by"] = f"ZeRO {manifest['zero_stage']} x {manifest['processes']}"
-        verify(path, hashes=False)
-    except SeqtokError as error:
-        row["problem"] = str(error)
     return row

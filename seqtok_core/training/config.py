@@ -41,13 +41,13 @@ class TrainConfig(Config):
     offload: Literal["none", "optimizer", "parameters"] = "none"  # to main memory; parameters: those and the optimizer
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"  # products by autocast; weights, gradients, averages stay fp32
     activation_checkpointing: bool = False  # keep block inputs only, compute the rest again: less memory, same bits
-    compile: bool = False  # torch.compile of the objective
+    compile: bool = False  # torch.compile of the objective; not with zero_stage 3
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = 0.999  # per step, warmed up; null: no average
     ema_every: Count = 1  # steps between two updates of the average (decay ** ema_every each)
     checkpoint_every: Count | None = None  # images; null: only at the end
     keep: Count = 2  # newest checkpoints that stay
     keep_every: Count | None = None  # images; a checkpoint at each multiple, which stays for ever
-    background_save: bool = True  # write checkpoints while training goes on; costs a copy of the state in memory
+    background_save: bool | None = None  # write while training goes on, from a copy in memory; null: on a GPU
     sample_every: Count | None = None  # images; null: never
     log_every: Count = 20  # steps; a line holds the means since the line before
     max_skipped: Count = 10  # steps in a row with a NaN or infinite loss or gradient before the run stops
@@ -68,6 +68,8 @@ class TrainConfig(Config):
             )
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError(f"offload=parameters needs zero_stage=3 (got {self.zero_stage}); or use offload=optimizer")
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("compile=true does not work with zero_stage=3, which cuts parameters; use zero_stage=2")
         return self
 
     @property

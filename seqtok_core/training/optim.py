@@ -9,6 +9,7 @@ momentum is cut like every other optimizer state, whole matrices come together f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -105,8 +106,9 @@ class SplitOptimizer(torch.optim.Optimizer):
             torch._foreach_mul_(gradients, 1.0 / self.loss_scale)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         self._global_grad_norm = norm
-        self.overflow = not bool(torch.isfinite(norm))
-        if self.clip is not None and not self.overflow and norm > self.clip:
+        value = float(norm)  # the step's only wait for a GPU
+        self.overflow = not math.isfinite(value)
+        if self.clip is not None and not self.overflow and value > self.clip:
             torch._foreach_mul_(gradients, self.clip / (norm + 1e-6))
         return not self.overflow
 

@@ -92,7 +92,7 @@ def _chunks(pieces: Mapping[str, Tensor]) -> Iterator[memoryview]:
     for key in _order(pieces):
         flat = pieces[key].detach().reshape(-1).cpu().contiguous()
         if flat.numel():
-            yield memoryview(flat.view(torch.uint8).numpy())
+            yield flat.view(torch.uint8).numpy().data
 
 
 class Parts:

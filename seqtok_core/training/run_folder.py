@@ -20,6 +20,7 @@ _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
 _IGNORED = ("run.lock",)
 FREE_KEYS = frozenset(  # may differ between a run and its continuation, with all below them
     {"zero_stage", "offload", "activation_checkpointing", "compile", "micro_batch", "workers", "threads"}
+    | {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"}  # how data is read
     | {"keep", "keep_every", "checkpoint_every", "sample_every", "background_save", "timeout_minutes", "wandb"}
 )
 
@@ -71,6 +72,12 @@ def _compare(path: Path, resolved: Mapping[str, Any]) -> None:
     differing = [k for k in differing if FREE_KEYS.isdisjoint(k.split("."))]
     if differing:
         absent = "absent"
+        if differing == ["data_fingerprint"]:
+            raise MismatchError(
+                f"{path.parent}: the data have changed since this run began (data_fingerprint: "
+                f"{old.get('data_fingerprint', absent)} there, {new.get('data_fingerprint', absent)} here), so its "
+                "place in them means nothing; put them back, choose another folder, or start anew with --overwrite"
+            )
         shown = "; ".join(f"{k}: {old.get(k, absent)} there, {new.get(k, absent)} here" for k in differing)
         raise MismatchError(
             f"{path.parent}: holds a run with other settings ({shown}); choose another folder, or start anew "

@@ -1,9 +1,9 @@
 """When a training writes checkpoints: at once, or behind its back while it goes on.
 
 In the background a save costs the training one copy of this process's pieces into memory (fp32 weights, their
-average and the momenta: 12-16 bytes per parameter, divided by the number of processes); writing, hashing,
-flushing and the rename happen in a thread. The files are the same, bit for bit. At most one checkpoint is in
-flight; a failure ends the run at its next step, on all processes together.
+average and the momenta: 12 bytes per parameter of Muon and 16 of AdamW, divided by the number of processes);
+writing, hashing, flushing and the rename happen in a thread. The files are the same, bit for bit. At most one
+checkpoint is in flight; a failure ends the run at its next step, on all processes together.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _GRACE_S = 30.0  # for what is in flight when a run of several processes fails
 class Saver:
     """Writes one checkpoint after the other. All methods but `failed` are collective."""
 
-    def __init__(self, world: World, background: bool) -> None:
-        self._world, self._background = world, background
+    def __init__(self, world: World, background: bool | None) -> None:
+        """`background` None: on a GPU, whose training leaves the processor idle; on CPU the thread would compete."""
+        self._world = world
+        self._background = background = world.device.type == "cuda" if background is None else background
         # its own connections: the thread's messages must not mix with those of the training
         self._group = dist.new_group(backend="gloo") if background and world.size > 1 else None
         self._thread: threading.Thread | None = None

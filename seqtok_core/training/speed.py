@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import recompute
@@ -33,21 +32,35 @@ def flops_per_image(objective: nn.Module, batch: Any, config: TrainConfig, world
     """FLOPs of forward and backward per image; `objective` not yet under DeepSpeed. Called by all processes."""
     objective.to(world.device)
     batch = batch.to(world.device)
-    again = new_counter()
+    again = _Sum()
     precision = torch.autocast(world.device.type, DTYPES[config.precision], enabled=config.precision != "fp32")
     with precision, _memory_as_in_training(objective, config, again):
         total = count_flops(objective, batch)
-    return (total - again.get_total_flops()) / len(batch.keys)
+    return (total - again.flops) / len(batch.keys)
 
 
 @contextlib.contextmanager
-def _memory_as_in_training(objective: nn.Module, config: TrainConfig, again: FlopCounterMode) -> Iterator[None]:
+def _memory_as_in_training(objective: nn.Module, config: TrainConfig, again: _Sum) -> Iterator[None]:
     """With activation checkpointing where the run has it; `again` counts what it computes twice."""
     if not config.activation_checkpointing:
         yield
         return
     with recompute.wrapped(objective, lambda: (contextlib.nullcontext(), again)):
         yield
+
+
+class _Sum:
+    """FLOPs of all that ran inside; a counter of torch starts anew each time it is entered."""
+
+    def __init__(self) -> None:
+        self.flops, self._counter = 0, new_counter()
+
+    def __enter__(self) -> None:
+        self._counter.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._counter.__exit__(*error)
+        self.flops += self._counter.get_total_flops()
 
 
 class Speed:

@@ -1,0 +1,67 @@
+"""Many short byte strings in two arrays: tens of bytes each, where Python objects would take hundreds."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_AT_ONCE = 1 << 20  # bytes of a file read together
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """`packed[i]` is the i-th string. Small to pickle: no object per string."""
+
+    blob: NDArray[np.uint8]
+    ends: NDArray[np.int64]  # (N,) offset after each string
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> bytes:
+        start = self.ends[index - 1] if index else 0
+        return self.blob[start : self.ends[index]].tobytes()
+
+
+def pack(strings: Iterable[bytes]) -> Packed:
+    """Takes a generator: what it yields is copied at once and never kept."""
+    blob, ends = bytearray(), array("q")
+    for item in strings:
+        blob += item
+        ends.append(len(blob))
+    return Packed(np.frombuffer(bytes(blob), dtype=np.uint8), np.array(ends, dtype=np.int64))
+
+
+def starts_of(lengths: Iterable[int]) -> NDArray[np.int64]:
+    """(P + 1,) number of the first item of each of P parts, and of all items."""
+    return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def parts_of(starts: NDArray[np.int64], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """(part, first, end) for each part that the items [start, stop) touch; first and end count within the part."""
+    stop = min(stop, int(starts[-1]))
+    while start < stop:
+        part = int(np.searchsorted(starts, start, side="right")) - 1
+        first, end = int(starts[part]), int(starts[part + 1])
+        yield part, start - first, min(stop, end) - first
+        start = end
+
+
+def read_spans(path: Path, starts: NDArray[np.int64], start: int, stop: int) -> Iterator[bytes]:
+    """Pieces [start, stop) of a file; piece i are the bytes from starts[i] to starts[i + 1]."""
+    with open(path, "rb") as stream:
+        while start < stop:
+            fitting = int(np.searchsorted(starts, starts[start] + _AT_ONCE, side="right")) - 1
+            end = min(max(fitting, start + 1), stop)
+            offsets = (starts[start : end + 1] - starts[start]).tolist()
+            stream.seek(int(starts[start]))
+            blob = stream.read(offsets[-1])
+            for first, last in pairwise(offsets):
+                yield blob[first:last]
+            start = end

@@ -1,0 +1,69 @@
+"""What an export writes, and what OUT says about its form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from data_pipelines.export_parts import Format
+from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
+
+FORMAT_VERSION = 1  # of everything that an export writes; part of its fingerprints
+Table = Literal["latents", "images", "texts"]
+_SINGLE_FILE = ".parquet"
+_OTHER_FILES = (".npy", ".npz", ".tar", ".json", ".jsonl", ".csv")
+
+
+class ExportConfig(Config):
+    """Settings of an export; all but `processes` and `batch` decide which numbers are written."""
+
+    what: Literal["latents", "embeddings"] = "latents"
+    format: Format | None = None  # None: as OUT says
+    side: Literal["image", "text", "both"] = "image"  # of embeddings
+    prefixes: tuple[Annotated[int, Field(ge=1)], ...] = ()  # of image embeddings; (): all tokens
+    splits: tuple[str, ...] = ()  # (): all
+    batch: Annotated[int, Field(ge=1)] | None = None  # pictures or captions encoded at once; None: by the device
+    processes: Annotated[int, Field(ge=1)] = 1
+    on_outlier: Literal["error", "warn"] = "error"
+
+    @model_validator(mode="after")
+    def _fits(self) -> ExportConfig:
+        if self.what == "latents" and self.side != "image":
+            raise ValueError(f"--side {self.side} is for embeddings; add --what embeddings")
+        if self.prefixes and (self.what == "latents" or self.side == "text"):
+            raise ValueError("--prefix is for image embeddings; latents are written whole, any prefix is a slice")
+        if len(set(self.prefixes)) < len(self.prefixes):
+            raise ValueError(f"--prefix names a length twice: {', '.join(map(str, self.prefixes))}")
+        return self
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        if self.what == "latents":
+            return ("latents",)
+        sides: dict[str, tuple[Table, ...]] = {"image": ("images",), "text": ("texts",), "both": ("images", "texts")}
+        return sides[self.side]
+
+    def format_of(self, out: Path) -> Format:
+        """The named format, else that of OUT: a .parquet file, or a folder of what `what` is usually kept as."""
+        usual: Format = "webdataset" if self.what == "latents" else "parquet"
+        return self.format or ("parquet" if is_single_file(out) else usual)
+
+    def check_out(self, out: Path) -> None:
+        """Raises ConfigError when OUT cannot be what the settings ask for."""
+        if out.suffix in _OTHER_FILES:
+            raise ConfigError(f"{out}: name a folder, or a file ending in .parquet; `--format` says what it holds")
+        if not is_single_file(out):
+            return
+        if self.format not in (None, "parquet"):
+            raise ConfigError(f"{out}: a .parquet file cannot hold --format {self.format}; name a folder")
+        if len(self.tables) > 1:
+            raise ConfigError(
+                f"{out}: one Parquet file holds one table; name a folder for --side both, or choose image or text"
+            )
+
+
+def is_single_file(out: Path) -> bool:
+    return out.suffix == _SINGLE_FILE

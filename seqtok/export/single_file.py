@@ -1,0 +1,55 @@
+"""One .parquet file out of parts that were written aside, in a hidden folder next to it.
+
+A killed export continues with the parts that are missing; the file itself appears whole, or not at all.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data_pipelines.export_parts import ExportManifest
+from data_pipelines.output import PLAN
+from seqtok_core.foundation import faults
+from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import atomic_write, read_json
+
+
+def parts_folder(out: Path) -> Path:
+    return out.with_name(f".{out.name}.parts")
+
+
+def is_assembled(out: Path, plan: Mapping[str, Any], overwrite: bool) -> bool:
+    """True when OUT is the whole result of this very export, killed before it cleaned up.
+
+    Raises DataError when OUT exists and nothing says that it is ours to continue.
+    """
+    if not out.exists() or overwrite:
+        return False
+    begun = parts_folder(out) / PLAN
+    if out.is_file() and begun.is_file() and read_json(begun) == plan:
+        return True
+    raise DataError(f"{out}: exists already; choose another file or use --overwrite")
+
+
+def assemble(out: Path, manifest: ExportManifest) -> None:
+    """Write the parts' row groups one after another: memory holds one part."""
+    folder = parts_folder(out)
+    (table,) = manifest.tables
+    files = [name for split in sorted(manifest.tables[table]) for part in manifest.tables[table][split]
+             for name in part.files]  # fmt: skip
+    for left in out.parent.glob(f".{out.name}.*.tmp"):
+        left.unlink()  # of a kill in here
+    with atomic_write(out) as stream, pq.ParquetWriter(stream, pq.read_schema(folder / files[0])) as writer:
+        for name in files:
+            writer.write_table(pq.read_table(folder / name))
+        faults.hit("export.before_close")
+    faults.hit("export.after_assembly")
+
+
+def clean(out: Path) -> None:
+    shutil.rmtree(parts_folder(out), ignore_errors=True)

@@ -1,0 +1,81 @@
+"""The pictures of an export: shards of ours, or foreign tars whose pictures are brought to the tokenizer's size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipelines.decode import DecodeError, decode_pixels
+from data_pipelines.manifest import FILE, Manifest, read_manifest
+from data_pipelines.shards import open_shards
+from data_pipelines.tar_source import find_tars
+from seqtok_core.foundation import fingerprint
+from seqtok_core.foundation.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known before anything is encoded. `sizes`: split -> samples of each shard."""
+
+    folder: Path
+    name: str
+    fingerprint: str
+    sizes: dict[str, list[int]]
+    manifest: Manifest | None  # of a data set of ours
+
+
+def open_source(folder: Path, splits: Sequence[str], image_size: int) -> Source:
+    """Raises DataError when a split is not there, ConfigError when pictures of ours have another size."""
+    if (folder / FILE).is_file():
+        own = read_manifest(folder)
+        if own.kind != "images":
+            raise DataError(f"{folder}: holds {own.kind}, not images; name the folder of image shards")
+        if own.image_size != image_size:
+            raise ConfigError(
+                f"{folder}: pictures of {own.image_size} pixels, the tokenizer was trained on {image_size}; "
+                f"prepare the data with --size {image_size}"
+            )
+        found = {split: own.split(split, folder) for split in splits or sorted(own.splits)}
+        sizes = {split: [shard.samples for shard in info.shards] for split, info in found.items()}
+        return Source(folder, own.name, own.fingerprint, sizes, own)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of shards")
+    if not any(folder.glob("*.tar")):
+        raise DataError(
+            f"{folder}: no {FILE} and no tars, so no shards; `seqtok data prepare {folder} NEW_FOLDER` makes some"
+        )
+    return _foreign(folder, splits)
+
+
+def _foreign(folder: Path, splits: Sequence[str]) -> Source:
+    wanted = list(splits) or sorted(find_tars(folder))
+    sets = {split: open_shards(folder, split) for split in wanted}
+    name = re.sub(r"[^A-Za-z0-9_]", "_", folder.resolve().name)[:64] or "data"
+    content = fingerprint.of_value({split: shards.fingerprint for split, shards in sets.items()})
+    return Source(folder, name, content, {split: list(shards.sizes) for split, shards in sets.items()}, None)
+
+
+def decode_pictures(files: Sequence[bytes], places: Sequence[str], size: int, exact: bool) -> Tensor:
+    """(B, 3, size, size) uint8. Raises DataError naming a picture that cannot be read.
+
+    With `exact`, pictures have that size; others get it: short side to `size`, centre crop.
+    """
+    images = np.empty((len(files), 3, size, size), dtype=np.uint8)
+    for row, data in enumerate(files):
+        try:
+            pixels = decode_pixels(data, None if exact else size)
+        except DecodeError as error:
+            raise DataError(f"{places[row]}: {error}; `seqtok data prepare` leaves bad samples out") from None
+        if pixels.shape[:2] != (size, size):
+            raise DataError(
+                f"{places[row]}: {pixels.shape[1]} x {pixels.shape[0]} pixels instead of {size} x {size}; "
+                "`seqtok data verify` looks for more"
+            )
+        images[row] = pixels.transpose(2, 0, 1)
+    return torch.from_numpy(images)
