@@ -4,7 +4,7 @@
 
 Draws scenes of 32 and 64 px into WORK_FOLDER, then for each of demo-tokenizer, demo-generator and emoji-tokenizer:
 plan in one process, train in another. Compared are the peak resident memory of the training process, imports
-included, with the plan's total (measured steps and what they lack; the formula's error is kept too); and the seconds of a step
+included, with the total to expect (from measured steps; the formula's error is kept too); and the seconds of a step
 after the first 20, in which kernels are compiled, with the plan's measured ones. The formula's time is shown too.
 """
 
