@@ -20,7 +20,6 @@ from torch import nn
 
 from seqtok.config import GeneratorRun, TokenizerRun, load_run
 from seqtok.planning_shapes import Assumed, subject_of
-from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.distributed import World, connect
 from seqtok_core.training.engine import Engine
 from seqtok_core.training.hardware import synchronise
@@ -37,7 +36,7 @@ def main() -> None:
         torch.set_num_threads(run.train.threads)
     world = World.from_environment()
     connect(world)
-    answer: dict[str, Any] = {"base_bytes": _base(run.train, world), "device": str(world.device)}
+    answer: dict[str, Any] = {"base_bytes": _base(run, world), "device": str(world.device)}
     if request["steps"]:
         assumed = request["assumed"]
         words = Assumed(assumed["vocab"], tuple(assumed["latents"]) if assumed["latents"] else None, None)
@@ -45,23 +44,29 @@ def main() -> None:
     print("\n" + json.dumps(answer))
 
 
-def _base(config: TrainConfig, world: World) -> int:
+def _base(run: TokenizerRun | GeneratorRun, world: World) -> int:
     """Resident bytes once everything is imported and an engine of a few weights has made a step."""
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401  a run writes to it
 
     import seqtok.training_runs  # noqa: F401
-    from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig  # with text: open_clip's share
 
-    text = TextConfig(vocab_size=16, width=8, heads=1, layers=1, embed_dim=8)
-    tiny = {"image_size": 8, "patch_size": 4, "num_latents": 2, "latent_dim": 2, "width": 8, "heads": 1}
-    SeqTokenizer(TokenizerConfig.parse({**tiny, "encoder_layers": 1, "decoder_layers": 1, "text": text}))
-    one = config.model_copy(update={"batch": 1, "micro_batch": None, "zero_stage": 0})
+    if _has_text(run):  # open_clip and what it imports: a sixth of a GB
+        from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig
+
+        text = TextConfig(vocab_size=16, width=8, heads=1, layers=1, embed_dim=8)
+        tiny = {"image_size": 8, "patch_size": 4, "num_latents": 2, "latent_dim": 2, "width": 8, "heads": 1}
+        SeqTokenizer(TokenizerConfig.parse({**tiny, "encoder_layers": 1, "decoder_layers": 1, "text": text}))
+    one = run.train.model_copy(update={"batch": 1, "micro_batch": None, "zero_stage": 0})
     engine = Engine(_Line(), one, World(0, 1, 0, world.device))
     for _ in range(2):
         engine.backward(engine.forward(torch.ones(1, 64, device=world.device))["loss"])
         engine.step(0)
     engine.close()
     return int(psutil.Process().memory_info().rss)
+
+
+def _has_text(run: TokenizerRun | GeneratorRun) -> bool:
+    return run.model.text is not None if isinstance(run, TokenizerRun) else run.tokenizer is not None
 
 
 class _Line(nn.Module):

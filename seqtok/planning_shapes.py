@@ -68,12 +68,13 @@ def _tokenizer(run: TokenizerRun, assumed: Assumed, rows: int) -> Subject:
     if model.text is not None:
         model = model.model_copy(update={"text": model.text.model_copy(update={"vocab_size": words.vocab_size})})
     objective = TokenizerObjective(SeqTokenizer(model), run.objective)
-    kept, folder = 3 * size**2, run.data.folder
+    kept = 3 * size**2
+    folder = run.data.folder  # None: a stream, of which nothing is read for a plan
     if isinstance(words, CaptionTokenizer) and folder is not None and (folder / MANIFEST).is_file():
         read = lambda count: read_split(folder, run.data.split, words, count, config)  # noqa: E731
         return _of_data(objective, read, folder, run.data.split, rows, kept, notes)
     levels = len(run.objective.level_starts or ()) or config.levels or _LEVELS
-    notes.append(f"no data in {folder or 'a stream'}: random pictures, {levels} caption levels that never repeat")
+    notes.append(f"no data read from {run.data.name}: random pictures, {levels} caption levels that never repeat")
 
     def batch(count: int) -> ImageTextBatch:
         images = torch.randint(0, 256, (count, 3, size, size), generator=_dice(1), dtype=torch.uint8)
@@ -93,7 +94,7 @@ def _generator(run: GeneratorRun, assumed: Assumed, rows: int) -> Subject:
         read = lambda count: read_latents(run.data.folder, run.data.split, words, count, config)  # noqa: E731
         return _of_data(objective, read, run.data.folder, run.data.split, rows, kept, notes)
     levels = config.levels or _LEVELS
-    notes.append(f"no data in {run.data.folder}: random latents, {levels} caption levels")
+    notes.append(f"no data read from {run.data.folder}: random latents, {levels} caption levels")
 
     def batch(count: int) -> LatentTextBatch:
         latents = torch.randn(count, spec.length, spec.dim, generator=_dice(1))

@@ -200,7 +200,7 @@ def test_data_that_is_there_is_used(tmp_path: Path):
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout[result.stdout.index("{\n") :])
     assert answer["disk"]["data_bytes"] > 20 * 200
-    assert not any("no data" in note or "--vocab" in note for note in answer["assumptions"])
+    assert not any("no data read" in note or "--vocab" in note for note in answer["assumptions"])
     shown = run.invoke(app, words[:-1]).output
     assert "largest micro-batch" in shown
     assert "MFU" in shown

@@ -50,7 +50,9 @@ def _memory(answer: dict[str, Any]) -> Table:
     table.add_row("largest micro-batch", *[_count(stage["largest_micro_batch"]) for stage in memory["stages"]])
     table.add_row("DeepSpeed's states", *[size(s["deepspeed"]) if s["deepspeed"] else "-" for s in memory["stages"]])
     if "measured_peak" in memory:
-        table.caption = f"measured on this machine, {size(memory['measured_peak'])} after the timed steps"
+        table.caption = (
+            f"measured here after the timed steps: {size(memory['measured_peak'])}; to expect: {size(memory['total'])}"
+        )
     return table
 
 
