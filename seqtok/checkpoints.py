@@ -8,7 +8,7 @@ import yaml
 
 from seqtok.config import GeneratorRun, TokenizerRun
 from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
-from seqtok_core.training import checkpoint, reading
+from seqtok_core.training import checkpoint, reading, run_folder
 
 
 def table(run: Path) -> list[list[str]]:
@@ -59,7 +59,7 @@ def _config_of(source: Path, data: Path | None) -> TokenizerRun | GeneratorRun:
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind not in kinds:
         raise DataError(f"{where}: kind={kind!r}; only runs of a tokenizer or a generator can be exported")
-    values = {key: value for key, value in values.items() if key != "data_fingerprint"}
+    values = {key: value for key, value in values.items() if key not in run_folder.CONTENT_KEYS}
     if data is not None:
         values["data"] = {**values["data"], "folder": str(data)}
     return kinds[kind].parse({**values, "out": str(where.parent)}, str(where))

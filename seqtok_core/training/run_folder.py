@@ -24,6 +24,8 @@ FREE_KEYS = frozenset(  # may differ between a run and its continuation, with al
     | {"keep", "keep_every", "checkpoint_every", "sample_every", "background_save", "timeout_minutes", "wandb"}
 )
 
+CONTENT_KEYS = frozenset({"data_fingerprint", "captions_sha256"})  # what is learned from, beside the settings
+
 
 def prepare(
     folder: Path, resolved: Mapping[str, Any], world: World, hosts: list[str], *, resume: str, overwrite: bool
@@ -71,14 +73,12 @@ def _compare(path: Path, resolved: Mapping[str, Any]) -> None:
     differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k, ...) != new.get(k, ...)]
     differing = [k for k in differing if FREE_KEYS.isdisjoint(k.split("."))]
     if differing:
-        absent = "absent"
-        if differing == ["data_fingerprint"]:
+        shown = "; ".join(f"{k}: {old.get(k, 'absent')} there, {new.get(k, 'absent')} here" for k in differing)
+        if CONTENT_KEYS.issuperset(differing):
             raise MismatchError(
-                f"{path.parent}: the data have changed since this run began (data_fingerprint: "
-                f"{old.get('data_fingerprint', absent)} there, {new.get('data_fingerprint', absent)} here), so its "
-                "place in them means nothing; put them back, choose another folder, or start anew with --overwrite"
+                f"{path.parent}: the data have changed since this run began ({shown}), so its place in them means "
+                "nothing; put them back, choose another folder, or start anew with --overwrite"
             )
-        shown = "; ".join(f"{k}: {old.get(k, absent)} there, {new.get(k, absent)} here" for k in differing)
         raise MismatchError(
             f"{path.parent}: holds a run with other settings ({shown}); choose another folder, or start anew "
             "with --overwrite"
