@@ -15,7 +15,7 @@ import torch
 
 from seqtok_core.foundation.errors import Preempted, StorageError
 from seqtok_core.training import checkpoint, parts
-from tests.training_toy import in_child, lines, train_toy, under_torchrun, weights
+from tests.training_toy import in_child, lines, start_child, train_toy, under_torchrun, weights
 
 BEHIND = {"background_save": True, "checkpoint_every": 24}
 
@@ -103,10 +103,12 @@ def test_a_process_killed_while_it_saves_in_the_background(stage, tmp_path):
     assert part_hashes(tmp_path)[12] == part_hashes(tmp_path / "whole")[12]
 
 
-def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path, capfd):
+def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path):
     """A real limit of the system, not an injected one: exit status 3, nothing half-written."""
-    assert in_child(tmp_path / "run", file_bytes=60_000) == 3
-    message = capfd.readouterr().err
+    child = start_child({"folder": str(tmp_path / "run"), "file_bytes": 60_000}, said=tmp_path / "said.txt")
+    child.join(120)
+    assert child.exitcode == 3
+    message = (tmp_path / "said.txt").read_text()
     assert "MiB needed" in message
     assert "MiB free" in message
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
