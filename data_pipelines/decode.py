@@ -56,6 +56,7 @@ class Picture:
     """`notes` name every change beyond cropping and shrinking; prepared data sets count them."""
 
     pixels: NDArray[np.uint8]  # (H, W, 3)
+    stored: tuple[int, int]  # (width, height) of the file
     notes: tuple[str, ...] = ()
 
 
@@ -100,7 +101,7 @@ def decode_picture(
         if pixels.shape != out.shape:
             raise DecodeError("another size", f"{pixels.shape[1]} x {pixels.shape[0]}, not {out.shape[1::-1]}")
         out[...] = pixels
-    return Picture(np.ascontiguousarray(pixels) if out is None else out, notes)
+    return Picture(np.ascontiguousarray(pixels) if out is None else out, picture.stored, notes)
 
 
 def fitting_form(data: bytes, size: int) -> str | None:
@@ -145,9 +146,10 @@ def _decode_jpeg(
         pixels = jpeg.decode(data, header, halvings, out if direct else None)
     except JpegError as error:
         raise DecodeError("damaged image", str(error)) from None
+    stored = header.width, header.height
     if header.orientation == 1:
-        return Picture(pixels)
-    return Picture(upright(pixels, header.orientation), ("turned upright",))
+        return Picture(pixels, stored)
+    return Picture(upright(pixels, header.orientation), stored, ("turned upright",))
 
 
 def _decode_other(data: bytes, header: JpegHeader | None, max_pixels: int) -> Picture:
@@ -191,7 +193,7 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> Picture:
         image = Image.alpha_composite(ground, image)
     if orientation != 1:
         notes.append("turned upright")
-    return Picture(upright(np.asarray(image.convert("RGB")), orientation), tuple(notes))
+    return Picture(upright(np.asarray(image.convert("RGB")), orientation), image.size, tuple(notes))
 
 
 def _orientation(image: Image.Image) -> int:

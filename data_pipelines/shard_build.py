@@ -137,7 +137,7 @@ def _picture(pair: Pair, settings: Settings, out: NDArray[np.uint8], notes: Coun
         return form, encode_image(pixels, form, settings.quality, settings.subsampling), digest
     digest = hashlib.sha256(pair.image).hexdigest()
     picture = decode_picture(pair.image, size, settings.max_pixels, out, settings.resize)
-    kept = fitting_form(pair.image, size)
+    kept = fitting_form(pair.image, size) if picture.stored == (size, size) else None
     if kept:
         notes["pictures kept byte for byte"] += 1
         return kept, pair.image, digest
