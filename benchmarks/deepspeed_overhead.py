@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_command, describe_machine
 from benchmarks.training_step import scenes_batch
 from data_pipelines.samples import ImageTextBatch
 from seq_tokenizer import SeqTokenizer, TokenizerObjective
@@ -64,7 +63,8 @@ def main() -> None:
             f"{name:8} {row['wall_ms']:8.2f} ms  overhead {row['overhead']:+.1%} (processor {row['overhead_cpu']:+.1%})"
         )
     if args.out:
-        about = {"machine": describe_machine(), "command": sys.argv, "batch": args.batch, "bar": BAR}
+        about = {"command": describe_command("deepspeed_overhead"), "machine": describe_machine()}
+        about |= {"batch": args.batch, "bar": BAR}
         args.out.write_text(json.dumps({**about, "losses": losses, "variants": results}, indent=1) + "\n")
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_command, describe_machine
 
 _PROMPTS = (
     "a large red circle left of a small blue square on white",
@@ -83,7 +83,8 @@ def main() -> None:
     os.environ["DS_ACCELERATOR"] = args.device
     bench = _Bench(args.folder, SIZES[args.size], args.gpus, args.device, args.set)
     rows = bench.run(60 * args.minutes)
-    about = {"machine": describe_machine(), "command": sys.argv, "gpus": args.gpus, "device": args.device}
+    about = {"command": describe_command("gpu_training"), "machine": describe_machine()}
+    about |= {"gpus": args.gpus, "device": args.device}
     print(json.dumps(rows, indent=1))
     if args.results:
         args.results.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_command, describe_machine
 
 MEMORY_BAR, TIME_BAR = 0.15, 0.25
 _BATCH, _FIRST = 64, 20
@@ -46,7 +46,8 @@ def main() -> None:
     within = all(abs(r["memory_error"]) <= MEMORY_BAR and abs(r["time_error"]) <= TIME_BAR for r in rows)
     print("within the bars" if within else "NOT within the bars")
     if args.out:
-        about = {"machine": describe_machine(), "command": sys.argv, "bars": [MEMORY_BAR, TIME_BAR]}
+        about = {"command": describe_command("plan_check"), "machine": describe_machine()}
+        about |= {"bars": [MEMORY_BAR, TIME_BAR]}
         args.out.write_text(json.dumps({**about, "within": within, "runs": rows}, indent=1) + "\n")
 
 
@@ -90,7 +91,7 @@ def _compare(name: str, kind: str, words: list[str], out: Path) -> dict[str, Any
     memory, seconds = planned["memory"], planned["time"]
     return {
         "config": name,
-        "changes": words,
+        "changes": [word for word in words if "=/" not in word],  # without the folders of this run
         "memory_planned": memory["total"],
         "memory_parts": memory["stages"][memory["chosen_stage"]],
         "memory_formula_error": round(memory["stages"][memory["chosen_stage"]]["total"] / peak - 1.0, 4),
