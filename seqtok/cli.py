@@ -40,11 +40,22 @@ def options(
 
 def main() -> None:
     """Run the command line; exit statuses are those of seqtok_core.foundation.errors."""
+    status = _run()
+    distributed = sys.modules.get("seqtok_core.training.distributed")  # loaded by what trains, and only by that
+    if distributed is not None:
+        distributed.leave(status)
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
         app()
     except SeqtokError as error:
         typer.echo(f"seqtok: {error}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         typer.echo("seqtok: interrupted; the same command continues", err=True)
-        sys.exit(130)
+        return 130
+    except SystemExit as end:  # how typer ends, well or not
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

@@ -307,4 +307,11 @@ def main(jobs: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[-1]))  # deepspeed's launcher puts --local_rank=N before it
+    from seqtok_core.training.distributed import leave
+
+    try:
+        main(json.loads(sys.argv[-1]))  # deepspeed's launcher puts --local_rank=N before it
+    except SystemExit as end:
+        leave(end.code)
+        raise
+    leave(0)
