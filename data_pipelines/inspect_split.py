@@ -85,10 +85,6 @@ class SplitOverview:
     notes: dict[str, int]
 
     @property
-    def words_per_level(self) -> tuple[float, ...]:
-        return tuple(level.words.mean for level in self.levels)
-
-    @property
     def classes(self) -> dict[str, int]:
         return {label: found.distinct for label, found in self.labels.items()}
 

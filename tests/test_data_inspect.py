@@ -43,7 +43,8 @@ def test_an_overview_counts_what_is_there(tmp_path):
         "train": (20, 3),
     }
     assert found.splits[1].captions_per_sample == {4: 20}
-    assert list(found.splits[1].words_per_level) == sorted(found.splits[1].words_per_level)
+    words = [level.words.mean for level in found.splits[1].levels]
+    assert words == sorted(words)
 
 
 def test_foreign_tars_have_an_overview_too(tmp_path):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -27,20 +27,6 @@ from seqtok_core.foundation import faults, fingerprint
 from seqtok_core.foundation.files import sha256_file
 
 Result = Manifest | ExportManifest
-
-
-class Store(Protocol):
-    table: Table
-    plan: dict[str, Any]
-    out: Path
-
-    def open(self, *, overwrite: bool, resume: Resume) -> AbstractContextManager[None]: ...
-
-    def is_done(self, split: str, number: int) -> bool: ...
-
-    def write(self, encoded: Encoded, facts: Mapping[str, Any]) -> None: ...
-
-    def facts(self, split: str, number: int) -> dict[str, Any]: ...
 
 
 class LatentStore:
