@@ -97,7 +97,8 @@ class CaptionTokenizer:
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+            hint = "`seqtok data text FOLDER` learns one from a data set"
+            raise DataError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
