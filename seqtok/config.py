@@ -153,15 +153,15 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    bad = [word for word in overrides if "=" not in word]
+    if bad:
+        raise ConfigError(f"{bad[0]!r}: changes to a config are written key=value")
     file = find_config(path)
     try:
         merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
         values = OmegaConf.to_container(merged, resolve=False)
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError, OSError, KeyError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError, OSError, LookupError) as error:
         raise ConfigError(f"{file}: not readable as settings ({' '.join(str(error).split())})") from None
-    bad = [word for word in overrides if "=" not in word]
-    if bad:
-        raise ConfigError(f"{bad[0]!r}: changes to a config are written key=value")
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: a config is a mapping of keys to values")
     found = _interpolation(values)

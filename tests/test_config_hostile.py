@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from seqtok import cli
@@ -123,6 +123,8 @@ def test_noise_is_refused_in_one_line(tmp_path, noise):
 
 
 @settings(max_examples=60, deadline=None)
+@example(word="[")
+@example(word="[=1")
 @given(word=st.text(max_size=20))
 def test_any_override_is_taken_or_refused_in_one_line(word):
     assert "\n" not in refusal(TINY, word)
