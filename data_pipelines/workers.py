@@ -121,6 +121,9 @@ def _next(running: Iterator[Any], workers: list[BaseProcess], trace: Trace) -> A
         dead = [n for n, worker in enumerate(workers) if _has_died(worker)]
         if not dead:
             raise
+        # A killed worker may have held a lock that torch's orderly shutdown would wait for without end.
+        _kill(workers)
+        running._shutdown = True  # type: ignore[attr-defined]
         named = "; ".join(f"worker {n} (process {workers[n].pid}){trace.last(n)}" for n in dead)
         raise DataError(
             f"a loader worker died: {named}. If memory or /dev/shm is short, use fewer num_workers; "
