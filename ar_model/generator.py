@@ -8,6 +8,8 @@ Shapes: B prompts, K latents of D channels, k <= K.
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
@@ -15,18 +17,18 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from ar_model import draws
 from ar_model.backbone import Backbone
 from ar_model.card import model_card
 from ar_model.config import GeneratorConfig, SampleConfig
 from ar_model.heads.base import Head
 from ar_model.heads.build import build_head
 from ar_model.sampling import sample_latents
-from ar_model.sequence import trim
-from data_pipelines.captions import PAD, CaptionTokenizer
+from ar_model.sequences.next_token import trim
+from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import ConfigError, MismatchError
+from seqtok_core.layers.randomness import Draws
 
 KIND, FORMAT = "seqtok sequence model", 1
 
@@ -77,7 +79,7 @@ class SeqGenerator(nn.Module):
         if not 1 <= tokens <= self.spec.length:
             raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
         text_ids = self.encode_prompts(prompts)
-        own = draws.of_rows(text_ids.tolist(), seed, self.device)
+        own = of_rows(text_ids.tolist(), seed, self.device)
         parts = [torch.empty(0, tokens, self.spec.dim, device=self.device)]
         for start in range(0, len(prompts), batch):
             rows = slice(start, start + batch)
@@ -86,7 +88,7 @@ class SeqGenerator(nn.Module):
                     self.backbone,
                     self.head,
                     trim(text_ids[rows]),
-                    draws.Draws(seed, own.epoch[rows], own.index[rows]),
+                    Draws(seed, own.epoch[rows], own.index[rows]),
                     config,
                     self.spec.length,
                     tokens,
@@ -140,3 +142,19 @@ class SeqGenerator(nn.Module):
         model = cls(config, spec, captions)
         model_folder.load_weights(model, folder)
         return model.eval()
+
+
+def of_rows(prompts: Sequence[Sequence[int]], seed: int, device: torch.device | None = None) -> Draws:
+    """One row per prompt (token ids, PAD allowed), named by its ids and by how often they stood before it.
+
+    So a prompt's sample does not depend on its neighbours, and a prompt given twice gives two samples.
+    """
+    seen: Counter[bytes] = Counter()
+    index, epoch = [], []
+    for prompt in prompts:
+        digest = hashlib.sha256(repr([i for i in prompt if i != PAD]).encode()).digest()
+        index.append(int.from_bytes(digest[:8], "little", signed=True))
+        epoch.append(seen[digest])
+        seen[digest] += 1
+    int64 = torch.int64
+    return Draws(seed, torch.tensor(epoch, dtype=int64, device=device), torch.tensor(index, dtype=int64, device=device))

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ar_model.config import GeneratorObjectiveConfig
-from ar_model.draws import Draws
 from ar_model.generator import SeqGenerator
-from ar_model.sequence import (
+from ar_model.sequences.next_token import (
     attention_mask,
     caption_block,
     prompt_block,
@@ -24,11 +23,12 @@ from ar_model.sequence import (
     slot_positions,
     trim,
 )
-from data_pipelines.captions import PAD
+from data_pipelines.captions.tokenizer import PAD
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.blocks import Block
+from seqtok_core.layers.randomness import Draws
 
 
 class GeneratorObjective(nn.Module):

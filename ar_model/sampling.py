@@ -12,10 +12,10 @@ from torch import Tensor
 from ar_model.backbone import Backbone
 from ar_model.cache import StaticCache
 from ar_model.config import SampleConfig
-from ar_model.draws import Draws
 from ar_model.heads.base import Head
-from ar_model.sequence import attention_mask, prompt_block, slot_positions
+from ar_model.sequences.next_token import attention_mask, prompt_block, slot_positions
 from seqtok_core.layers.flow import guidance_at
+from seqtok_core.layers.randomness import Draws
 
 
 def is_guided(config: SampleConfig) -> bool:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine
-from seqtok.config import load_tokenizer_run
-from seqtok.evaluating import probe_and_retrieve
-from seqtok.training_runs import train_tokenizer
+from seqtok.runs.evaluate import probe_and_retrieve
+from seqtok.runs.kinds import load_tokenizer_run
+from seqtok.runs.train import train_tokenizer
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from data_pipelines.samples import ImageTextBatch
 from seq_tokenizer.config import TokenizerTrainingConfig
-from seq_tokenizer.ordering import draw_prefix, level_starts
-from seq_tokenizer.text_alignment import CaptionLoss
+from seq_tokenizer.orders.prefix import draw_prefix, level_starts
+from seq_tokenizer.text.contrast import CaptionLoss
 from seq_tokenizer.tokenizer import SeqTokenizer
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.blocks import Block

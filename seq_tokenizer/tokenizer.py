@@ -14,13 +14,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from seq_tokenizer.bottleneck import RmsBottleneck
+from seq_tokenizer.bottlenecks.rms import RmsBottleneck
 from seq_tokenizer.card import model_card
 from seq_tokenizer.config import TokenizerConfig
-from seq_tokenizer.decoder import PixelDecoder
-from seq_tokenizer.encoder import build_encoder
+from seq_tokenizer.decoders.pixel import PixelDecoder
+from seq_tokenizer.encoders.build import build_encoder
 from seq_tokenizer.latents import LatentSpec
-from seq_tokenizer.text_alignment import PrefixReadout, TextTower
+from seq_tokenizer.text.readout import PrefixReadout
+from seq_tokenizer.text.tower import TextTower
 from seqtok_core.foundation import fingerprint, model_folder
 from seqtok_core.foundation.errors import DataError, MismatchError
 from seqtok_core.foundation.files import atomic_write, sha256_file

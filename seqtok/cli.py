@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands import checkpoint, config, data, demo, doctor, evaluate, generator, plan, report, tokenizer
+from seqtok.commands import checkpoint, config, demo, doctor, evaluate, generator, plan, report, tokenizer
+from seqtok.commands.data import app as data
 from seqtok_core.foundation.errors import SeqtokError
 
 app = typer.Typer(
@@ -41,7 +42,9 @@ def options(
 def main() -> None:
     """Run the command line; exit statuses are those of seqtok_core.foundation.errors."""
     status = _run()
-    distributed = sys.modules.get("seqtok_core.training.distributed")  # loaded by what trains, and only by that
+    distributed = sys.modules.get(
+        "seqtok_core.training.processes.distributed"
+    )  # loaded by what trains, and only by that
     if distributed is not None:
         distributed.leave(status)
     sys.exit(status)

@@ -1,18 +1,22 @@
-"""The house rules: who imports whom, how large files and functions are, and that importing does nothing."""
+"""The house rules: who imports whom, how large files, functions and folders are, and that importing does nothing.
+
+`python -m tests.house` prints the same as numbers.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from functools import cache
+import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-ROOMS = ("seqtok_core", "data_pipelines", "seq_tokenizer", "ar_model", "seqtok")
-FILE_LINES, FUNCTION_LINES = 300, 60
+from tests import house
+from tests.house import ROOMS, ROOT, files, imports, module_of, room_of, within
+
+FILE_LINES, FUNCTION_LINES, FOLDER_ENTRIES = 300, 60, 12
 
 # room -> what it may import of ours (prefixes). The first prefix that fits a module names its room.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -21,17 +25,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "seqtok_core.training": ("seqtok_core.foundation", "seqtok_core.training"),
     "seqtok_core": (),
     "data_pipelines": ("seqtok_core.foundation", "data_pipelines"),
-    "seq_tokenizer": (
-        "seqtok_core.foundation",
-        "seqtok_core.layers",
-        "data_pipelines.samples",
-        "seq_tokenizer",
-    ),
+    "seq_tokenizer": ("seqtok_core.foundation", "seqtok_core.layers", "data_pipelines.samples", "seq_tokenizer"),
     "ar_model": (
         "seqtok_core.foundation",
         "seqtok_core.layers",
         "data_pipelines.samples",
-        "data_pipelines.captions",
+        "data_pipelines.captions.tokenizer",
         "seq_tokenizer.latents",
         "ar_model",
     ),
@@ -42,78 +41,73 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "seq_tokenizer",
         "ar_model",
         "seqtok.evaluation",
+        "seqtok.grids",
     ),
     "seqtok": ROOMS,
 }
 # library -> the files that alone may import it.
-ONLY_IN = {
-    "deepspeed": "seqtok_core/training/",
-    "open_clip": "seq_tokenizer/text_alignment.py",
-}
+ONLY_IN = {"deepspeed": "seqtok_core/training/engine/", "open_clip": "seq_tokenizer/text/tower.py"}
 FORBIDDEN = {"data_pipelines": ("torch.nn", "deepspeed"), "seqtok_core.layers": ("pydantic", "omegaconf")}
 
-
-@cache
-def files() -> tuple[Path, ...]:
-    return tuple(path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")))
+each_file = pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def module_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def test_a_room_imports_only_what_lies_below_it():
+    assert house.arrows_up(ALLOWED) == []
 
 
-def room_of(module: str) -> str:
-    return next(room for room in ALLOWED if module == room or module.startswith(room + "."))
-
-
-def imports(path: Path) -> set[str]:
-    """Every module that the file names, at the top or inside a function; `from a import b` gives a and a.b."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def within(module: str, prefixes: tuple[str, ...]) -> bool:
-    return any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes)
-
-
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_room_imports_only_what_lies_below_it(path: Path):
-    module = module_of(path)
-    room = room_of(module)
-    allowed = ALLOWED[room]
+@each_file
+def test_only_its_home_imports_a_library(path: Path):
+    room = room_of(module_of(path), ALLOWED)
     for name in imports(path):
-        if not within(name, ROOMS) or name in ("seqtok_core", "data_pipelines", "seq_tokenizer"):
-            continue
-        # `from data_pipelines.samples import X` names data_pipelines.samples.X as well: its parent decides.
-        assert within(name, allowed) or within(name, tuple(f"{a}.__init__" for a in allowed)), (
-            f"{module} imports {name}"
-        )
-    for library, home in ONLY_IN.items():
-        if any(within(name, (library,)) for name in imports(path)):
-            assert str(path.relative_to(ROOT)).startswith(home), f"{module} imports {library}"
-    for name in imports(path):
-        assert not within(name, FORBIDDEN.get(room, ())), f"{module} imports {name}"
+        for library, home in ONLY_IN.items():
+            if within(name, (library,)):
+                assert str(path.relative_to(ROOT)).startswith(home), f"{path} imports {library}"
+        assert not within(name, FORBIDDEN.get(room, ())), f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_circle_of_files_or_of_folders():
+    assert house.file_circles() == []
+    assert house.folder_circles() == []
+
+
+def test_a_circle_is_seen():
+    assert house.circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+@pytest.mark.parametrize(("folder", "count"), house.entries().items())
+def test_a_folder_shows_a_sentence_and_not_a_list(folder: str, count: int):
+    assert count <= FOLDER_ENTRIES
+
+
+def test_the_tests_lie_where_the_rooms_lie():
+    """tests/ROOM/FOLDER exists only where ROOM/FOLDER does; what crosses rooms lies at the top or with the roof."""
+    for folder in house.entries(("tests",)):
+        rest = Path(folder).relative_to("tests")
+        assert rest.parts[:1] in ((), ("configs",)) or (ROOT / rest).is_dir(), folder
+    loose = {path.name for path in (ROOT / "tests").glob("*.py")}
+    assert loose == {"__init__.py", "house.py", "test_house.py"}
+
+
+def test_every_package_is_listed():
+    """A folder that is missing in the list is missing in the wheel."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(project["tool"]["setuptools"]["packages"]) - {"seqtok.configs"}
+    assert listed == {module_of(path) for path in files() if path.name == "__init__.py"}
+    data = project["tool"]["setuptools"]["package-data"]
+    for path in (p for room in ROOMS for p in (ROOT / room).rglob("*.j2")):
+        assert "*.html.j2" in data[".".join(path.parent.relative_to(ROOT).parts)]
+
+
+@each_file
 def test_files_and_functions_stay_readable(path: Path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= FILE_LINES
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno + 1 <= FUNCTION_LINES, node.name
+    assert house.lines(path) <= FILE_LINES
+    assert {name: size for name, size in house.function_lines(path).items() if size > FUNCTION_LINES} == {}
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+@each_file
 def test_every_file_says_what_it_is_and_models_stay_on_their_device(path: Path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = house.tree_of(path)
     assert ast.get_docstring(tree), "a file begins with what it is for"
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -128,11 +122,9 @@ def test_help_does_not_import_torch():
 
 
 def test_importing_foundation_does_not_import_torch():
-    code = (
-        "import sys\n"
-        "from seqtok_core.foundation import compat, config, errors, faults, files, fingerprint, model_folder\n"
-        "assert 'torch' not in sys.modules"
-    )
+    names = [module_of(path) for path in files() if within(module_of(path), ("seqtok_core.foundation",))]
+    code = f"import sys, importlib\nfor name in {names!r}:\n    importlib.import_module(name)\n"
+    code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from ar_model.config import SampleConfig
-from ar_model.draws import Draws
+from seqtok_core.layers.randomness import Draws
 
 
 class Sampler(Protocol):

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ar_model.config import FlowHeadConfig, SampleConfig
-from ar_model.draws import Draws
 from ar_model.heads.base import Head, Sampler
 from seqtok_core.layers import flow
 from seqtok_core.layers.embed import time_features
+from seqtok_core.layers.randomness import Draws
 
 _TIME_FEATURES = 64
 

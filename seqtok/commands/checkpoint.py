@@ -22,7 +22,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from seqtok.checkpoints import table
+    from seqtok.runs.checkpoints import table
 
     shown = Table("step", "images", "size", "age", "written by", "state", box=None)
     for row in table(run):
@@ -33,7 +33,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 @app.command()
 def verify(path: Where) -> None:
     """Read every byte and compare with the manifest; exit status 1 when something differs."""
-    from seqtok.checkpoints import verify as check
+    from seqtok.runs.checkpoints import verify as check
     from seqtok_core.foundation.errors import DataError
 
     found = check(path)
@@ -54,7 +54,7 @@ def export(
     data: Annotated[Path | None, typer.Option(help="Data folder, if it is not where the run's config says.")] = None,
 ) -> None:
     """Make a model folder of a checkpoint, as the finished run writes it; needs one process, of any machine."""
-    from seqtok.checkpoints import export_model
+    from seqtok.runs.checkpoints import export_model
 
     source = export_model(path, out, weights is Weights.averaged, data)
     typer.echo(f"{out}: {weights} weights of {source}")

@@ -15,7 +15,7 @@ File = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped
 @app.command()
 def ls() -> None:
     """List the shipped configs with their first line."""
-    from seqtok.config import shipped_configs
+    from seqtok.runs.settings import shipped_configs
 
     for name, file in shipped_configs().items():
         typer.echo(f"{name:24} {file.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
@@ -24,7 +24,8 @@ def ls() -> None:
 @app.command()
 def show(config: File, overrides: Overrides = None) -> None:
     """Print a config with every default filled in and every change applied."""
-    from seqtok.config import dump, load_run
+    from seqtok.runs.kinds import load_run
+    from seqtok.runs.settings import dump
 
     typer.echo(dump(load_run(config, overrides or [])))
 
@@ -32,7 +33,7 @@ def show(config: File, overrides: Overrides = None) -> None:
 @app.command()
 def validate(config: File, overrides: Overrides = None) -> None:
     """Check a config; exit status 2 and one line for what is wrong."""
-    from seqtok.config import load_run
+    from seqtok.runs.kinds import load_run
 
     run = load_run(config, overrides or [])
     typer.echo(f"{config}: a valid {run.kind} config")

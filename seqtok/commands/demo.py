@@ -17,6 +17,6 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw scenes, train a tokenizer and a sequence model, judge both, write a report. Killed, it continues."""
-    from seqtok.demo import run_demo
+    from seqtok.runs.demo import run_demo
 
     typer.echo(str(run_demo(config, out, overrides or [], overwrite)))

@@ -18,7 +18,7 @@ Limit = Annotated[int, typer.Option(help="Most pictures of a split.", min=2)]
 @app.command()
 def reconstruction(model: Model, data: Data, split: Split = "test", limit: Limit = 2000, out: Out = None) -> None:
     """PSNR and SSIM against prefix length."""
-    from seqtok.evaluating import reconstruct
+    from seqtok.runs.evaluate import reconstruct
 
     reconstruct(model, data, split, limit, out)
 
@@ -34,7 +34,7 @@ def semantics(
     out: Out = None,
 ) -> None:
     """Linear probes per label and zero-shot retrieval per caption level, against prefix length."""
-    from seqtok.evaluating import probe_and_retrieve
+    from seqtok.runs.evaluate import probe_and_retrieve
 
     probe_and_retrieve(model, data, split, fit_split, limit, fit_limit, out)
 
@@ -52,6 +52,6 @@ def generation(
     out: Out = None,
 ) -> None:
     """Drawn scenes: whether pictures of held-out prompts show what was asked for."""
-    from seqtok.evaluating import judge_generation
+    from seqtok.runs.evaluate import judge_generation
 
     judge_generation(generator, tokenizer, reader, prompts, guidance, steps, temperature, seed, out)

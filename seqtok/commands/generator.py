@@ -21,8 +21,8 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train a sequence model on latent shards; under torchrun the same command uses every process."""
-    from seqtok.config import load_generator_run
-    from seqtok.training_runs import train_generator
+    from seqtok.runs.kinds import load_generator_run
+    from seqtok.runs.train import train_generator
 
     train_generator(load_generator_run(config, overrides or []), resume, overwrite, dry_run)
 
@@ -40,7 +40,7 @@ def sample(
     prefix: Annotated[int | None, typer.Option(help="Stop after this many tokens; all by default.")] = None,
 ) -> None:
     """One row per prompt: the picture after 1, 2, 4, … tokens."""
-    from seqtok.pictures import sample_prompts
+    from seqtok.drawing import sample_prompts
 
     path = sample_prompts(model, tokenizer, prompt, out, guidance, temperature, steps, seed, prefix)
     typer.echo(str(path))

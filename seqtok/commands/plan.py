@@ -27,9 +27,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Say what a training needs: parameters, memory by ZeRO stage, FLOPs, time, cost, disk. Trains nothing."""
-    from seqtok.planning import Wish
-    from seqtok.planning import plan as make
-    from seqtok.planning_shapes import Assumed
+    from seqtok.plan.answer import plan as make
+    from seqtok.plan.subject import Assumed, Wish
     from seqtok_core.foundation.errors import ConfigError
 
     if mfu is not None and not 0 < mfu <= 1:
@@ -39,7 +38,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(answer, indent=1, sort_keys=True))
     else:
-        from seqtok.commands.plan_view import show
+        from seqtok.plan.view import show
 
         show(answer)
 

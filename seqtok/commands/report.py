@@ -13,8 +13,8 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder to write report.html to.")] = Path("report"),
 ) -> None:
     """Write one self-contained HTML file with curves and numbers; further runs are drawn beside the first."""
-    from seqtok.evaluation.kept_pictures import kept_pictures
-    from seqtok.evaluation.report import read_results, write_report
+    from seqtok.evaluation.report.kept_pictures import kept_pictures
+    from seqtok.evaluation.report.report import read_results, write_report
 
     results = {str(run): read_results(run) for run in runs}
     first = str(runs[0])

@@ -42,8 +42,8 @@ def train(
     ] = False,
 ) -> None:
     """Train a tokenizer; under torchrun the same command uses every process."""
-    from seqtok.config import load_tokenizer_run
-    from seqtok.training_runs import train_tokenizer
+    from seqtok.runs.kinds import load_tokenizer_run
+    from seqtok.runs.train import train_tokenizer
 
     words = [*(overrides or []), *(["data.stream.allow_remote=true"] if allow_remote else [])]
     train_tokenizer(load_tokenizer_run(config, words), resume, overwrite, dry_run)
@@ -67,7 +67,7 @@ def export(
     dry_run: DryRun = False,
 ) -> None:
     """Encode pictures or captions: latent shards for a sequence model, or tables of latents or embeddings."""
-    from seqtok.commands.data_view import progress_bar
+    from seqtok.commands.data.view import progress_bar
     from seqtok.export import ExportConfig
     from seqtok.export import export as run
 
@@ -93,6 +93,6 @@ def reconstruct(
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("reconstruction.png"),
 ) -> None:
     """One row per picture: itself, then decoded from its first 1, 2, 4, … K tokens."""
-    from seqtok.pictures import reconstruct_files
+    from seqtok.drawing import reconstruct_files
 
     typer.echo(str(reconstruct_files(model, images, out)))

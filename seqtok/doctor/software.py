@@ -126,7 +126,7 @@ def products() -> list[Finding]:
     """Speed of large matrix products; bf16 that is slower than fp32 is emulated."""
     import torch
 
-    from seqtok_core.training.hardware import measured_peak
+    from seqtok_core.training.costs.hardware import measured_peak
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     full, half = (measured_peak(device, precision).flops_per_s for precision in ("fp32", "bf16"))

@@ -7,13 +7,12 @@ from seqtok.evaluation.generation_runner import (
     judge_pictures,
     pictures_for_report,
 )
-from seqtok.evaluation.kept_pictures import kept_pictures
-from seqtok.evaluation.pictures import ReportPictures
-from seqtok.evaluation.reader import SceneReader
-from seqtok.evaluation.reader_folder import load_or_train_reader, reader_quality
-from seqtok.evaluation.reader_training import ReaderConfig
-from seqtok.evaluation.report import merge, read_results, write_report, write_results
-from seqtok.evaluation.retrieval import scene_meaning
+from seqtok.evaluation.report.kept_pictures import ReportPictures, kept_pictures
+from seqtok.evaluation.report.report import merge, read_results, write_report, write_results
+from seqtok.evaluation.scenes.reader import SceneReader
+from seqtok.evaluation.scenes.reader_folder import load_or_train_reader, reader_quality
+from seqtok.evaluation.scenes.reader_training import ReaderConfig
+from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from data_pipelines.scenes import Scene
-from seqtok.evaluation import generation, protocol
-from seqtok.evaluation.pictures import ReportPictures
-from seqtok.evaluation.reader import SceneReader
-from seqtok.evaluation.reconstruction import PrefixTokenizer, decode_all, encode_all, prefix_lengths
-from seqtok.evaluation.scoring import FINEST
+from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, prefix_lengths
+from seqtok.evaluation.report import protocol
+from seqtok.evaluation.report.kept_pictures import ReportPictures
+from seqtok.evaluation.scenes import generation
+from seqtok.evaluation.scenes.reader import SceneReader
+from seqtok.evaluation.scenes.scoring import FINEST
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok_core.foundation.config import Config
 

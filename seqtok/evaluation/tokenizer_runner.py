@@ -13,16 +13,11 @@ from torch import Tensor
 
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.scenes import LEVEL_LABELS
-from seqtok.evaluation import protocol
-from seqtok.evaluation.reconstruction import (
-    PrefixTokenizer,
-    decode_all,
-    encode_all,
-    prefix_lengths,
-    reconstruction,
-)
-from seqtok.evaluation.retrieval import gallery, recall, recall_chance
-from seqtok.evaluation.semantics import mean_over_labels, probe_labels
+from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, prefix_lengths
+from seqtok.evaluation.metrics.reconstruction import reconstruction
+from seqtok.evaluation.metrics.retrieval import gallery, recall, recall_chance
+from seqtok.evaluation.metrics.semantics import mean_over_labels, probe_labels
+from seqtok.evaluation.report import protocol
 from seqtok.evaluation.stopwatch import Stopwatch
 
 Results = dict[str, Any]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.captions import CaptionTokenizer
-from data_pipelines.latent_check import LIMIT, Statistics
-from data_pipelines.latent_shards import LATENT, load_array
-from data_pipelines.manifest import read_manifest
-from data_pipelines.shards import open_shards
+from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.shards.latent_check import LIMIT, Statistics
+from data_pipelines.shards.latents import LATENT, load_array
+from data_pipelines.shards.manifest import read_manifest
+from data_pipelines.shards.shard_set import open_shards
 from seqtok_core.foundation.errors import DataError, MismatchError
 
 _LOOKED_AT = 512  # latents, evenly over the split

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from data_pipelines.export_parts import Format
+from data_pipelines.shards.parts import Format
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 

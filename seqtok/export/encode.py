@@ -1,7 +1,7 @@
 """A shard of pictures or captions through the tokenizer: always in the same slices, so always the same bits.
 
 Matrix products may round otherwise in a batch of another size, so a slice never crosses the end of a shard and never
-depends on who encodes it; slices.py does the same for threads.
+depends on who encodes it; `slices` does the same for threads.
 Shapes: N pictures, K latents, D channels, P prefixes, E text-image space.
 """
 
@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_pipelines.caption_text import normalise_caption
-from data_pipelines.captions import CaptionTokenizer
-from data_pipelines.shards import Record, ShardSet
+from data_pipelines.captions.clean import normalise_caption
+from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.shards.shard_set import Record, ShardSet
 from seq_tokenizer import SeqTokenizer
-from seqtok.evaluation.reconstruction import encode_all
+from seq_tokenizer.prefixes import encode_all
 from seqtok.export.config import Table
 from seqtok.export.slices import in_order, slices
 from seqtok.export.source import decode_pictures

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from data_pipelines import latent_check
-from data_pipelines.latent_shards import LatentWriter
+from data_pipelines.shards import latent_check
+from data_pipelines.shards.latents import LatentWriter
 from seq_tokenizer import SeqTokenizer
 from seqtok.export.config import FORMAT_VERSION, ExportConfig, is_single_file
 from seqtok.export.encode import Encoder
@@ -18,7 +18,7 @@ from seqtok.export.stores import LatentStore, PartStore
 from seqtok.export.work import Work
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import ConfigError, DataError
-from seqtok_core.training.distributed import World
+from seqtok_core.training.processes.distributed import World
 
 _BATCH = {"cpu": 64, "cuda": 256}  # pictures or captions encoded at once; on a CPU by each thread
 _GPU_THREADS = 2  # one slice is decoded while another is encoded

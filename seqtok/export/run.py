@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import typer
 
-from data_pipelines.executors import run_tasks
-from data_pipelines.export_parts import ExportManifest
-from data_pipelines.manifest import Manifest
-from data_pipelines.output import Resume
-from data_pipelines.prepare import Progress
-from data_pipelines.vocabulary import FILE as CAPTIONS_FILE
+from data_pipelines.executors.run import run_tasks
+from data_pipelines.executors.task import Progress
+from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
+from data_pipelines.shards.manifest import Manifest
+from data_pipelines.shards.output import Resume
+from data_pipelines.shards.parts import ExportManifest
 from seqtok.export.config import ExportConfig, is_single_file
 from seqtok.export.plan import plan_export
 from seqtok.export.say import announce, report
@@ -24,7 +24,7 @@ from seqtok.export.single_file import assemble, clean, is_assembled
 from seqtok.export.stores import LatentStore, PartStore, Result, finish_parts
 from seqtok.export.work import Done, Task, Work, export_shard
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
-from seqtok_core.training.distributed import World, connect, gather_objects, on_first
+from seqtok_core.training.processes.distributed import World, connect, gather_objects, on_first
 
 _PATIENCE = 7 * 24 * 3600  # seconds that a rank waits for the others: shards differ, and nothing else is shared
 OnProgress = Callable[[Progress], None]

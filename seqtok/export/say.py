@@ -7,9 +7,9 @@ from pathlib import Path
 
 import typer
 
-from data_pipelines import latent_check
-from data_pipelines.export_parts import ExportManifest
-from data_pipelines.output import Resume, refuse_used
+from data_pipelines.shards import latent_check
+from data_pipelines.shards.output import Resume, refuse_used
+from data_pipelines.shards.parts import ExportManifest
 from seqtok.export.config import is_single_file
 from seqtok.export.single_file import is_assembled
 from seqtok.export.stores import Result

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data_pipelines.export_parts import ExportManifest
-from data_pipelines.output import PLAN
+from data_pipelines.shards.output import PLAN
+from data_pipelines.shards.parts import ExportManifest
 from seqtok_core.foundation import faults
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import atomic_write, read_json

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.decode import DecodeError, decode_pixels
-from data_pipelines.manifest import FILE, Manifest, read_manifest
-from data_pipelines.shards import open_shards
-from data_pipelines.tar_source import find_tars
+from data_pipelines.pictures.decode import DecodeError, decode_pixels
+from data_pipelines.shards.manifest import FILE, Manifest, read_manifest
+from data_pipelines.shards.shard_set import open_shards
+from data_pipelines.tars.names import find_tars
 from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.errors import ConfigError, DataError
 

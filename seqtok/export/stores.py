@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import export_parts, latent_check
-from data_pipelines.export_parts import ExportManifest, FileInfo, Format, PartInfo
-from data_pipelines.latent_shards import LatentRecord, LatentWriter
-from data_pipelines.manifest import Manifest
-from data_pipelines.output import Resume, output_folder
-from data_pipelines.shard_files import commit_shard, is_committed, read_index
+from data_pipelines.shards import latent_check
+from data_pipelines.shards import parts as export_parts
+from data_pipelines.shards.files import commit_shard, is_committed, read_index
+from data_pipelines.shards.latents import LatentRecord, LatentWriter
+from data_pipelines.shards.manifest import Manifest
+from data_pipelines.shards.output import Resume, output_folder
+from data_pipelines.shards.parts import ExportManifest, FileInfo, Format, PartInfo
 from seqtok.export.config import Table
 from seqtok.export.encode import Encoded
 from seqtok.export.tables import numpy_files, parquet_file, tar_samples
@@ -164,7 +165,7 @@ def finish_parts(
 
 
 def checked(encoded: Encoded, statistics: latent_check.Statistics, on_outlier: str) -> dict[str, Any]:
-    """Facts about latents as they will be stored. Raises DataError as data_pipelines/latent_check.py says."""
+    """Facts about latents as they will be stored. Raises DataError as data_pipelines/shards/latent_check.py says."""
     keys = [record.key for record in encoded.records]
     with np.errstate(over="ignore"):
         stored = encoded.values.astype(np.float16)

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_pipelines.latent_shards import save_array
-from data_pipelines.shard_files import json_member
+from data_pipelines.shards.files import json_member
+from data_pipelines.shards.latents import save_array
 from seqtok.export.config import Table
 from seqtok.export.encode import Encoded
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.latent_check import Statistics
-from data_pipelines.shards import ShardSet, open_shards
+from data_pipelines.shards.latent_check import Statistics
+from data_pipelines.shards.shard_set import ShardSet, open_shards
 from seqtok.export.config import ExportConfig
 from seqtok.export.encode import Encoder
 from seqtok.export.source import Source

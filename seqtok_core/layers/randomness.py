@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from seqtok_core.layers import randomness
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -51,3 +54,20 @@ def normal(seed: int, stream: str, epoch: Tensor, index: Tensor, shape: tuple[in
     """(B, *shape) float32, standard normal by Box and Muller."""
     radius = (-2.0 * uniform(seed, stream + "/radius", epoch, index, shape).log()).sqrt()
     return radius * (2.0 * math.pi * uniform(seed, stream + "/angle", epoch, index, shape)).cos()
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Numbers named by a stream; `epoch` and `index` (B,) int64 say whose they are."""
+
+    seed: int
+    epoch: Tensor
+    index: Tensor
+
+    def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
+        """(B, *shape) float32 in (0, 1)."""
+        return randomness.uniform(self.seed, stream, self.epoch, self.index, shape)
+
+    def normal(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
+        """(B, *shape) float32, standard normal."""
+        return randomness.normal(self.seed, stream, self.epoch, self.index, shape)

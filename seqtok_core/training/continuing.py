@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from seqtok_core.foundation.errors import MismatchError
-from seqtok_core.training import checkpoint, environment
+from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.config import TrainConfig
-from seqtok_core.training.distributed import World
-from seqtok_core.training.engine import Engine
+from seqtok_core.training.engine.engine import Engine
+from seqtok_core.training.journal import environment
+from seqtok_core.training.processes.distributed import World
 
 log = logging.getLogger(__name__)
 

@@ -9,38 +9,33 @@ from __future__ import annotations
 import contextlib
 import itertools
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from seqtok_core.foundation import faults, files
-from seqtok_core.foundation.errors import ConfigError, Preempted, SeqtokError, StorageError
-from seqtok_core.training import checkpoint, continuing, environment, run_folder
+from seqtok_core.foundation import files
+from seqtok_core.foundation.errors import ConfigError, SeqtokError
+from seqtok_core.training import run_folder
+from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.config import TrainConfig
-from seqtok_core.training.distributed import (
+from seqtok_core.training.costs.speed import Speed, flops_per_image
+from seqtok_core.training.engine.engine import Engine
+from seqtok_core.training.journal.ledger import Ledger
+from seqtok_core.training.journal.summary import TrainResult
+from seqtok_core.training.processes.distributed import (
     World,
-    any_of,
     connect,
     gather_objects,
     is_lost_contact,
     on_first,
     together,
 )
-from seqtok_core.training.engine import Engine
-from seqtok_core.training.ledger import Ledger
-from seqtok_core.training.progress import Progress
-from seqtok_core.training.saving import Saver
-from seqtok_core.training.schedules import crosses
-from seqtok_core.training.speed import Speed, flops_per_image, peak_memory
-from seqtok_core.training.stopping import StopRequest
-from seqtok_core.training.summary import TrainResult
-from seqtok_core.training.watch import Watch
-
-OnSample = Callable[[nn.Module, Path, int], None]
-OnFinish = Callable[[nn.Module, Path], None]
+from seqtok_core.training.processes.stopping import StopRequest
+from seqtok_core.training.processes.watch import Watch
+from seqtok_core.training.run import OnFinish, OnSample, Run
 
 
 class Loader(Protocol):
@@ -90,7 +85,7 @@ def train(
         batches, speed = _first_look(objective, loader, config, source, world)
         engine, stop = Engine(objective, config, world), StopRequest()
         watch = stack.enter_context(Watch(world, folder, 60 * config.timeout_minutes, stop.ask))
-        run = _Run(engine, config, folder, world, Ledger(folder, config, world, speed), stop, watch)
+        run = Run(engine, config, folder, world, Ledger(folder, config, world, speed), stop, watch)
         stack.callback(run.close)
         run.restore(source, resolved)
         run.to_the_end(batches, on_sample)
@@ -122,179 +117,3 @@ def _lost_contact_explained(folder: Path, world: World) -> Iterator[None]:
             f"{folder}: process {world.rank} of {world.size} has lost the others ({reason}); one of them died or "
             "hangs, and its own message says why. The same command continues from the last checkpoint"
         ) from error
-
-
-class _Run:
-    """The moving parts of one train() call."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        config: TrainConfig,
-        folder: Path,
-        world: World,
-        ledger: Ledger,
-        stop: StopRequest,
-        watch: Watch,
-    ) -> None:
-        self._engine, self._config, self._folder, self._world = engine, config, folder, world
-        self._ledger, self._stop, self._watch = ledger, stop, watch
-        self._saver = Saver(world, config.background_save)
-        self._step = 0  # steps done
-        self._resumed_from: str | None = None
-
-    def restore(self, source: Path | None, settings: dict[str, Any]) -> None:
-        """Continue from a verified checkpoint, or begin."""
-        state = None
-        if source is not None:
-            self._step, state = continuing.take_over(source, self._engine, self._config, self._world)
-            self._resumed_from = source.name
-        self._ledger.begin(self._step, state, settings)
-
-    def to_the_end(self, batches: Iterator[Any], on_sample: OnSample | None) -> None:
-        config = self._config
-        if self._step >= config.steps:
-            return
-        total, done = config.steps * config.batch, self._step * config.batch
-        with self._stop, Progress(self._world, self._folder.name, total, done) as progress:
-            while self._step < config.steps:
-                self._watch.beat("step", self._step + 1)
-                self._one_step(batches)
-                before, images = (self._step - 1) * config.batch, self._step * config.batch
-                last = self._step == config.steps
-                logged = last or self._step % config.log_every == 0
-                if logged:
-                    scale = self._engine.scale
-                    self._ledger.write_line(self._step, scale.value if scale.active else None)
-                progress.update(images, self._ledger.last.get("loss") if logged else None)
-                faults.hit("training.step", self._world.rank)
-                stopping = self._agree_to_stop()
-                due = crosses(config.checkpoint_every, before, images) or crosses(config.keep_every, before, images)
-                if last or stopping or due:
-                    self._save()
-                if on_sample is not None and crosses(config.sample_every, before, images):
-                    self._sample(on_sample, images)
-                if stopping and not last:
-                    self._saver.wait()
-                    self._give_way(self._stop.name)
-
-    def _one_step(self, batches: Iterator[Any]) -> None:
-        config, world = self._config, self._world
-        # for what draws from torch's own generator (dropout): a function of the position, like everything
-        torch.manual_seed(((config.seed * 1_000_003 + self._step) * world.size + world.rank) % 2**63)
-        values, keys = [], []
-        for _ in range(config.accumulation(world.size)):
-            batch = self._ledger.wait_for(lambda: next(batches))
-            keys += list(batch.keys)
-            value = self._engine.forward(batch.to(world.device))
-            self._engine.backward(value["loss"])
-            applied = self._engine.step(self._step * config.batch)
-            values.append(value)
-        self._step += 1
-        if applied:
-            self._ledger.add(values, self._engine.gradient_norm)
-        elif not self._engine.overflowed:  # fp16 looking for its scale is no fault
-            self._ledger.skip()
-            if self._ledger.in_a_row >= config.max_skipped:
-                self._give_up(keys)
-
-    def _agree_to_stop(self) -> bool:
-        """Whether any process was asked to stop. Raises what any of them could not write."""
-        failed = self._saver.failed or self._ledger.problem is not None
-        if not any_of(self._world, failed or self._stop.name is not None):
-            return False
-        self._saver.wait()  # raises what failed
-        problems = gather_objects(self._world, self._ledger.problem)
-        for problem in problems:
-            if problem is not None:
-                raise self._with_needs(problem)
-        return True
-
-    def _with_needs(self, problem: StorageError) -> StorageError:
-        """What is safe, and how much room the run needs to go on."""
-        existing = checkpoint.all_in(self._folder / run_folder.CHECKPOINTS)
-        if not existing:
-            return problem
-        needed = 1.2 * sum(p.stat().st_size for p in existing[-1].rglob("*") if p.is_file())
-        return StorageError(
-            f"{problem}; {existing[-1].name} is complete, and the next checkpoint needs {needed / 2**20:.1f} MiB"
-        )
-
-    def _save(self) -> None:
-        self._watch.beat("checkpoint of step", self._step)
-        on_first(self._world, self._ledger.flush)
-        config = self._config
-        state = {**self._ledger.state(), **self._engine.state()}
-        keep = checkpoint.Keep(config.keep, config.keep_every, config.batch)
-        folder, pieces = self._folder / run_folder.CHECKPOINTS, self._engine.pieces()
-        about = continuing.describe(self._engine, config, self._world, self._step)
-        self._saver.save(checkpoint.Job(folder, self._step, pieces, state, about, keep))
-
-    def _sample(self, on_sample: OnSample, images: int) -> None:
-        try:
-            self._with_averages("samples", lambda module, folder: on_sample(module, folder, images))
-        except StorageError as error:
-            raise self._with_needs(error) from error
-
-    def _with_averages(self, name: str, action: OnFinish) -> None:
-        """Run `action` on rank 0 with the averaged weights and the run's folder `name`; the others wait."""
-        self._watch.beat(f"{name} at step", self._step)
-        module, folder = self._engine.averaged_module(), self._folder / name
-
-        def act() -> None:
-            assert module is not None  # rank 0 has it
-            with torch.no_grad(), files.storage_errors(folder):
-                faults.hit(f"training.{name}")
-                action(module, folder)
-
-        on_first(self._world, act)
-
-    def _give_way(self, asked_by: str | None) -> None:
-        name = next(n for n in gather_objects(self._world, asked_by) if n is not None)
-        note = {"step": self._step, "images": self._step * self._config.batch, "signal": name}
-        on_first(self._world, lambda: files.write_json(self._folder / "preempted.json", note))
-        raise Preempted(
-            f"{self._folder}: stopped by {name} after step {self._step}, everything saved; "
-            "start the same command again to continue"
-        )
-
-    def _give_up(self, keys: list[str]) -> None:
-        everyone = [key for part in gather_objects(self._world, keys) for key in part]
-        path = self._folder / "bad_batch.json"
-        on_first(self._world, lambda: files.write_json(path, {"step": self._step, "keys": everyone}))
-        raise SeqtokError(
-            f"{self._folder}: no finite gradient in {self._ledger.in_a_row} steps in a row (step {self._step}); the "
-            f"samples of the last one are in {path.name}. Lower train.lr and train.muon_lr, or look at them"
-        )
-
-    def finish(self, on_finish: OnFinish | None) -> None:
-        self._saver.wait()
-        if on_finish is not None:
-            self._with_averages("model", on_finish)
-
-    def result(self) -> TrainResult:
-        """Collective."""
-        world, ledger, model = self._world, self._ledger, self._folder / "model"
-        mfu, peak_source = ledger.mfu(self._step)
-        return TrainResult(
-            self._folder,
-            self._step,
-            self._step * self._config.batch,
-            ledger.seconds,
-            ledger.images_per_s(self._step),
-            ledger.skipped,
-            self._resumed_from,
-            dict(ledger.last),
-            processes=world.size,
-            starts=environment.starts(self._folder),
-            mfu=mfu,
-            peak_source=peak_source,
-            peak_memory=max(gather_objects(world, peak_memory(world.device))),
-            memory_of="GPU memory" if world.device.type == "cuda" else "main memory",
-            model=model if model.is_dir() else None,
-        )
-
-    def close(self) -> None:
-        self._saver.close()
-        self._engine.close()
-        self._ledger.close()

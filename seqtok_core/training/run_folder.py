@@ -11,10 +11,11 @@ import yaml
 
 from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
-from seqtok_core.training import checkpoint, environment
-from seqtok_core.training.distributed import World, on_first
+from seqtok_core.training.checkpoints import checkpoint
+from seqtok_core.training.checkpoints.checkpoint import CHECKPOINTS
+from seqtok_core.training.journal import environment
+from seqtok_core.training.processes.distributed import World, on_first
 
-CHECKPOINTS = "checkpoints"
 _OWN = ("metrics.jsonl", environment.FILE, "preempted.json", "bad_batch.json", "wandb.json", "config.yaml")
 _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
 _IGNORED = ("run.lock",)

@@ -1,0 +1,1 @@
+"""How text and latents become one sequence: slots, mask, positions, targets."""

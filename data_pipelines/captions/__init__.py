@@ -1,0 +1,1 @@
+"""Captions: cleaned (clean), cut into levels (sentences), turned into ids (tokenizer)."""

@@ -1,0 +1,1 @@
+"""Who does the tasks: this process, processes of this machine, or a Ray cluster."""

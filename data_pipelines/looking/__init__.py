@@ -1,0 +1,1 @@
+"""Looking at what lies on disk: inspect (what it holds), verify (whether it is whole), contact sheets."""

@@ -1,0 +1,240 @@
+"""Is all of a folder whole? Every shard is one task, checked to its last byte; faults are collected with their places.
+
+docs/inspect.md says what is found, for data sets of ours, exports and foreign tars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.executors.run import run_tasks
+from data_pipelines.executors.task import Progress
+from data_pipelines.looking.inspect import own_manifest
+from data_pipelines.looking.verify_export import check_part, part_jobs
+from data_pipelines.looking.verify_shard import Checks, Job, Report, check_shard
+from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
+from data_pipelines.shards import manifest as manifests
+from data_pipelines.shards.latent_check import LIMIT, Statistics
+from data_pipelines.shards.manifest import Manifest
+from data_pipelines.shards.parts import ExportManifest, is_export, read_export
+from data_pipelines.sources.records import Fields
+from data_pipelines.tars.names import find_tars
+from data_pipelines.tars.walk import walk_tar
+from seqtok_core.foundation.digests import Digests, Place
+from seqtok_core.foundation.errors import DataError
+
+_PROBLEMS = 1000  # that are named; all are counted
+_GROUPS = 20  # of duplicates that are named
+
+
+@dataclass
+class Verdict:
+    """What `verify` found. Problems name each fault with its place; `more` counts those that are not named.
+
+    Notes are facts that are no faults: equal pictures, keys that two splits share, members that nothing reads.
+    """
+
+    shards: int = 0
+    samples: int = 0
+    problems: list[str] = field(default_factory=list)
+    more: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def faults(self) -> int:
+        return len(self.problems) + self.more
+
+    def add(self, problem: str) -> None:
+        if len(self.problems) < _PROBLEMS:
+            self.problems.append(problem)
+        else:
+            self.more += 1
+
+
+def verify(
+    folder: Path,
+    *,
+    decode: bool = True,
+    fields: Fields | None = None,
+    processes: int = 1,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Verdict:
+    """Check every shard: size, hash, offsets, keys, records and (with `decode`) pictures; latents always.
+
+    Faults are collected, not raised; a DataError means that there is nothing to verify.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise DataError(f"{folder}: no such folder")
+    if is_export(folder):
+        return _verify_export(folder, read_export(folder), processes, on_progress)
+    own = own_manifest(folder)
+    checks = _checks(folder, own, fields or Fields(), decode)
+    jobs = _jobs(folder, own)
+    verdict, keys, pictures = Verdict(), {job.split: Digests() for job in jobs}, Digests()
+    reports: dict[int, Report] = {}
+    stand = _Stand(on_progress, len(jobs), sum(info.samples for info in checks.infos.values()))
+    for report in run_tasks(check_shard, checks, jobs, processes, on_start=stand.begin):
+        keys[report.job.split].add(report.job.number, report.keys)
+        pictures.add(report.job.number, report.pictures)
+        report.keys = report.pictures = report.keys[:0]  # kept once
+        reports[report.job.number] = report
+        stand.add(report.samples)
+    for number in sorted(reports):
+        _add(verdict, reports[number])
+    _duplicates(folder, jobs, keys, pictures, checks.kind, verdict)
+    _beside(folder, own, jobs, list(reports.values()), verdict)
+    return verdict
+
+
+class _Stand:
+    """Where a verification stands. Of foreign tars nobody knows the number of samples beforehand."""
+
+    def __init__(self, on_progress: Callable[[Progress], None], shards: int, samples: int) -> None:
+        self._on_progress, self._shards, self._samples = on_progress, shards, samples
+        self._begun = self._done = self._seen = 0
+
+    def begin(self, job: Any) -> None:
+        self._begun += 1
+        self._tell()
+
+    def add(self, samples: int) -> None:
+        self._done, self._seen = self._done + 1, self._seen + samples
+        self._tell()
+
+    def _tell(self) -> None:
+        total, seen = max(self._samples, self._seen), self._seen
+        self._on_progress(
+            Progress(
+                "shards",
+                shards_done=self._done,
+                shards=self._shards,
+                samples_done=seen,
+                samples=total,
+                samples_built=seen,
+                shards_begun=self._begun,
+            )
+        )
+
+
+def _jobs(folder: Path, own: Manifest | None) -> list[Job]:
+    if own:
+        names = {split: [info.file for info in part.shards] for split, part in own.splits.items()}
+    else:
+        if (folder / "prepare.json").is_file():
+            raise DataError(f"{folder}: the data set is not finished; run the command that makes it again")
+        names = {split: [path.name for path in paths] for split, paths in find_tars(folder).items()}
+    pairs = [(split, file) for split in sorted(names) for file in names[split]]
+    return [Job(number, split, file) for number, (split, file) in enumerate(pairs)]
+
+
+def _checks(folder: Path, own: Manifest | None, fields: Fields, decode: bool) -> Checks:
+    if own is None:
+        return Checks(folder if folder.is_dir() else folder.parent, fields, decode, {})
+    infos = {info.file: info for part in own.splits.values() for info in part.shards}
+    latents = own.kind == "latents"
+    return Checks(
+        folder,
+        Fields(),
+        decode,
+        infos,
+        kind=own.kind,
+        image_size=own.image_size,
+        classes=own.classes,
+        statistics=_statistics(own, folder) if latents else None,
+        largest_z=max(LIMIT, own.source.get("check", {}).get("largest_z", 0.0)) * 1.001,
+    )
+
+
+def _statistics(own: Manifest, folder: Path) -> Statistics:
+    return Statistics.from_spec(own.latent_spec or {}, f"{folder}/{manifests.FILE}")
+
+
+def _add(verdict: Verdict, report: Report) -> None:
+    verdict.shards += 1
+    verdict.samples += report.samples
+    verdict.more += report.more
+    for problem in report.problems:
+        verdict.add(problem)
+
+
+def _duplicates(
+    folder: Path, jobs: list[Job], keys: dict[str, Digests], pictures: Digests, kind: str, verdict: Verdict
+) -> None:
+    for digests in keys.values():
+        extra, groups = digests.equal(_GROUPS)
+        for first, *others in groups:
+            for other in others:
+                verdict.add(
+                    f"{folder / jobs[other[0]].file}: key {_key(folder, jobs, first)} is also in {jobs[first[0]].file}"
+                )
+        verdict.more += extra - sum(len(group) - 1 for group in groups)
+    both = Digests()
+    for digests in keys.values():
+        both.join(digests)
+    extra = both.equal(0)[0] - sum(digests.equal(0)[0] for digests in keys.values())
+    if extra:
+        verdict.notes.append(f"{extra} keys stand in more than one split")
+    extra, groups = pictures.equal(_GROUPS)
+    if extra:
+        what = "latents" if kind == "latents" else "pictures"
+        verdict.notes.append(f"{extra} {what} are equal to an earlier one, byte for byte")
+        verdict.notes += [f"equal {what}: {', '.join(_place(jobs, p, folder) for p in group[:4])}" for group in groups]
+
+
+def _key(folder: Path, jobs: list[Job], place: Place) -> str:
+    return walk_tar(folder / jobs[place[0]].file).samples[place[1]].key
+
+
+def _place(jobs: list[Job], place: Place, folder: Path) -> str:
+    return f"{jobs[place[0]].file}:{_key(folder, jobs, place)}"
+
+
+def _beside(folder: Path, own: Manifest | None, jobs: list[Job], reports: list[Report], verdict: Verdict) -> None:
+    """What is not in a shard: the captions model, files that belong to nothing, counts of small things."""
+    counted = {
+        "members are links, devices or have no ending: nothing reads them": sum(r.ignored for r in reports),
+        "keys are no safe file names (`seqtok data prepare` gives safe ones)": sum(r.unsafe for r in reports),
+        "samples have no caption": sum(r.without_caption for r in reports),
+    }
+    verdict.notes += [f"{count} {what}" for what, count in counted.items() if count]
+    if own is None or not folder.is_dir():
+        return
+    for path in sorted({p.name for p in folder.glob("*.tar")} - {job.file for job in jobs}):
+        verdict.notes.append(f"{folder / path} is no part of the data set")
+    recorded = own.source.get("latents", {}).get("captions_sha256") if own.kind == "latents" else None
+    _check_captions(folder / CAPTIONS_FILE, recorded, verdict)
+
+
+def _check_captions(path: Path, recorded: str | None, verdict: Verdict) -> None:
+    if not path.is_file():
+        if recorded is not None:
+            verdict.add(f"{path}: the captions model of this export is missing")
+        return
+    try:
+        found = CaptionTokenizer.load(path).sha256
+    except DataError as error:
+        verdict.add(str(error))
+        return
+    if recorded is not None and found != recorded:
+        verdict.add(f"{path}: has sha256 {found}, dataset.json says {recorded}")
+
+
+def _verify_export(
+    folder: Path, manifest: ExportManifest, processes: int, on_progress: Callable[[Progress], None]
+) -> Verdict:
+    verdict, jobs = Verdict(), part_jobs(manifest)
+    found: list[str] = []
+    stand = _Stand(on_progress, len(jobs), sum(job.part.rows for job in jobs))
+    for rows, problems in run_tasks(check_part, (folder, manifest), jobs, processes, on_start=stand.begin):
+        found += problems
+        verdict.shards, verdict.samples = verdict.shards + 1, verdict.samples + rows
+        stand.add(rows)
+    for problem in sorted(found):
+        verdict.add(problem)
+    _check_captions(folder / CAPTIONS_FILE, manifest.fingerprints.get("captions_sha256"), verdict)
+    return verdict

@@ -1,0 +1,1 @@
+"""Bytes <-> pixels: decode, resize, augment, and JPEG as the codecs have it."""

@@ -1,0 +1,127 @@
+"""Sources -> shards with a manifest, by processes of this machine or by a Ray cluster.
+
+Killed at any moment, the same command continues: committed shards are kept, and the final bytes are the same.
+Memory does not grow with the number of samples but for 17 bytes each: names are read as a stream (keys.py), tasks are
+made when they are handed out, and what a finished shard leaves behind is its line of the manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.executors.run import run_tasks
+from data_pipelines.executors.task import Progress
+from data_pipelines.prepare.settings import _ONLY_HOW, PrepareConfig
+from data_pipelines.prepare.tally import Tally
+from data_pipelines.prepare.tasks import Done, Work, do_task, make_tasks
+from data_pipelines.shards import manifest as manifests
+from data_pipelines.shards.manifest import Manifest
+from data_pipelines.shards.output import LOCK, Resume, output_folder
+from data_pipelines.sources.base import Source
+from seqtok_core.foundation import faults, fingerprint
+from seqtok_core.foundation.errors import DataError
+
+
+def prepare(
+    sources: Mapping[str, Source],
+    out: Path,
+    config: PrepareConfig,
+    *,
+    overwrite: bool = False,
+    resume: Resume = "auto",
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Manifest:
+    """Write one data set of one or more splits into the folder `out` and return its manifest.
+
+    Raises DataError when too many samples are bad or the folder holds something else, StorageError when the
+    disk is full. Whatever was committed before an error stays and is used by the next call.
+    """
+    out = Path(out)
+    plan = plan_of(sources, config)
+    with output_folder(out, plan, overwrite=overwrite, resume=resume):
+        owner = (out / LOCK).read_text(encoding="utf-8")
+        work = Work(sources, config, out.absolute(), fingerprint.of_value(plan), owner)
+        tally = _run(work, on_progress)
+        faults.hit("prepare.before_manifest")
+        result = tally.manifest(config, next(iter(sources.values())).facts(), plan)
+        manifests.write_manifest(out, result)
+        faults.hit("prepare.after_manifest")
+    return result
+
+
+def plan_of(sources: Mapping[str, Source], config: PrepareConfig) -> dict[str, Any]:
+    """What decides every byte of the data set, as JSON; kept in its folder."""
+    bad = [split for split in sources if not re.fullmatch(r"[a-z]{1,32}", split)]
+    if not sources or bad:
+        raise DataError(f"splits must be named in small letters, not {bad}" if bad else "there is no source")
+    settings = config.model_dump(mode="json", exclude=_ONLY_HOW)
+    return {"config": settings, "splits": {split: source.identity() for split, source in sources.items()}}
+
+
+def _run(work: Work, on_progress: Callable[[Progress], None]) -> Tally:
+    config = work.config
+    names = sum(len(source) for source in work.sources.values())
+    tasks = make_tasks(
+        work.sources,
+        config,
+        lambda read: on_progress(Progress("names", samples_done=read, samples=names)),
+    )
+    tally = Tally(tasks)
+    begun, lost = [0], [0]
+
+    def report() -> None:
+        on_progress(_progress(tally, begun[0], lost[0]))
+
+    def count(counter: list[int]) -> Callable[[Any], None]:
+        def on_event(task: Any) -> None:
+            counter[0] += 1
+            report()
+
+        return on_event
+
+    report()
+    address = config.ray_address if config.engine == "ray" else None
+    running: Iterable[Done] = run_tasks(
+        do_task, work, tasks, config.processes, ray_address=address, on_start=count(begun), on_lost=count(lost)
+    )
+    with closing(running):  # type: ignore[type-var]
+        for done in running:
+            tally.add(done)
+            report()
+            _refuse_bad(work, tally)
+    return tally
+
+
+def _progress(tally: Tally, begun: int, lost: int) -> Progress:
+    return Progress(
+        "shards",
+        shards_done=tally.shards,
+        shards=len(tally.tasks),
+        samples_done=tally.samples,
+        samples=tally.tasks.samples,
+        samples_built=tally.built,
+        shards_begun=begun,
+        workers_lost=lost,
+        bad=tally.bad,
+        dropped=tally.dropped,
+    )
+
+
+def _refuse_bad(work: Work, tally: Tally) -> None:
+    """Raises DataError when more samples are bad than allowed, or none is left in the end."""
+    total, allowed = tally.tasks.samples, work.config.max_bad_share
+    dropped, bad = tally.dropped, tally.bad
+    listed = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
+    if dropped.total() == total and not bad:
+        raise DataError(f"{work.out}: all {total} samples are left out ({listed}); change the filter")
+    if bad > allowed * total or dropped.total() == total:
+        first = tally.first_bad
+        example = f"; first: {first.source} ({first.reason} {first.detail})" if first else ""
+        raise DataError(
+            f"{work.out}: {bad} of {total} samples are bad ({listed}){example}; allowed share: {allowed:g}; "
+            "mend them, or allow a larger share (max_bad_share)"
+        )

@@ -1,0 +1,1 @@
+"""Shards -> batches, the same for any number of ranks, workers and resumes."""

@@ -1,0 +1,106 @@
+"""Batches from sample indices, in this process or in worker processes, always in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatch
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from data_pipelines.reading.order import EpochOrder, Order, ResampledOrder, StepPlan
+from data_pipelines.reading.workers import Requests, Trace, WorkerOptions, from_workers
+from data_pipelines.shards.shard_set import ShardSet
+from data_pipelines.tars.index import OnBadShard
+from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
+
+Batch = TypeVar("Batch", bound=Any)
+Fetch = Callable[[int, NDArray[np.int64]], Batch]
+
+_AUTO_CACHE = 512 * 2**20  # bytes of samples that are kept in memory without being asked
+
+
+class ReadConfig(Config):
+    """How a split is read. Workers, prefetching, pinning and the cache change no batch."""
+
+    num_workers: Annotated[int, Field(ge=0)] = 0  # processes; 0 reads in this one
+    prefetch: Annotated[int, Field(ge=1)] = 2  # batches per worker
+    start_method: Literal["fork", "spawn", "forkserver"] | None = None  # of workers; None: Python's default
+    pin_memory: bool | None = None  # page-locked batches; None: where there is a GPU
+    cache: bool | None = None  # read once, keep in memory; None: if small enough and without workers
+    levels: Annotated[int, Field(ge=1)] | None = None  # L; None: the data set's longest pyramid
+    max_tokens: Annotated[int, Field(ge=1)] = 32  # T; longer captions are cut, counted and warned of
+    mode: Literal["epoch", "resample"] = "epoch"  # each sample once per epoch, or drawn with replacement
+    weights: Mapping[str, Annotated[float, Field(ge=0)]] = {}  # resample: pattern of a shard's name -> relative chance
+    shuffle: bool = True  # epoch: mixed, or as stored
+    window: Annotated[int, Field(ge=1)] = 8  # shards mixed with each other
+    on_bad_shard: OnBadShard = "error"
+
+    def keeps(self, bytes_needed: int) -> bool:
+        """Whether samples of this many bytes in all are kept in memory."""
+        small = bytes_needed <= _AUTO_CACHE and self.num_workers == 0
+        return small if self.cache is None else self.cache
+
+    def worker_options(self) -> WorkerOptions:
+        pin = torch.cuda.is_available() and self.pin_memory is not False
+        return WorkerOptions(self.num_workers, self.prefetch, self.start_method, pin)
+
+
+class SplitLoader(Generic[Batch]):
+    """A rank's endless stream of micro-batches of one split. Position = number of global steps."""
+
+    def __init__(self, fetch: Fetch[Batch], shards: ShardSet, plan: StepPlan, config: ReadConfig, seed: int) -> None:
+        """Raises ConfigError when the batch sizes do not fit each other or the data."""
+        self.shards = shards  # classes, levels, fingerprint, skipped shards
+        self.fingerprint = shards.fingerprint
+        self.global_batch = plan.global_batch
+        self._fetch, self._plan, self._config = fetch, plan, config
+        plan.check(len(shards), str(shards.paths[0].parent))
+        self._order = order_of(shards, config, seed, plan.global_batch)
+        shards.hold(2 * config.window)  # a batch may lie across two windows
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._plan.steps(len(self.shards))
+
+    @property
+    def samples(self) -> int:
+        """Samples of one epoch; the incomplete last batch is left out."""
+        return self.steps_per_epoch * self.global_batch
+
+    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+        """Micro-batches from global step `start_step` on, those of one step one after another; the same for
+        every number of workers.
+        """
+        options = self._config.worker_options()
+        if options.num_workers == 0:
+            requests = self._plan.micro_batches(self._order, start_step)
+            batches = (self._fetch(epoch, indices) for epoch, indices in requests)
+            return (batch.pin_memory() for batch in batches) if options.pin_memory else batches
+        trace = Trace(options.num_workers, self.shards.place)
+        self.shards.on_read = trace  # the workers' copies tell where they are
+        requests_of_workers = Requests(self._plan, self._order, start_step)
+        return from_workers(self._fetch, requests_of_workers, options, trace)
+
+
+def order_of(shards: ShardSet, config: ReadConfig, seed: int, global_batch: int) -> Order:
+    """Raises ConfigError for weights that fit no shard, or are not asked for."""
+    if config.mode == "epoch":
+        if config.weights:
+            raise ConfigError("weights are for mode: resample; in mode: epoch every sample comes once")
+        return EpochOrder(shards.sizes, seed, config.window, config.shuffle)
+    names = [path.name for path in shards.paths]
+    for pattern in config.weights:
+        if not any(fnmatch(name, pattern) for name in names):
+            raise ConfigError(f"weights: no shard's name fits {pattern!r}; the first one is {names[0]}")
+    weights = [_weight(name, config.weights) for name in names]
+    return ResampledOrder(shards.sizes, seed, config.window, global_batch, weights)
+
+
+def _weight(name: str, weights: Mapping[str, float]) -> float:
+    """Of the first pattern that fits; 1 where none does."""
+    return next((weight for pattern, weight in weights.items() if fnmatch(name, pattern)), 1.0)

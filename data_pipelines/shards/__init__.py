@@ -1,0 +1,1 @@
+"""The format on disk: dataset.json, shard files, and sets of them, ours and foreign."""

@@ -1,0 +1,1 @@
+"""Where pairs of picture and captions come from: tables, folders, COCO, tars, drawn scenes."""

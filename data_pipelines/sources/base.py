@@ -1,0 +1,63 @@
+"""Where image-text pairs come from: one small interface, and the drawn scenes behind it.
+
+A source has a fixed length, and `pairs(start, stop)` is a pure function: a shard is a task of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One picture with its captions, as the source has it."""
+
+    image: bytes | NDArray[np.uint8]  # an image file, or (H, W, 3) pixels
+    captions: tuple[str, ...]  # coarse to fine, not yet normalised
+    labels: Mapping[str, int | str] = field(default_factory=dict)
+    source: str  # where it came from; named in messages and kept in the shard
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A sample that cannot be used: counted by `reason`, named by `source`."""
+
+    source: str
+    reason: str
+    detail: str = ""
+    filtered: bool = False  # left out as asked (its reason begins with "filtered"): in no limit of bad samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a source knows about its data beforehand; empty where it does not."""
+
+    level_names: tuple[str, ...] = ()
+    level_labels: tuple[tuple[str, ...], ...] = ()  # per level: the labels that speak of the same thing
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # label -> words of its classes
+    levels_made: Mapping[str, Any] = field(default_factory=dict)  # how captions became levels; for dataset.json
+
+
+class Source(Protocol):
+    """Must be picklable: worker processes get a copy."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def names(self, start: int, stop: int) -> Iterator[str]:
+        """What the samples [start, stop) are called in the source; samples of equal names are duplicates."""
+
+    def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
+        """Exactly one item per index in [start, stop), in order."""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON that tells this source from another one; independent of where it is mounted."""
+
+    def facts(self) -> Facts: ...

@@ -1,0 +1,110 @@
+"""Sources of pictures with records beside them: captions.jsonl, COCO, tables, sidecar files, class folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from data_pipelines.sources.csv_rows import scan_csv
+from data_pipelines.sources.parquet_rows import ParquetRows
+from data_pipelines.sources.picture_folders import WORDS, list_pictures
+from data_pipelines.sources.record_source import RecordSource, record_source
+from data_pipelines.sources.records import CAPTIONS, Fields
+from data_pipelines.sources.rows import PackedRows, Rows, join_rows, scan_jsonl
+from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import read_json, sha256_file
+from seqtok_core.foundation.packed import pack
+
+TableKind = Literal["csv", "jsonl", "parquet"]
+TABLE_ENDINGS: dict[str, TableKind] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+CAPTIONS_FILE = "captions.jsonl"
+
+
+def folder_source(folder: Path, fields: Fields, images: Path | None = None, also: Sequence[str] = ()) -> RecordSource:
+    """`folder`/captions.jsonl: one {"file_name": ..., "captions": [coarse ... fine], ...} per line."""
+    rows = scan_jsonl(Path(folder) / CAPTIONS_FILE)
+    fields = fields if fields.image else fields.model_copy(update={"image": "file_name"})
+    return record_source("folder", rows, fields, images or Path(folder), place=rows.path, also=tuple(also))
+
+
+def table_source(
+    kind: TableKind, files: Sequence[Path], fields: Fields, images: Path | None = None, also: Sequence[str] = ()
+) -> RecordSource:
+    """Tables of one kind, one after another. Relative paths lie in `images`, by default the first table's folder."""
+    scan: dict[TableKind, Any] = {"csv": scan_csv, "jsonl": scan_jsonl, "parquet": ParquetRows}
+    parts: list[Rows] = [scan[kind](path) for path in files]
+    rows = join_rows([part for part in parts if len(part)] or parts[:1])
+    if not len(rows):
+        raise DataError(f"{files[0]}: holds no records")
+    return record_source(kind, rows, fields, images or files[0].parent, place=files[0], also=tuple(also), table=True)
+
+
+def picture_source(
+    folder: Path, kind: Literal["auto", "sidecar", "classes"], fields: Fields, also: Sequence[str] = ()
+) -> RecordSource:
+    """A folder of pictures with sidecar files or in class folders."""
+    rows = list_pictures(Path(folder), kind)
+    chosen: dict[str, Any] = {"image": "file_name"}
+    order = ""
+    if rows.kind == "classes":
+        order = "the name of the class, _ read as space" if fields.default_captions else ""
+        chosen["captions"] = WORDS if fields.default_captions else fields.captions
+        chosen["labels"] = fields.labels or ("label",)
+    fields = fields.model_copy(update=chosen)
+    return record_source(rows.kind, rows, fields, Path(folder), place=Path(folder), order=order, also=tuple(also))
+
+
+def coco_source(
+    path: Path, images: Path | None = None, fields: Fields | None = None, also: Sequence[str] = ()
+) -> RecordSource:
+    """COCO captions JSON. A picture's captions are put in order of their number of words, shortest first.
+
+    `images` is the folder of the pictures; by default that of the JSON, or an `images/` in or beside it.
+    """
+    path = Path(path)
+    rows = PackedRows(path.name, pack(_coco_records(path)), ("file_name", CAPTIONS), sha256_file(path))
+    if not len(rows):
+        raise DataError(f"{path}: names no images")
+    first = json.loads(rows.packed[0])["file_name"]
+    chosen = (fields or Fields()).model_copy(update={"image": "file_name"})
+    order = "the captions of a picture by their number of words, shortest first"
+    root = images or _find_images(path, first)
+    return record_source("coco", rows, chosen, root, place=path, order=order, also=tuple(also))
+
+
+def _coco_records(path: Path) -> Iterator[bytes]:
+    """Each picture as packed JSON; all of the file is in memory only while this runs."""
+    content = read_json(path)
+    try:
+        captions: dict[Any, list[str]] = {item["id"]: [] for item in content["images"]}
+        strays = 0
+        for note in content["annotations"]:
+            if note["image_id"] in captions:
+                captions[note["image_id"]].append(note["caption"].strip())
+            else:
+                strays += 1
+        if content["images"] and strays == len(content["annotations"]):
+            raise DataError(f"{path}: no annotation belongs to an image of this file")
+        for item in content["images"]:
+            found = sorted(captions[item["id"]], key=lambda text: len(text.split()))
+            yield json.dumps({"file_name": os.fspath(item["file_name"]), CAPTIONS: found}).encode()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not in the form of COCO captions ({error!r})") from None
+
+
+def _find_images(path: Path, first: str) -> Path:
+    candidates = [path.parent, path.parent / "images", path.parent.parent / "images"]
+    for folder in candidates:
+        if (folder / first).is_file():
+            return folder
+    shown = ", ".join(str(folder) for folder in candidates)
+    raise DataError(f"{path}: its first picture {first} is in none of {shown}; name the folder with --images")

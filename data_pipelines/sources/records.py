@@ -1,0 +1,199 @@
+"""A record of a sample -> its picture, captions, labels and name. Which fields hold them is the user's choice.
+
+A field is named by itself (`title`) or as a text with fields in braces (`a photo of a {label}`, `images/{id}.jpg`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from data_pipelines.captions.sentences import sentence_levels
+from data_pipelines.tars.index import TarSample, read_span
+from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError, DataError
+
+CAPTIONS = "captions"
+TEXT = "txt"  # text that lies beside a picture, as KEY.txt
+CAPTION_FIELDS = (CAPTIONS, "caption", "text", TEXT)  # the first that a record has, where none is asked for
+IMAGE_FIELDS = ("file_name", "image", "image_path", "path", "filepath", "filename", "file", "jpg", "png", "webp")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+class Fields(Config):
+    """Names of record fields."""
+
+    captions: str | tuple[str, ...] = CAPTIONS  # lists from coarse to fine, or texts; several: in this order
+    labels: tuple[str, ...] = ()  # whole numbers or words
+    image: str = ""  # path, bytes, or {bytes, path}; empty: the first of IMAGE_FIELDS
+    key: str = ""  # name of a sample; empty: `key` of a table that has it, else the picture's path
+    pyramid: Literal["given", "sentences"] = "given"  # sentences: the last text becomes a level per sentence
+    max_levels: Annotated[int, Field(ge=1)] = 6  # of sentences
+
+    @property
+    def caption_fields(self) -> tuple[str, ...]:
+        names = (self.captions,) if isinstance(self.captions, str) else self.captions
+        return tuple(name for name in names if name)
+
+    @property
+    def default_captions(self) -> bool:
+        return self.caption_fields == (CAPTIONS,)
+
+
+def captions_of(record: Mapping[str, Any], fields: Fields) -> tuple[str, ...]:
+    """Raises DataError when a field is there but holds no text; () when all are absent or empty."""
+    names = fields.caption_fields
+    if fields.default_captions:
+        names = next(((name,) for name in CAPTION_FIELDS if record.get(name) is not None), ())
+    texts = [text for name in names for text in _texts(record, name, fields)]
+    if fields.pyramid == "sentences" and texts:
+        texts[-1:] = sentence_levels(texts[-1], fields.max_levels)
+    return tuple(texts)
+
+
+def labels_of(record: Mapping[str, Any], fields: Fields) -> dict[str, int | str]:
+    """Labels that the record has; a field that is absent or null is left out. Raises DataError otherwise."""
+    labels: dict[str, int | str] = {}
+    for name in fields.labels:
+        value = record.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int | str):
+            raise DataError(f"label field {name!r} holds {type(value).__name__}, not a number or a word")
+        labels[name] = int(value) if isinstance(value, int) else value
+    return labels
+
+
+def value_of(record: Mapping[str, Any], field: str) -> Any:
+    """What a field, or a text with fields in braces, is for this record; None where a field is absent."""
+    if "{" not in field:
+        return record.get(field)
+    values = {name: record.get(name) for name in _BRACES.findall(field)}
+    if any(value is None for value in values.values()):
+        return None
+    return _BRACES.sub(lambda match: str(values[match.group(1)]), field)
+
+
+def columns_in(field: str) -> tuple[str, ...]:
+    return tuple(_BRACES.findall(field)) if "{" in field else (field,)
+
+
+def columns_of(fields: Fields) -> tuple[str, ...]:
+    """Every column that a record is asked for."""
+    asked = [*fields.caption_fields, *fields.labels, fields.image, fields.key]
+    asked += CAPTION_FIELDS if fields.default_captions else ()
+    return tuple(dict.fromkeys(name for field in asked if field for name in columns_in(field)))
+
+
+def choose_fields(fields: Fields, columns: Sequence[str], place: str, *, table: bool = False) -> Fields:
+    """`fields` with the columns of picture and name filled in. Raises ConfigError naming the nearest columns.
+
+    `table`: all columns are known, and one called `key` gives the samples their names.
+    """
+    check_fields(fields, columns, place)
+    if table and fields.default_captions and not set(CAPTION_FIELDS) & set(columns):
+        known = ", ".join(CAPTION_FIELDS)
+        raise ConfigError(
+            f"{place}: no field with captions is known ({known}); name it with --captions-field ('' for none); "
+            f"{_near('', columns)}"
+        )
+    image = fields.image or next((name for name in IMAGE_FIELDS if name in columns), "")
+    if not image:
+        hint = "it has web addresses only: download with img2dataset first" if "url" in columns else _near("", columns)
+        raise ConfigError(f"{place}: no field with pictures is known; name one with --image-field; {hint}")
+    key = fields.key or ("key" if table and "key" in columns else "")
+    return fields.model_copy(update={"image": image, "key": key})
+
+
+def check_fields(fields: Fields, columns: Sequence[str], place: str) -> None:
+    """Raises ConfigError for a field that was asked for and is none of `columns`."""
+    check_columns([(flag, name) for flag, field in _asked(fields) for name in columns_in(field)], columns, place)
+
+
+def check_columns(asked: Sequence[tuple[str, str]], columns: Sequence[str], place: str) -> None:
+    """`asked` are (option, name). Raises ConfigError naming the nearest columns."""
+    for flag, name in asked:
+        if name not in columns:
+            raise ConfigError(f"{place}: no field {name!r} ({flag}); {_near(name, columns)}")
+
+
+def levels_made(fields: Fields, columns: Sequence[str] = CAPTION_FIELDS) -> dict[str, Any]:
+    """How the captions of a record became levels; kept in dataset.json."""
+    known = " else ".join(name for name in CAPTION_FIELDS if name in columns)
+    names = known if fields.default_captions else list(fields.caption_fields)
+    made: dict[str, Any] = {"fields": names, "order": "as given, coarse to fine"}
+    if fields.pyramid == "sentences":
+        made["order"] = f"the last text by sentences: first, first two, ... all; at most {fields.max_levels}"
+    return made
+
+
+def level_names(fields: Fields) -> tuple[str, ...]:
+    """Columns in the order of their levels; empty where levels are not columns."""
+    plain = fields.pyramid == "given" and len(fields.caption_fields) > 1
+    return fields.caption_fields if plain else ()
+
+
+def _texts(record: Mapping[str, Any], field: str, fields: Fields) -> list[str]:
+    value = value_of(record, field)
+    if value is None:
+        return []
+    if isinstance(value, str):
+        levels = field == TEXT and fields.pyramid == "given"
+        return [line for line in value.splitlines() if line.strip()] if levels else [value]
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise DataError(f"field {field!r} is not a caption or a list of captions")
+    return list(value)
+
+
+def _asked(fields: Fields) -> list[tuple[str, str]]:
+    asked = [] if fields.default_captions else [("--captions-field", name) for name in fields.caption_fields]
+    asked += [("--label-field", name) for name in fields.labels]
+    asked += [("--image-field", fields.image)] if fields.image else []
+    return asked + ([("--key-field", fields.key)] if fields.key else [])
+
+
+def _near(name: str, columns: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, columns, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(columns) or 'none'}"
+
+
+def read_record(handle: int, sample: TarSample, fields: Fields) -> dict[str, Any]:
+    """KEY.json, with KEY.txt as its field `txt` where the captions may come from there, KEY.cls as `cls`.
+
+    Where there is no KEY.json, KEY.txt stands for the field that captions are asked of. Raises DataError.
+    """
+    return parse_record(sample.members, lambda extension: read_span(handle, sample.members[extension]), fields)
+
+
+def parse_record(members: Collection[str], content: Callable[[str], bytes], fields: Fields) -> dict[str, Any]:
+    """As `read_record`; `content` gives the bytes of one of the `members`."""
+    record: Any = {}
+    if "json" in members:
+        try:
+            record = json.loads(content("json"))
+        except (ValueError, RecursionError):
+            raise DataError("KEY.json is not JSON") from None
+        if not isinstance(record, dict):
+            raise DataError("KEY.json is not an object")
+    for extension in (TEXT, "cls"):
+        if extension in members and _is_wanted(extension, record, members, fields):
+            try:
+                record[extension] = content(extension).decode("utf-8-sig")
+            except UnicodeDecodeError:
+                raise DataError(f"KEY.{extension} is not UTF-8") from None
+    if TEXT in record and "json" not in members and not fields.default_captions:
+        record.setdefault(fields.caption_fields[0] if fields.caption_fields else TEXT, record[TEXT])
+    return record
+
+
+def _is_wanted(extension: str, record: dict[str, Any], members: Collection[str], fields: Fields) -> bool:
+    if extension != TEXT:
+        return extension in fields.labels
+    if fields.default_captions:
+        return not any(record.get(name) is not None for name in CAPTION_FIELDS)
+    return "json" not in members or TEXT in columns_of(fields)

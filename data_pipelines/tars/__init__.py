@@ -1,0 +1,1 @@
+"""Tars as bytes: their index, a walk that survives damage, streams, writing, remote addresses."""

@@ -1,0 +1,149 @@
+"""What lies where in a tar: offsets of its members, and whether the archive is whole.
+
+Python's tarfile ends in silence at a damaged header or at a cut between two members; here both are errors.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.packed import pack
+
+OnBadShard = Literal["error", "skip"]
+
+
+Span = tuple[int, int]  # offset of the content in the tar, length; bytes
+_END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
+
+
+@dataclass(frozen=True)
+class TarSample:
+    """Members of one key: extension (without the leading dot) -> span."""
+
+    key: str
+    members: dict[str, Span]
+
+
+def scan_tar(path: Path) -> list[TarSample]:
+    """Samples in file order. Raises DataError naming the shard when it is cut, damaged or re-uses a key."""
+    try:
+        with open(path, "rb") as stream:
+            return scan_stream(stream, str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
+    """As `scan_tar`, for an open file; `name` is used in messages."""
+    stream.seek(0)
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            members = list(_members(tar))
+            end = tar.offset
+    except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
+        raise DataError(f"{name}: damaged or cut tar ({error})") from None
+    stream.seek(end)
+    tail = stream.read(len(_END))
+    if tail != _END:
+        size = stream.seek(0, os.SEEK_END)
+        what = "ends too early" if len(tail) < len(_END) else "has a damaged header"
+        raise DataError(f"{name}: the tar {what} at byte {end} of {size}; copy or build the shard again")
+    return _group(members, name)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Span | None]]:
+    for info in tar:
+        if not info.isdir():
+            yield info.name, span_of(info)
+        tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header, some 700 bytes each
+
+
+def span_of(info: tarfile.TarInfo) -> Span | None:
+    """None for links, devices and pipes, which are never followed, and for sparse files, which have no span."""
+    return (info.offset_data, info.size) if info.isreg() and info.sparse is None else None
+
+
+def split_name(member: str) -> tuple[str, str]:
+    """`a/b.c.png` -> (`a/b`, `c.png`): the key ends at the first dot of the last part, as in webdataset."""
+    folder, slash, base = member.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
+def _group(members: Iterable[tuple[str, Span | None]], name: str) -> list[TarSample]:
+    samples: list[TarSample] = []
+    seen: set[str] = set()
+    for member, span in members:
+        key, extension = split_name(member)
+        if not extension:
+            continue
+        if not samples or samples[-1].key != key:
+            if key in seen:
+                raise DataError(f"{name}: key {key!r} comes twice; members of a key must lie together")
+            seen.add(key)
+            samples.append(TarSample(key, {}))
+        if extension in samples[-1].members:
+            raise DataError(f"{name}: {key}.{extension} comes twice")
+        if span is not None:
+            samples[-1].members[extension] = span
+    return samples
+
+
+def read_span(handle: int, span: Span) -> bytes:
+    """Raises DataError when the file is shorter than its index says."""
+    data = os.pread(handle, span[1], span[0])
+    if len(data) != span[1]:
+        raise DataError(f"shard ends at byte {span[0] + len(data)}, {span[1] - len(data)} bytes too early")
+    return data
+
+
+class PackedSamples:
+    """Samples of one shard in file order; indexing gives TarSample."""
+
+    def __init__(self, samples: Sequence[TarSample]) -> None:
+        self._keys = pack(sample.key.encode("utf-8", "surrogatepass") for sample in samples)
+        self._ends = np.cumsum([len(sample.members) for sample in samples], dtype=np.int64)
+        numbers: dict[str, int] = {}
+        for sample in samples:
+            for extension in sample.members:
+                numbers.setdefault(extension, len(numbers))
+        kind = np.uint16 if len(numbers) < 2**16 else np.uint32
+        self._extensions = tuple(numbers)  # few, as a rule: each is written once
+        self._which = np.array([numbers[e] for sample in samples for e in sample.members], dtype=kind)
+        spans = [span for sample in samples for span in sample.members.values()]
+        self._spans: NDArray[np.int64] = np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> TarSample:
+        """0 <= index < len."""
+        first, end = int(self._ends[index - 1]) if index else 0, int(self._ends[index])
+        names = self._which[first:end].tolist()
+        members = {
+            self._extensions[name]: (start, size)
+            for name, (start, size) in zip(names, self._spans[first:end].tolist(), strict=True)
+        }
+        return TarSample(self.key(index), members)
+
+    def key(self, index: int) -> str:
+        return self._keys[index].decode("utf-8", "surrogatepass")
+
+    @property
+    def nbytes(self) -> int:
+        return (
+            self._keys.blob.nbytes
+            + self._keys.ends.nbytes
+            + self._ends.nbytes
+            + self._which.nbytes
+            + self._spans.nbytes
+        )

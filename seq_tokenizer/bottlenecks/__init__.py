@@ -1,0 +1,1 @@
+"""What a latent may carry."""

@@ -1,0 +1,1 @@
+"""Image -> latents before the bottleneck."""

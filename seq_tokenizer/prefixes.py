@@ -1,0 +1,53 @@
+"""Every prefix is an image: whole sets encoded, and decoded at growing prefixes.
+
+Shapes: N images, K latents of D channels.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class PrefixTokenizer(Protocol):
+    """What every tokenizer can do, of learned or fixed order."""
+
+    def encode(self, pixels: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor: ...
+
+
+def prefix_lengths(length: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and `length` itself."""
+    if length < 1:
+        raise ValueError(f"a sequence of {length} tokens has no prefix")
+    return (*(2**i for i in range((length - 1).bit_length())), length)
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """(..., H, W) float about in [-1, 1] -> uint8, clipped and rounded."""
+    return pixels.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+@torch.no_grad()
+def encode_all(
+    tokenizer: PrefixTokenizer, images: Tensor, batch: int = 256, device: torch.device | str = "cpu"
+) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, K, D) latents on the CPU, `batch` pictures at once on `device`."""
+    parts = (part.to(device).float() / 127.5 - 1.0 for part in images.split(batch))
+    return torch.cat([tokenizer.encode(part).float().cpu() for part in parts])
+
+
+@torch.no_grad()
+def decode_all(
+    tokenizer: PrefixTokenizer,
+    latents: Tensor,
+    num_tokens: int,
+    batch: int = 256,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """(B, K, D) latents -> (B, 3, H, W) uint8 on the CPU, each from its first `num_tokens` tokens."""
+    parts = (tokenizer.decode(part.to(device), num_tokens=num_tokens) for part in latents.split(batch))
+    return torch.cat([to_bytes(part).cpu() for part in parts])

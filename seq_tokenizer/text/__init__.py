@@ -1,0 +1,1 @@
+"""Text beside the latents: the tower, what it is compared with, and the losses."""

@@ -1,0 +1,72 @@
+"""seqtok data inspect and verify: what a folder of shards holds, and whether all of it is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[Path, typer.Argument(help="Folder of shards: ours, an export, or foreign tars.")]
+CaptionsField = Annotated[str, typer.Option(help="Foreign tars: record field with the captions, coarse to fine.")]
+LabelField = Annotated[list[str] | None, typer.Option(help="Foreign tars: record field that is a label; repeat.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The same facts as JSON, and nothing else.")]
+
+
+def inspect(
+    dataset: Folder,
+    contact_sheet: Annotated[Path | None, typer.Option(help="PNG to write: pictures with their captions.")] = None,
+    samples: Annotated[int, typer.Option(help="Looked at per split, evenly over it; 0: all.", min=0)] = 10_000,
+    as_json: AsJson = False,
+    captions_field: CaptionsField = "captions",
+    label_field: LabelField = None,
+) -> None:
+    """Say what a folder of shards holds: counts, sizes, captions by level, labels, duplicates."""
+    from data_pipelines.looking.contact_sheet import contact_sheet as draw
+    from data_pipelines.looking.inspect import overview
+    from data_pipelines.shards.parts import is_export, read_export
+    from data_pipelines.sources.records import Fields
+    from seqtok.commands.data.look_view import show_export, show_overview
+
+    if is_export(dataset):
+        manifest = read_export(dataset)
+        if as_json:
+            typer.echo(json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False))
+        else:
+            show_export(dataset, manifest)
+        return
+    fields = Fields(captions=captions_field, labels=tuple(label_field or ()))
+    found = overview(dataset, fields, samples)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
+    else:
+        show_overview(found)
+    if contact_sheet is not None:
+        shown = draw(dataset, contact_sheet, fields)
+        typer.echo(f"{contact_sheet}: {shown} pictures", err=as_json)
+
+
+def verify(
+    dataset: Folder,
+    decode: Annotated[bool, typer.Option(help="Decode every picture as well.")] = True,
+    processes: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 1,
+    as_json: AsJson = False,
+    captions_field: CaptionsField = "captions",
+    label_field: LabelField = None,
+) -> None:
+    """Check every shard: size, hash, offsets, keys, records, pictures. Exit status 1 if anything is wrong."""
+    from data_pipelines.looking.verify import verify as verify_folder
+    from data_pipelines.sources.records import Fields
+    from seqtok.commands.data.look_view import show_verdict
+    from seqtok.commands.data.view import progress_bar
+
+    fields = Fields(captions=captions_field, labels=tuple(label_field or ()))
+    with progress_bar() as on_progress:
+        verdict = verify_folder(dataset, decode=decode, fields=fields, processes=processes, on_progress=on_progress)
+    if as_json:
+        typer.echo(json.dumps({**vars(verdict), "faults": verdict.faults}, indent=1, ensure_ascii=False))
+    else:
+        show_verdict(dataset, verdict)
+    if verdict.faults:
+        raise typer.Exit(1)

@@ -1,0 +1,73 @@
+"""What `seqtok data prepare --dry-run` prints: the plan, and some samples as they would be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from data_pipelines.prepare.preview import Shown
+    from data_pipelines.prepare.settings import PrepareConfig
+    from data_pipelines.sources.base import Source
+
+
+def show_plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[Shown]) -> None:
+    console = Console()
+    for line in [*_plan(out, sources, config, shown), *(line for item in shown for line in _sample(item))]:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
+    """What --where left out of each split, by condition, and what a folder holds that is no sample."""
+    for split, source in sorted(sources.items()):
+        identity = source.identity()
+        records = identity.get("records", {})
+        for what in ("text_without_picture", "linked_folders"):
+            if what in records:
+                yield f"{split}: {records[what]} left aside: {what.replace('_', ' ')}"
+        for part in identity.get("parts", ()):
+            for reason, count in part.get("left_out", {}).items():
+                yield f"{split}: {count} samples left out by {reason}"
+
+
+def _plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[Shown]) -> Iterator[str]:
+    from data_pipelines.prepare.preview import bytes_per_sample
+
+    first = next(iter(sources.values()))
+    yield f"kind: {first.kind}"
+    identity, facts = first.identity(), first.facts()
+    fields: Mapping[str, Any] = identity.get("fields", {})
+    if fields.get("image"):
+        key = fields.get("key") or "the picture's path or place in the table"
+        yield f"picture: {fields['image']}; name: {key}; labels: {', '.join(fields['labels']) or 'none'}"
+    if facts.levels_made:
+        made, names = facts.levels_made["fields"], facts.level_names
+        yield f"captions: {made if isinstance(made, str) else ', '.join(made)}; {facts.levels_made['order']}"
+        if names:
+            yield f"levels: {', '.join(names)}"
+    for split, source in sorted(sources.items()):
+        shards = -(-len(source) // config.samples_per_shard)
+        size = bytes_per_sample(shown) * len(source)
+        yield f"{out}: would write split {split}, {len(source)} samples in {shards} shards, about {_mebibytes(size)}"
+    yield from left_out(sources)
+    bad = sum(bool(item.problem) for item in shown)
+    yield f"{len(shown)} samples of it, {bad} bad:"
+
+
+def _sample(item: Shown) -> Iterator[str]:
+    yield f"{item.split} {item.source}: {item.picture}" if item.picture else f"{item.split} {item.source}"
+    if item.problem:
+        yield f"  BAD: {item.problem}"
+    for number, text in enumerate(item.captions):
+        yield f"  {number} {text}"
+    if item.labels:
+        yield "  " + ", ".join(f"{name}={value}" for name, value in item.labels.items())
+    if item.notes:
+        yield "  (" + ", ".join(item.notes) + ")"
+
+
+def _mebibytes(size: float) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"

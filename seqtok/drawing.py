@@ -1,0 +1,88 @@
+"""Pictures that a user asks for on the command line: reconstructions of files, samples of prompts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ar_model import SeqGenerator
+from data_pipelines.pictures.decode import DecodeError, decode_pixels
+from seq_tokenizer import LatentSpec, SeqTokenizer
+from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
+from seqtok.grids import grid, strip
+from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import atomic_write
+
+_SHOWN_SIZE = 96  # pixels per picture, at least
+
+
+def reconstruct_files(model: str | Path, files: Sequence[Path], out: Path) -> Path:
+    """One row per file: decoded from 1, 2, 4, ... K tokens, then the picture itself, as the model sees it."""
+    tokenizer = SeqTokenizer.from_pretrained(model)
+    images = torch.stack([_read(file, tokenizer.config.image_size) for file in files])
+    latents = encode_all(tokenizer, images)
+    prefixes = prefix_lengths(latents.shape[1])
+    return _save(strip(images, _decoded(tokenizer, latents, prefixes), prefixes, _scale(images)), out)
+
+
+def sample_prompts(
+    model: str | Path,
+    tokenizer_model: str | Path,
+    prompts: Sequence[str],
+    out: Path,
+    guidance: float,
+    temperature: float,
+    steps: int,
+    seed: int,
+    num_tokens: int | None,
+) -> Path:
+    """One row per prompt, decoded from its first 1, 2, 4, ... tokens. Latents of another tokenizer are refused."""
+    generator, tokenizer = load_pair(model, tokenizer_model)
+    latents = generator.sample(
+        list(prompts),
+        guidance=guidance,
+        temperature=temperature,
+        steps=steps,
+        seed=seed,
+        num_tokens=num_tokens,
+    )
+    prefixes = prefix_lengths(latents.shape[1])
+    decoded = _decoded(tokenizer, latents.cpu(), prefixes)
+    return _save(grid([list(row) for row in decoded], [str(k) for k in prefixes], _scale(decoded)), out)
+
+
+def load_pair(model: str | Path, tokenizer_model: str | Path) -> tuple[SeqGenerator, SeqTokenizer]:
+    """A sequence model and the tokenizer of its latents. Raises MismatchError naming both when they differ."""
+    generator, tokenizer = SeqGenerator.from_pretrained(model), SeqTokenizer.from_pretrained(tokenizer_model)
+    spec: LatentSpec = generator.spec
+    spec.require_same(tokenizer.spec, f"the sequence model {model}", f"the tokenizer {tokenizer_model}")
+    return generator, tokenizer
+
+
+def _decoded(tokenizer: SeqTokenizer, latents: Tensor, prefixes: Sequence[int]) -> Tensor:
+    return torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
+
+
+def _read(file: Path, size: int) -> Tensor:
+    try:
+        pixels = decode_pixels(file.read_bytes(), size)
+    except (OSError, DecodeError) as error:
+        raise DataError(f"{file}: not a picture that can be read ({error})") from None
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+def _scale(pictures: Tensor) -> int:
+    return max(1, -(-_SHOWN_SIZE // pictures.shape[-1]))
+
+
+def _save(image: Image.Image, out: Path) -> Path:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    with atomic_write(out) as file:
+        file.write(stream.getvalue())
+    return out

@@ -1,0 +1,64 @@
+"""The pictures of a report in a file, so that a later report of the run shows them too: safetensors, never a pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from seqtok.evaluation.scenes.generation import Verdict
+from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import atomic_write
+
+
+@dataclass(frozen=True)
+class ReportPictures:
+    """What the report shows. P prefix lengths; n originals and m prompts; pictures (3, H, W) uint8."""
+
+    prefixes: Sequence[int]
+    originals: Tensor  # (n, 3, H, W), held out
+    rebuilt: Tensor  # (n, P, 3, H, W): each original decoded from 1, 2, 4, ... K tokens
+    prompts: Sequence[str] = ()
+    generated: Tensor | None = None  # (m, P, 3, H, W)
+    verdicts: Sequence[Verdict] = ()  # m, of the pictures at full length
+    unseen: Sequence[bool] = ()  # m, whether training never held the prompt's combination
+
+
+FILE = "pictures.safetensors"
+
+
+def keep_pictures(folder: Path, pictures: ReportPictures) -> None:
+    """Write `folder`/pictures.safetensors."""
+    from safetensors.torch import save
+
+    tensors = {"originals": pictures.originals, "rebuilt": pictures.rebuilt}
+    if pictures.generated is not None:
+        tensors["generated"] = pictures.generated
+    words = {
+        "prefixes": list(pictures.prefixes),
+        "prompts": list(pictures.prompts),
+        "verdicts": list(pictures.verdicts),
+        "unseen": list(pictures.unseen),
+    }
+    plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic_write(Path(folder) / FILE) as stream:
+        stream.write(save(plain, {name: json.dumps(value) for name, value in words.items()}))
+
+
+def kept_pictures(folder: Path) -> ReportPictures | None:
+    """The pictures kept in `folder`, None when there are none. Raises DataError when the file is damaged."""
+    import safetensors
+
+    path = Path(folder) / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+            words = {name: json.loads(value) for name, value in (stored.metadata() or {}).items()}
+        return ReportPictures(**tensors, **words)
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not pictures of a report ({error})") from None

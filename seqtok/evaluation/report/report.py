@@ -1,0 +1,133 @@
+"""One self-contained HTML file with pictures, curves and numbers, and results.json with every number beside
+it.
+
+`results` holds any of these sections; a section that is missing is left out of the page:
+  title, about          text; {what: value} shown under the title
+  images, tokens        {"size", "test", "train"}; {"length", "dim"}
+  psnr, ssim            {k: value}, k as text: "1", "2", "4", ... K
+  probe, probe_chance   {"levels" | "labels": {name: {k: share}}}; {"levels" | "labels": {name: share}}
+  retrieval, retrieval_chance, retrieval_candidates
+                        {level: {k: {"image_to_caption_r1", ..._r5, "caption_to_image_r1", ..._r5}}};
+                        {level: {...}}; {level: {"images", "captions"}}
+  reader                {attribute: {"value", "low", "high", "chance", "real", "seen", "unseen",
+  "chance_seen",
+                        "chance_unseen", "prompts", "prompts_seen", "prompts_unseen"}}
+  reader_by_prefix      {attribute: {k: share}}
+  stages                {name: {"seconds", "images", "images_per_second"}}
+  protocol              {section: sentences}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seqtok.evaluation.report import report_parts
+from seqtok.evaluation.report.kept_pictures import ReportPictures, keep_pictures
+from seqtok.grids import grid, strip
+from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import atomic_write, read_json
+
+REPORT, RESULTS = "report.html", "results.json"
+SCHEMA = 1
+
+
+def merge(*sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Several runners' results as one; `stages`, `protocol` and `about` are united, other keys must not
+    meet twice."""
+    merged: dict[str, Any] = {"schema": SCHEMA}
+    for section in sections:
+        for name, value in section.items():
+            if name in ("stages", "protocol", "about"):
+                merged[name] = {**merged.get(name, {}), **value}
+            elif name in merged and merged[name] != value:
+                raise ValueError(f"two results for {name!r}")
+            else:
+                merged[name] = value
+    return merged
+
+
+def write_report(
+    folder: Path,
+    results: Mapping[str, Any],
+    pictures: ReportPictures | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Write report.html, results.json and the pictures as PNG into `folder`; returns the report's path.
+
+    `others` are the results of further runs by name; they are drawn into the curves and set side by side.
+    """
+    folder = Path(folder)
+    page = render(results, pictures, others or {})
+    write_results(folder, results)
+    if pictures is not None:
+        write_pictures(folder, pictures)
+        keep_pictures(folder, pictures)
+    with atomic_write(folder / REPORT, "w") as stream:
+        stream.write(page)
+    return folder / REPORT
+
+
+def write_results(folder: Path, results: Mapping[str, Any]) -> Path:
+    """Write `folder`/results.json, in the order of `results` (coarse to fine, short to long); returns its path."""
+    path = Path(folder) / RESULTS
+    with atomic_write(path, "w") as stream:
+        json.dump({"schema": SCHEMA, **results}, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+    return path
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """results.json of a folder. Raises DataError when it is missing or of another version."""
+    path = Path(folder) / RESULTS
+    results = read_json(path)
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        raise DataError(f"{path}: not results that this version of seqtok reads; evaluate the run again")
+    return results
+
+
+def write_pictures(folder: Path, pictures: ReportPictures) -> None:
+    """strip.png (rows of one image at k = 1, 2, 4, ... K beside the original) and generated.png (row =
+    prompt)."""
+    sheets = {"strip.png": strip(pictures.originals, pictures.rebuilt, pictures.prefixes)}
+    if pictures.generated is not None and len(pictures.generated):
+        names = [f"{k}" for k in pictures.prefixes]
+        sheets["generated.png"] = grid([list(row) for row in pictures.generated], names)
+    for name, sheet in sheets.items():
+        with atomic_write(Path(folder) / name) as stream:
+            sheet.save(stream, "PNG", optimize=True)
+
+
+def render(
+    results: Mapping[str, Any],
+    pictures: ReportPictures | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """The page as text. Whatever comes from data (captions, names) is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(report_parts.FILTERS)
+    runs = {str(results.get("title", "this run")): results, **(others or {})}
+    return environment.get_template("report.html.j2").render(
+        title=results.get("title", "seqtok report"),
+        about=results.get("about", {}),
+        protocol=results.get("protocol", {}),
+        headlines=report_parts.headlines(results),
+        strips=report_parts.strip_rows(pictures),
+        generated=report_parts.generated_rows(pictures),
+        prefixes=list(pictures.prefixes) if pictures else [],
+        attributes=report_parts.attribute_rows(results.get("reader", {})),
+        charts=report_parts.charts(runs),
+        comparison=report_parts.comparison(runs),
+        stages=results.get("stages", {}),
+        tables=report_parts.number_tables(results),
+    )

@@ -1,0 +1,223 @@
+"""From results and pictures to what the report's template shows: rows, curves and tables, with numbers as
+text.
+
+Shares are printed as per cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from seqtok.evaluation.report.charts import Curve, chart
+from seqtok.evaluation.report.kept_pictures import ReportPictures
+from seqtok.evaluation.scenes.scoring import ATTRIBUTES
+from seqtok.grids import data_uri
+
+Results = Mapping[str, Any]
+_SPELLED = {
+    "color": "colour",
+    "colors": "colours",
+    "main_color": "main colour",
+    "binding": "colour on its shape",
+}
+_BARE = "–"  # where there is no number
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`section` is the part of `protocol` that explains it."""
+
+    title: str
+    svg: Markup
+    section: str
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.5 -> "50.0". None -> a dash."""
+    return _BARE if value is None else f"{100 * value:.{digits}f}"
+
+
+def spelled(name: str) -> str:
+    """An attribute's or level's name as a reader sees it."""
+    return _SPELLED.get(name, name.replace("_", " "))
+
+
+def duration(seconds: float) -> str:
+    """75.2 -> "1 min 15 s"; 0.42 -> "0.42 s"."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+FILTERS = {"percent": percent, "spelled": spelled, "duration": duration}
+
+
+def headlines(results: Results) -> list[tuple[str, str, str]]:
+    """(number, unit, what it is) of what a reader wants to know first."""
+    found = []
+    if psnr := results.get("psnr"):
+        last = max(psnr, key=int)
+        found.append((f"{psnr[last]:.1f}", "dB", f"PSNR from all {last} tokens"))
+        found.append((f"{psnr['1']:.1f}", "dB", "PSNR from the first token alone"))
+    if levels := results.get("probe", {}).get("levels"):
+        name, points = next(iter(levels.items()))
+        last = max(points, key=int)
+        kept = points["1"] / points[last] if points[last] else 0.0
+        found.append((percent(kept, 0), "%", f"of the probe accuracy on “{spelled(name)}” is in the first token"))
+    reader = results.get("reader", {})
+    for name, text in (
+        ("everything", "of generated pictures show everything asked"),
+        ("relation", "of generated pictures have every relation right"),
+    ):
+        if name in reader:
+            found.append((percent(reader[name]["value"], 0), "%", text))
+    return found
+
+
+def strip_rows(pictures: ReportPictures | None) -> list[dict[str, Any]]:
+    """Per held-out picture: the decoded pictures and the original as data URIs."""
+    if pictures is None:
+        return []
+    return [
+        {"rebuilt": [data_uri(p) for p in rebuilt], "original": data_uri(original)}
+        for rebuilt, original in zip(pictures.rebuilt, pictures.originals, strict=True)
+    ]
+
+
+def generated_rows(pictures: ReportPictures | None) -> list[dict[str, Any]]:
+    """Per prompt: its words, its pictures as data URIs, what is wrong with the last one, and if it was
+    unseen."""
+    if pictures is None or pictures.generated is None:
+        return []
+    rows = []
+    for i, (prompt, row) in enumerate(zip(pictures.prompts, pictures.generated, strict=True)):
+        verdict = pictures.verdicts[i] if pictures.verdicts else None
+        wrong = [name for name, right in (verdict or {}).items() if not right and name != "everything"]
+        rows.append(
+            {
+                "prompt": prompt,
+                "pictures": [data_uri(p) for p in row],
+                "judged": verdict is not None,
+                "wrong": wrong if wrong or verdict is None or verdict["everything"] else ["assignment"],
+                "unseen": bool(pictures.unseen[i]) if pictures.unseen else False,
+            }
+        )
+    return rows
+
+
+def attribute_rows(reader: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The reader's table, each row with the definition of its attribute."""
+    return [{"name": name, "meaning": ATTRIBUTES[name][1], **row} for name, row in reader.items() if name in ATTRIBUTES]
+
+
+def charts(runs: Mapping[str, Results]) -> list[Chart]:
+    """Curves of every run for PSNR and SSIM; of the first run for what has a curve per level or attribute."""
+    single = len(runs) == 1
+    first = next(iter(runs.values()))
+    found = []
+    for section, unit, title in (("psnr", "dB", "PSNR"), ("ssim", "SSIM", "SSIM")):
+        curves = [Curve("" if single else name, r[section]) for name, r in runs.items() if section in r]
+        found.append((f"{title} against prefix length", curves, unit, section))
+    if "probe" in first:
+        chance = first["probe_chance"]["levels"]
+        curves = [Curve(spelled(n), p, chance[n]) for n, p in first["probe"]["levels"].items()]
+        found.append(("Linear probe accuracy by level", curves, "%", "probe"))
+    for key, title in (
+        ("image_to_caption_r1", "Picture → caption, R@1 by caption level"),
+        ("caption_to_image_r1", "Caption → picture, R@1 by caption level"),
+    ):
+        curves = [
+            Curve(spelled(n), {k: v[key] for k, v in by_k.items()}, first["retrieval_chance"][n][key])
+            for n, by_k in first.get("retrieval", {}).items()
+        ]
+        found.append((title, curves, "%", "retrieval"))
+    shown = ("count", "shape", "color", "relation", "everything")
+    by_prefix = first.get("reader_by_prefix", {})
+    curves = [Curve(spelled(name), by_prefix[name]) for name in shown if name in by_prefix]
+    found.append(("Generated pictures that are right", curves, "%", "reader_by_prefix"))
+    return [
+        Chart(title, Markup(svg), section)
+        for title, curves, unit, section in found
+        if (svg := chart(curves, unit, title))
+    ]
+
+
+def comparison(runs: Mapping[str, Results]) -> Table | None:
+    """Runs side by side; None for a single one."""
+    if len(runs) == 1:
+        return None
+    head = ["run", "PSNR k=1 (dB)", "PSNR k=K (dB)", "SSIM k=K", "everything right (%)"]
+    rows = []
+    for name, results in runs.items():
+        psnr, ssim = results.get("psnr", {}), results.get("ssim", {})
+        row = [name, _number(psnr.get("1"), 2), _number(_last(psnr), 2), _number(_last(ssim), 3)]
+        rows.append([*row, percent(results.get("reader", {}).get("everything", {}).get("value"))])
+    return Table("Runs side by side", head, rows)
+
+
+def number_tables(results: Results) -> list[Table]:
+    """Every number of the curves."""
+    tables = []
+    if psnr := results.get("psnr"):
+        rows = [["PSNR (dB)", *(_number(v, 2) for v in psnr.values())]]
+        if "ssim" in results:
+            rows.append(["SSIM", *(_number(v, 4) for v in results["ssim"].values())])
+        tables.append(Table("Reconstruction", ["", *_ks(psnr)], rows))
+    for part in ("levels", "labels"):
+        accuracy = results.get("probe", {}).get(part, {})
+        if accuracy:
+            chance = results["probe_chance"][part]
+            rows = [[spelled(n), percent(chance[n]), *map(percent, p.values())] for n, p in accuracy.items()]
+            head = ["", "chance", *_ks(next(iter(accuracy.values())))]
+            tables.append(Table(f"Linear probes by {part[:-1]} (%)", head, rows))
+    tables += _retrieval_tables(results)
+    if by_prefix := results.get("reader_by_prefix"):
+        rows = [[spelled(name), *map(percent, p.values())] for name, p in by_prefix.items()]
+        tables.append(Table("Generated pictures that are right (%)", ["", *_ks(_first(by_prefix))], rows))
+    return tables
+
+
+def _retrieval_tables(results: Results) -> list[Table]:
+    tables = []
+    for name, by_k in results.get("retrieval", {}).items():
+        chance, among = results["retrieval_chance"][name], results["retrieval_candidates"][name]
+        rows = [[_direction(key), percent(chance[key]), *(percent(v[key]) for v in by_k.values())] for key in chance]
+        title = f"Retrieval, {spelled(name)}: {among['images']} pictures, {among['captions']} captions (%)"
+        tables.append(Table(title, ["", "chance", *_ks(by_k)], rows))
+    return tables
+
+
+def _direction(key: str) -> str:
+    way, rank = key.rsplit("_r", 1)
+    return ("picture → caption" if way == "image_to_caption" else "caption → picture") + f", R@{rank}"
+
+
+def _ks(points: Mapping[str, Any]) -> list[str]:
+    return [f"k = {k}" for k in points]
+
+
+def _first(mapping: Mapping[str, Any]) -> Any:
+    return next(iter(mapping.values()))
+
+
+def _last(points: Mapping[str, float]) -> float | None:
+    return points[max(points, key=int)] if points else None
+
+
+def _number(value: float | None, digits: int) -> str:
+    return _BARE if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,1 @@
+"""Judging drawn scenes: the reader, what it reads against what was asked."""

@@ -1,0 +1,123 @@
+"""A fresh process that says what cannot be counted: memory of the imports, seconds of a real step on this machine.
+
+    python -m seqtok.plan.probe < request.json    (started by answer.py; one line of JSON comes back)
+
+A fresh one, because memory that a process once had is not given back reliably.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+
+from seqtok.plan.subject import Assumed, subject_of
+from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.kinds import load_run
+from seqtok.runs.tokenizer import TokenizerRun
+from seqtok_core.training.costs.hardware import synchronise
+from seqtok_core.training.engine.engine import Engine
+from seqtok_core.training.processes.distributed import World, connect
+
+_WARM = 8  # steps before the clock counts: kernels are made for each shape that text comes in
+_PERIOD = 8  # different batches, used in turn
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.read())
+    run = load_run(request["config"], request["overrides"])
+    assert isinstance(run, TokenizerRun | GeneratorRun)
+    if run.train.threads is not None:
+        torch.set_num_threads(run.train.threads)
+    world = World.from_environment()
+    connect(world)
+    answer: dict[str, Any] = {"base_bytes": _base(run, world), "device": str(world.device)}
+    if request["steps"]:
+        assumed = request["assumed"]
+        words = Assumed(assumed["vocab"], tuple(assumed["latents"]) if assumed["latents"] else None, None)
+        answer |= _steps(run, words, world, request["micro_batch"], request["accumulation"], request["steps"])
+    print("\n" + json.dumps(answer))
+
+
+def _base(run: TokenizerRun | GeneratorRun, world: World) -> int:
+    """Resident bytes once everything is imported and an engine of a few weights has made a step."""
+    from torch.utils.tensorboard import SummaryWriter  # noqa: F401  a run writes to it
+
+    import seqtok.runs.train  # noqa: F401
+
+    if _has_text(run):  # open_clip and what it imports: a sixth of a GB
+        from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig
+
+        text = TextConfig(vocab_size=16, width=8, heads=1, layers=1, embed_dim=8)
+        tiny = {"image_size": 8, "patch_size": 4, "num_latents": 2, "latent_dim": 2, "width": 8, "heads": 1}
+        SeqTokenizer(TokenizerConfig.parse({**tiny, "encoder_layers": 1, "decoder_layers": 1, "text": text}))
+    one = run.train.model_copy(update={"batch": 1, "micro_batch": None, "zero_stage": 0})
+    engine = Engine(_Line(), one, World(0, 1, 0, world.device))
+    for _ in range(2):
+        engine.backward(engine.forward(torch.ones(1, 64, device=world.device))["loss"])
+        engine.step(0)
+    engine.close()
+    return int(psutil.Process().memory_info().rss)
+
+
+def _has_text(run: TokenizerRun | GeneratorRun) -> bool:
+    return run.model.text is not None if isinstance(run, TokenizerRun) else run.tokenizer is not None
+
+
+class _Line(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": self.line(x).float().square().mean()}
+
+
+def _steps(
+    run: TokenizerRun | GeneratorRun, assumed: Assumed, world: World, micro: int, accumulation: int, steps: int
+) -> dict[str, Any]:
+    """Median seconds of `steps` optimizer steps, and this process's memory at their end."""
+    subject = subject_of(run, assumed, _PERIOD * micro)
+    whole = subject.batch(_PERIOD * micro)
+    batches = [_part(whole, slice(i * micro, (i + 1) * micro)).to(world.device) for i in range(_PERIOD)]
+    config = run.train.model_copy(update={"batch": micro * accumulation, "micro_batch": micro})
+    engine = Engine(subject.objective, config, World(0, 1, 0, world.device))
+    seconds = []
+    for step in range(_WARM + steps):
+        synchronise(world.device)
+        began = time.perf_counter()
+        for part in range(accumulation):
+            engine.backward(engine.forward(batches[(step * accumulation + part) % _PERIOD])["loss"])
+            engine.step(step * config.batch)
+        synchronise(world.device)
+        seconds.append(time.perf_counter() - began)
+    peak = torch.cuda.max_memory_allocated(world.device) if world.device.type == "cuda" else peak_rss()
+    engine.close()
+    timed = seconds[_WARM:]
+    return {"step_seconds": statistics.median(timed), "peak_bytes": int(peak), "steps": steps}
+
+
+def _part(batch: Any, rows: slice) -> Any:
+    from dataclasses import fields, replace
+
+    taken = {f.name: getattr(batch, f.name)[rows] for f in fields(batch) if torch.is_tensor(getattr(batch, f.name))}
+    return replace(batch, keys=batch.keys[rows], **taken, labels={}, captions=[])
+
+
+def peak_rss() -> int:
+    """Most resident bytes of this process so far (Linux); now, where the system does not say."""
+    for line in Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else ():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return int(psutil.Process().memory_info().rss)
+
+
+if __name__ == "__main__":
+    main()

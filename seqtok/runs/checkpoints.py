@@ -1,0 +1,83 @@
+"""A run's checkpoints as a user sees them: listed, verified, made into a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.tokenizer import TokenizerRun
+from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
+from seqtok_core.training import run_folder
+from seqtok_core.training.checkpoints import checkpoint, reading
+
+
+def table(run: Path) -> list[list[str]]:
+    """Rows of text: step, images, size, age, written by, state. Sizes are checked, hashes are not."""
+    rows = []
+    for path in reading.all_of(Path(run)):
+        row = checkpoint.summary(path)
+        cells = [row["step"], row.get("images", "?"), _size(row["bytes"]), _age(row["age_s"])]
+        rows.append([str(c) for c in cells] + [row.get("written_by", "?"), str(row["problem"] or "whole")])
+    return rows
+
+
+def verify(path: Path) -> list[tuple[Path, SeqtokError | None]]:
+    """Each checkpoint of a run (or the one named) and what is wrong with it (None: whole), hashes included."""
+    return [(found, checkpoint.problem_of(found)) for found in reading.all_of(path)]
+
+
+def export_model(path: Path, out: Path, averaged: bool = True, data: Path | None = None) -> Path:
+    """Write the model folder that a run finished at this checkpoint would have; returns the checkpoint used.
+
+    `data` replaces the data folder of the run's config: a tokenizer measures its latents on training images.
+    Raises ConfigError, DataError or MismatchError.
+    """
+    from seqtok.runs.generator import GeneratorHooks, build_generator
+    from seqtok.runs.tokenizer import TokenizerHooks, build_tokenizer
+
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out}: is there already and not empty; choose another folder")
+    source = reading.locate(path)
+    run = _config_of(source, data)
+    objective = (build_tokenizer(run) if isinstance(run, TokenizerRun) else build_generator(run))[0]
+    reading.fill(objective, source, averaged)
+    hooks = TokenizerHooks(run) if isinstance(run, TokenizerRun) else GeneratorHooks(run)
+    objective.requires_grad_(False).eval()
+    hooks.on_finish(objective, out)
+    return source
+
+
+def _config_of(source: Path, data: Path | None) -> TokenizerRun | GeneratorRun:
+    """The settings of the run that a checkpoint lies in."""
+    where = source.resolve().parent.parent / "config.yaml"
+    try:
+        values = yaml.safe_load(where.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{where}: no such file; a checkpoint is exported from within its run folder") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: not readable as settings ({error})") from None
+    kinds: dict[str, type[TokenizerRun | GeneratorRun]] = {"tokenizer": TokenizerRun, "generator": GeneratorRun}
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if kind not in kinds:
+        raise DataError(f"{where}: kind={kind!r}; only runs of a tokenizer or a generator can be exported")
+    values = {key: value for key, value in values.items() if key not in run_folder.CONTENT_KEYS}
+    if data is not None:
+        values["data"] = {**values["data"], "folder": str(data)}
+    return kinds[kind].parse({**values, "out": str(where.parent)}, str(where))
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _age(seconds: float) -> str:
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"

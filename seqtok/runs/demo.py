@@ -1,0 +1,171 @@
+"""The whole chain in one command. Every stage is one that a user can call alone, and continues after a kill.
+
+Shapes: K latents, D channels.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+
+from ar_model import SeqGenerator
+from data_pipelines.prepare.run import prepare
+from data_pipelines.prepare.settings import PrepareConfig
+from data_pipelines.reading.image_text import read_split
+from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
+from data_pipelines.reading.vocabulary import train_vocabulary
+from data_pipelines.scenes import make_scene
+from data_pipelines.sources.base import Source
+from data_pipelines.sources.drawn_scenes import ScenesSource
+from seq_tokenizer.bottlenecks.rms import rms_bits
+from seqtok.evaluation.generation_runner import evaluate_generation, pictures_for_report
+from seqtok.evaluation.report.kept_pictures import ReportPictures
+from seqtok.evaluation.report.report import merge, write_report
+from seqtok.evaluation.scenes.reader import SceneReader
+from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
+from seqtok.evaluation.scenes.scoring import scene_meaning
+from seqtok.evaluation.stopwatch import Stopwatch
+from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
+from seqtok.export import export_latents
+from seqtok.runs.evaluate import load_tokenizer
+from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.kinds import DemoConfig, load_generator_run, load_tokenizer_run
+from seqtok.runs.settings import find_config, read_values
+from seqtok.runs.tokenizer import TokenizerRun
+from seqtok.runs.train import train_generator, train_tokenizer
+from seqtok_core.foundation.errors import ConfigError, DataError
+from seqtok_core.foundation.files import read_json, write_json
+from seqtok_core.training import TrainResult
+
+_STAGES = "stages.json"
+_SHOWN = 12  # held-out pictures in the strip
+_FIT = 5000  # training pictures that probes are fitted on
+
+
+def run_demo(config: str, out: Path, overrides: Sequence[str], overwrite: bool) -> Path:
+    """Data, vocabulary, tokenizer, export, sequence model, reader, judgement, report. Returns the report's path."""
+    settings = DemoConfig.parse(read_values(config, overrides), config)
+    if overwrite:
+        _clear(out)
+    folders = {name: out / name for name in ("data", "tokenizer", "latents", "generator", "reader")}
+    tokenizer_run, generator_run = _runs(settings, find_config(config).parent, folders)
+    stages = _Stages(out)
+    with stages.stage("draw scenes", settings.train + settings.test):
+        _draw(settings, folders["data"])
+    stages.trained("train tokenizer", train_tokenizer(tokenizer_run))
+    with stages.stage("encode scenes", settings.train + settings.test):
+        export_latents(folders["tokenizer"] / "model", folders["data"], folders["latents"])
+    stages.trained("train sequence model", train_generator(generator_run))
+    with stages.stage("train reader", settings.reader.images):
+        reader = load_or_train_reader(folders["reader"], settings.reader)
+    results, pictures = _judge(settings, folders, reader)
+    results = merge(
+        results,
+        {"stages": stages.stages, "about": _about(tokenizer_run, generator_run), "title": "seqtok demo"},
+    )
+    return write_report(out / "report", results, pictures)
+
+
+def _runs(settings: DemoConfig, beside: Path, folders: dict[str, Path]) -> tuple[TokenizerRun, GeneratorRun]:
+    def named(name: str) -> str:
+        return str(beside / name) if (beside / name).is_file() else name
+
+    model = folders["tokenizer"] / "model"
+    tokenizer = load_tokenizer_run(
+        named(settings.tokenizer), [f"out={folders['tokenizer']}", f"data.folder={folders['data']}"]
+    )
+    generator = load_generator_run(
+        named(settings.generator),
+        [f"out={folders['generator']}", f"data.folder={folders['latents']}", f"tokenizer={model}"],
+    )
+    if tokenizer.model.image_size != settings.image_size:
+        raise ConfigError(
+            f"image_size={settings.image_size}, but {settings.tokenizer} has {tokenizer.model.image_size}"
+        )
+    return tokenizer, generator
+
+
+def _draw(settings: DemoConfig, folder: Path) -> None:
+    counts: dict[Literal["train", "test"], int] = {"train": settings.train, "test": settings.test}
+    sources: dict[str, Source] = {s: ScenesSource(s, n, settings.image_size, settings.seed) for s, n in counts.items()}
+    plan = PrepareConfig(name="scenes", size=settings.image_size, form="png", processes=settings.processes)
+    prepare(sources, folder, plan)
+    if not (folder / CAPTIONS_FILE).is_file():
+        train_vocabulary(folder, settings.vocabulary)
+
+
+def _judge(
+    settings: DemoConfig, folders: dict[str, Path], reader: SceneReader
+) -> tuple[dict[str, Any], ReportPictures]:
+    tokenizer, captions = load_tokenizer(folders["tokenizer"] / "model")
+    train = read_split(folders["data"], "train", captions, _FIT)
+    test = read_split(folders["data"], "test", captions)
+    seen = evaluate_tokenizer(tokenizer, train, test, levels=SCENE_LEVELS, meaning=scene_meaning)
+    generator = SeqGenerator.from_pretrained(folders["generator"] / "model")
+    scenes = [make_scene(settings.seed, index, "test") for index in range(settings.prompts)]
+    made, generated = evaluate_generation(tokenizer, generator, scenes, reader, settings.generation)
+    return merge(seen, made), pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN)
+
+
+def _about(tokenizer: TokenizerRun, generator: GeneratorRun) -> dict[str, str]:
+    model = tokenizer.model
+    bits = rms_bits(model.num_latents, model.latent_dim, tokenizer.objective.latent_noise)
+    return {
+        "tokens": f"{model.num_latents} of {model.latent_dim} channels, at most {bits:.0f} bits through their noise",
+        "tokenizer": f"{model.encoder}, {model.encoder_layers} + {model.decoder_layers} layers of width {model.width}, "
+        f"{tokenizer.train.images:,} images",
+        "sequence model": f"{generator.model.depth} layers of width {generator.model.width}, "
+        f"{generator.train.images:,} sequences",
+        "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
+    }
+
+
+def _clear(out: Path) -> None:
+    """Remove what a demo wrote, in a folder that a demo made: anybody else's `data` is not ours to delete."""
+    if out.is_dir() and any(out.iterdir()) and not (out / _STAGES).is_file():
+        raise DataError(f"{out}: holds files that no demo wrote; choose another folder")
+    for name in ("data", "tokenizer", "latents", "generator", "reader", "report"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / _STAGES).unlink(missing_ok=True)
+
+
+class _Stages(Stopwatch):
+    """Seconds of every stage, kept in a file: a demo that was continued reports what each stage took at first."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self._path = out / _STAGES
+        self._kept = read_json(self._path) if self._path.is_file() else {}
+
+    @contextmanager
+    def stage(self, name: str, images: int) -> Iterator[None]:
+        with super().stage(name, images):
+            yield
+        self._say(name)
+
+    def trained(self, name: str, result: TrainResult | None) -> None:
+        """Note a training, whose seconds count every part of a run that was continued."""
+        if result is not None:
+            rate = result.images / max(result.seconds, 1e-9)
+            self.stages[name] = {
+                "seconds": result.seconds,
+                "images": result.images,
+                "images_per_second": rate,
+            }
+            self._say(name)
+
+    def _say(self, name: str) -> None:
+        """Keep the longest time of any call: a stage that was already done takes none."""
+        kept = self._kept.get(name)
+        if kept is not None and kept["seconds"] > self.stages[name]["seconds"]:
+            self.stages[name] = kept
+        self._kept[name] = self.stages[name]
+        write_json(self._path, self._kept)
+        done = self.stages[name]
+        typer.echo(f"{name}: {done['images']:.0f} in {done['seconds']:.0f} s ({done['images_per_second']:.0f}/s)")

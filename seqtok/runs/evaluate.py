@@ -1,0 +1,115 @@
+"""seqtok evaluate: models and data in, numbers out, as a table on the terminal and as results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.reading.image_text import read_split
+from data_pipelines.reading.picture_reader import LoaderConfig
+from data_pipelines.scenes import make_scene
+from data_pipelines.shards.manifest import FILE, read_manifest
+from seq_tokenizer import SeqTokenizer
+from seqtok.drawing import load_pair
+from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation
+from seqtok.evaluation.report.report import RESULTS, merge, write_results
+from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
+from seqtok.evaluation.scenes.reader_training import ReaderConfig
+from seqtok.evaluation.scenes.scoring import scene_meaning
+from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
+from seqtok_core.foundation import model_folder
+
+Levels = Mapping[str, Sequence[str]]
+
+
+def reconstruct(model: str, data: Path, split: str, limit: int, out: Path | None) -> dict[str, Any]:
+    tokenizer, captions = load_tokenizer(model)
+    test = read_split(data, split, captions, limit, LoaderConfig(image_size=tokenizer.config.image_size))
+    bare = replace(test, labels={}, captions=[])
+    results = evaluate_tokenizer(tokenizer, bare, bare)
+    _table("PSNR in dB and SSIM by number of tokens", {name: results[name] for name in ("psnr", "ssim")})
+    _write(out, results)
+    return results
+
+
+def probe_and_retrieve(
+    model: str, data: Path, split: str, fit_split: str, limit: int, fit_limit: int, out: Path | None
+) -> dict[str, Any]:
+    tokenizer, captions = load_tokenizer(model)
+    loader = LoaderConfig(image_size=tokenizer.config.image_size)
+    train = read_split(data, fit_split, captions, fit_limit, loader)
+    test = read_split(data, split, captions, limit, loader)
+    levels, meaning = levels_of(data)
+    results = evaluate_tokenizer(tokenizer, train, test, levels=levels, meaning=meaning)
+    if "probe" in results:
+        _table("accuracy of linear probes by number of tokens", results["probe"]["levels"])
+    if "retrieval" in results:
+        first = {
+            level: {k: value["image_to_caption_r1"] for k, value in points.items()}
+            for level, points in results["retrieval"].items()
+        }
+        _table("retrieval, image to caption, R@1 by number of tokens", first)
+    _write(out, results)
+    return results
+
+
+def judge_generation(
+    generator_model: str,
+    tokenizer_model: str,
+    reader_folder: Path,
+    prompts: int,
+    guidance: float,
+    steps: int,
+    temperature: float,
+    seed: int,
+    out: Path | None,
+) -> dict[str, Any]:
+    generator, tokenizer = load_pair(generator_model, tokenizer_model)
+    reader = load_or_train_reader(reader_folder, ReaderConfig())
+    scenes = [make_scene(seed, index, "test") for index in range(prompts)]
+    config = GenerationConfig(guidance=guidance, steps=steps, temperature=temperature)
+    results, _ = evaluate_generation(tokenizer, generator, scenes, reader, config)
+    columns = ("value", "chance", "seen", "unseen", "real")
+    rows = {name: {c: row[c] for c in columns} for name, row in results["reader"].items()}
+    _table(f"share of {prompts} pictures that are right", rows)
+    _write(out, results)
+    return results
+
+
+def load_tokenizer(model: str | Path) -> tuple[SeqTokenizer, CaptionTokenizer]:
+    """A tokenizer with the sentencepiece model of its text tower."""
+    folder = model_folder.locate(model)
+    return SeqTokenizer.from_pretrained(folder), CaptionTokenizer.load(folder / model_folder.CAPTIONS)
+
+
+def levels_of(data: Path) -> tuple[Levels | None, Callable[[str], str]]:
+    """Names of the caption levels with their labels, and which captions mean the same, as the data set says."""
+    if not (data / FILE).is_file():
+        return None, str
+    manifest = read_manifest(data)
+    if manifest.name == "scenes":
+        return SCENE_LEVELS, scene_meaning
+    if manifest.level_names and manifest.level_labels:
+        return dict(zip(manifest.level_names, manifest.level_labels, strict=True)), str
+    return None, str
+
+
+def _table(title: str, rows: Mapping[str, Mapping[str, float | None]]) -> None:
+    columns = list(next(iter(rows.values())))
+    table = Table("", *columns, title=title)
+    for name, values in rows.items():
+        table.add_row(name, *("-" if values[c] is None else f"{values[c]:.3f}" for c in columns))
+    Console().print(table)
+
+
+def _write(out: Path | None, results: Mapping[str, Any]) -> None:
+    if out is not None:
+        write_results(out, merge(results))
+        typer.echo(str(out / RESULTS))

@@ -1,0 +1,77 @@
+"""What one run is: a file of settings, each part owned by its room, and `key=value` words that change it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A YAML file (or the name of a shipped one) with `key.sub=value` words merged over it.
+
+    Duplicate keys, tags that build objects, and interpolations are refused.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    bad = [word for word in overrides if "=" not in word]
+    if bad:
+        raise ConfigError(f"{bad[0]!r}: changes to a config are written key=value")
+    file = find_config(path)
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=False)
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError, OSError, LookupError) as error:
+        raise ConfigError(f"{file}: not readable as settings ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: a config is a mapping of keys to values")
+    found = _interpolation(values)
+    if found:
+        raise ConfigError(f"{file}: {found!r}: interpolations are not resolved; write the value")
+    return {str(key): value for key, value in values.items()}
+
+
+def find_config(path: str | Path) -> Path:
+    """A file, or a shipped config by its name. Raises ConfigError that names the nearest shipped one."""
+    file = Path(path)
+    if file.is_file():
+        return file
+    shipped = shipped_configs()
+    name = file.name.removesuffix(".yaml")
+    if str(file) == file.name and name in shipped:
+        return shipped[name]
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; shipped are: {', '.join(sorted(shipped))}"
+    raise ConfigError(f"{path}: no such config{hint}")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name -> file of the configs that come with seqtok."""
+    folder = Path(str(resources.files("seqtok.configs")))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def dump(config: Config) -> str:
+    """The resolved settings as YAML."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+
+
+def _interpolation(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return next((found for item in value.values() if (found := _interpolation(item))), None)
+    if isinstance(value, list):
+        return next((found for item in value if (found := _interpolation(item))), None)
+    return value if isinstance(value, str) and "${" in value else None

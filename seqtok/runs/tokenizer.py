@@ -1,0 +1,165 @@
+"""A tokenizer's run: settings, data, objective, and what it samples and leaves.
+
+Shapes: B images, K latents, D channels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict
+
+import torch
+from pydantic import field_validator, model_validator
+from torch import Tensor, nn
+
+from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.reading.image_text import ImageTextLoader, read_split
+from data_pipelines.reading.picture_reader import LoaderConfig
+from data_pipelines.reading.stream import StreamConfig, StreamLoader
+from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
+from data_pipelines.tars.remote import scheme_of
+from seq_tokenizer import SeqTokenizer, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
+from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
+from seqtok.grids import strip
+from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.training import TrainConfig, World
+
+
+class ImageData(Config):
+    """Where pictures and captions come from: a folder of shards, or a stream."""
+
+    folder: Path | None = None
+    split: str = "train"
+    stream: StreamConfig | None = None
+    captions: Path | None = None  # sentencepiece model; None: captions.model in the folder
+    loader: LoaderConfig = LoaderConfig()
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _is_a_folder(cls, folder: Any) -> Any:
+        if isinstance(folder, str) and scheme_of(folder):
+            raise ValueError("not a folder; streams are named in data.stream.shards, with data.folder=null")
+        return folder
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.folder is None) == (self.stream is None):
+            raise ValueError(
+                "set either data.folder (a folder of shards) or data.stream.shards (a stream; with data.folder=null)"
+            )
+        if self.stream is not None and self.captions is None:
+            raise ValueError("captions: a stream has no folder, so name the captions model: data.captions=FILE")
+        return self
+
+    @property
+    def captions_path(self) -> Path:
+        if self.captions is not None:
+            return self.captions
+        assert self.folder is not None
+        return self.folder / CAPTIONS_FILE
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.folder) if self.stream is None else self.stream.patterns[0]
+
+
+class TokenizerRun(Config):
+    """seqtok tokenizer train."""
+
+    kind: Literal["tokenizer"]
+    out: Path
+    data: ImageData
+    model: TokenizerConfig
+    objective: TokenizerTrainingConfig = TokenizerTrainingConfig()
+    train: TrainConfig
+
+
+_STATISTICS = 4096  # training images that latent means and deviations are measured on
+
+
+_SHOWN = 8  # images in a sample picture
+
+
+def build_tokenizer(run: TokenizerRun) -> tuple[TokenizerObjective, ImageTextLoader | StreamLoader]:
+    """The objective with fresh weights and this process's loader. Raises ConfigError or DataError."""
+    captions = CaptionTokenizer.load(run.data.captions_path)
+    model, loader = run.model, _image_loader(run, captions)
+    if loader.image_size != model.image_size:
+        raise ConfigError(
+            f"model.image_size={model.image_size}, but {run.data.name} holds pictures of {loader.image_size} "
+            f"pixels; set one of model.image_size and data.loader.image_size"
+        )
+    if model.text is not None:
+        text = model.text.model_copy(update={"vocab_size": captions.vocab_size})
+        if text.context <= run.data.loader.max_tokens:
+            raise ConfigError(
+                f"model.text.context={text.context} must be above data.loader.max_tokens={run.data.loader.max_tokens}"
+            )
+        model = model.model_copy(update={"text": text})
+    torch.manual_seed(run.train.seed)
+    return TokenizerObjective(SeqTokenizer(model), run.objective), loader
+
+
+def _image_loader(run: TokenizerRun, captions: CaptionTokenizer) -> ImageTextLoader | StreamLoader:
+    data, world = run.data, World.from_environment()
+    share: _Share = {
+        "seed": run.train.seed,
+        "global_batch": run.train.batch,
+        "micro_batch": run.train.micro_batch_of(world.size),
+        "rank": world.rank,
+        "world": world.size,
+    }
+    if data.stream is not None:
+        return StreamLoader(data.stream, captions, data.loader, **share)
+    assert data.folder is not None
+    return ImageTextLoader(data.folder, data.split, captions, data.loader, **share)
+
+
+class _Share(TypedDict):
+    """Which part of the batches is this process's."""
+
+    seed: int
+    global_batch: int
+    micro_batch: int
+    rank: int
+    world: int
+
+
+class TokenizerHooks:
+    """Sample pictures during training, the model folder at its end."""
+
+    def __init__(self, run: TokenizerRun) -> None:
+        self._run = run
+        self._captions = CaptionTokenizer.load(run.data.captions_path)
+
+    def on_sample(self, module: nn.Module, folder: Path, images: int) -> None:
+        """A strip: every row one training image, then its decodings from 1, 2, 4, ... K tokens."""
+        tokenizer = _tokenizer_of(module)
+        batch = self._read(_SHOWN)
+        latents = encode_all(tokenizer, batch, device=tokenizer.device)
+        prefixes = prefix_lengths(latents.shape[1])
+        decoded = torch.stack([decode_all(tokenizer, latents, k, device=tokenizer.device) for k in prefixes], 1)
+        folder.mkdir(parents=True, exist_ok=True)
+        strip(batch, decoded, prefixes).save(folder / f"images_{images:09d}.png")
+
+    def on_finish(self, module: nn.Module, folder: Path) -> None:
+        tokenizer = _tokenizer_of(module)
+        pixels = self._read(_STATISTICS).float().div(127.5).sub(1.0)
+        tokenizer.measure_latents(pixels.split(256))
+        tokenizer.save_pretrained(folder, self._run.data.captions_path)
+
+    def _read(self, limit: int) -> Tensor:
+        data = self._run.data
+        if data.stream is not None:
+            share = {"seed": 0, "global_batch": 1}
+            return StreamLoader(data.stream, self._captions, data.loader, **share).first(limit).images
+        assert data.folder is not None
+        return read_split(data.folder, data.split, self._captions, limit, data.loader).images
+
+
+def _tokenizer_of(module: nn.Module) -> SeqTokenizer:
+    if not isinstance(module, TokenizerObjective):
+        raise TypeError(f"expected a TokenizerObjective, got {type(module).__name__}")
+    return module.tokenizer.eval()

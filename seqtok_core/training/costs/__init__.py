@@ -1,0 +1,1 @@
+"""What a step costs: arithmetic, memory, and what the hardware gives."""

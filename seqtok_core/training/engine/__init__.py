@@ -1,0 +1,1 @@
+"""DeepSpeed behind one face; the only folder that imports it."""

@@ -1,0 +1,118 @@
+"""What a run writes down: metrics.jsonl (one line per `log_every` steps, read by reports), TensorBoard, and
+Weights & Biases where it is asked for.
+
+A resumed run cuts the file back to its checkpoint, so that the finished file equals that of an undisturbed
+run but for the fields of the clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqtok_core.foundation import faults, files
+from seqtok_core.training.config import WandbConfig
+from seqtok_core.training.journal.wandb_log import WandbLog
+from seqtok_core.training.processes.distributed import World, mean_over
+
+CLOCK_FIELDS = ("seconds", "images_per_s", "data_wait", "mfu", "memory_gb")
+
+
+class Means:
+    """Running means of named scalars between two lines, without a device synchronisation per step."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            value = value.detach().to(self._world.device, torch.float64)  # the gradient's norm may lie elsewhere
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def state(self) -> dict[str, Any]:
+        """Plain numbers for a checkpoint, equal on all processes. Collective."""
+        if not self._sums:
+            return {"sums": {}, "counts": {}}
+        names = sorted(self._sums)
+        sums = mean_over(self._world, torch.stack([self._sums[name] for name in names])).tolist()
+        return {"sums": dict(zip(names, sums, strict=True)), "counts": dict(self._counts)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        device = self._world.device
+        self._sums = {n: torch.tensor(s, dtype=torch.float64, device=device) for n, s in state["sums"].items()}
+        self._counts = dict(state["counts"])
+
+    def take(self) -> dict[str, float]:
+        """Mean of each name over steps and processes, then start anew. Collective."""
+        state = self.state()
+        self._sums, self._counts = {}, {}
+        return {name: total / state["counts"][name] for name, total in state["sums"].items()}
+
+
+class MetricsLog:
+    """Rank 0's pen. `start_step`: lines after it are dropped first. `settings`: what Weights & Biases shows."""
+
+    def __init__(
+        self, folder: Path, start_step: int, wandb: WandbConfig | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path = folder / "metrics.jsonl"
+        _cut_back(self._path, start_step)
+        with files.storage_errors(self._path):
+            self._stream = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (lives as long as the run)
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+        self._wandb = WandbLog(wandb, folder, settings or {}) if wandb is not None else None
+
+    def write(self, line: dict[str, float | int]) -> None:
+        """Append one line; `line` holds "step" and "images" too. What is not finite becomes null."""
+        clean = {name: value if math.isfinite(value) else None for name, value in line.items()}
+        with files.storage_errors(self._path):
+            faults.hit("metrics.write")
+            self._stream.write(json.dumps(clean) + "\n")
+            self._stream.flush()
+            for name, value in clean.items():
+                if name not in ("step", "images") and value is not None:
+                    self._board.add_scalar(name, value, line["step"])
+        if self._wandb is not None:
+            self._wandb.write(clean)
+
+    def flush(self) -> None:
+        """Before a checkpoint: what it believes to be written is on the disk."""
+        with files.storage_errors(self._path):
+            os.fsync(self._stream.fileno())
+            self._board.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # a disk that is full has been reported by write or flush
+            self._stream.close()
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.close()
+
+
+def _cut_back(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    with files.atomic_write(path, "w") as stream:
+        stream.writelines(line + "\n" for line in kept)
+
+
+def _step_of(line: str) -> float:
+    """The line's step; a line cut short by a crash counts as later than everything."""
+    try:
+        return int(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return float("inf")

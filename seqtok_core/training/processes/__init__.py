@@ -1,0 +1,1 @@
+"""Processes and devices: launch, collectives, stopping together, watching for stalls."""

@@ -1,0 +1,95 @@
+"""Sampling: the cache changes nothing, a prefix is the beginning of the whole, neighbours do not matter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ar_model import SampleConfig, SeqGenerator
+from ar_model.generator import of_rows
+from ar_model.sequences.next_token import attention_mask, prompt_block, slot_positions
+from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.layers.flow import guidance_at
+from tests.ar_model.toy import DIM, LENGTH, toy_generator
+
+PROMPTS = ["a red circle", "a blue square above a red circle", "", "one shape"]
+
+
+@torch.no_grad()
+def sample_without_cache(model: SeqGenerator, prompts: list[str], config: SampleConfig, seed: int) -> Tensor:
+    """The definition: for every token read the whole sequence anew, with the prompt and without."""
+    text = model.encode_prompts(prompts)
+    own = of_rows(text.tolist(), seed)
+    draw = model.head.sampler(config)
+    z = torch.zeros(len(prompts), 0, DIM)
+    for place in range(LENGTH):
+        states = []
+        for keep in (True, False):
+            ids, valid = prompt_block(text, torch.full((len(prompts),), keep))
+            x = torch.cat([model.backbone.embed_text(ids), model.backbone.embed_latents(z)], 1)
+            mask = attention_mask(torch.cat([valid, valid.new_ones(z.shape[:2])], 1))
+            states.append(model.backbone(x, slot_positions(ids.shape[1], x.shape[1]), mask)[:, -1])
+        scale = guidance_at(place, LENGTH, config.guidance, config.schedule)
+        z = torch.cat([z, draw(*states, scale, own, place)[:, None]], 1)
+    return model.spec.denormalise(z)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_cached_sampling_is_the_definition(schedule: str, solver: str) -> None:
+    model = toy_generator()
+    config = SampleConfig(guidance=2.5, schedule=schedule, solver=solver, steps=4, temperature=0.9)
+    expected = sample_without_cache(model, PROMPTS, config, seed=5)
+    got = model.sample(PROMPTS, seed=5, **config.model_dump())
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+    assert (got[0] - got[1]).abs().max() > 0.1, "prompts must matter, or the law holds trivially"
+
+
+def test_a_prefix_is_the_beginning_of_the_whole() -> None:
+    model = toy_generator()
+    for schedule in ("constant", "linear"):
+        whole = model.sample(PROMPTS, seed=1, steps=4, schedule=schedule)
+        part = model.sample(PROMPTS, seed=1, steps=4, schedule=schedule, num_tokens=3)
+        assert part.shape == (4, 3, DIM)
+        torch.testing.assert_close(part, whole[:, :3], rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_does_not_depend_on_its_neighbours() -> None:
+    model = toy_generator()
+    together = model.sample(PROMPTS, seed=2, steps=4)
+    for i, prompt in enumerate(PROMPTS):
+        torch.testing.assert_close(model.sample([prompt], seed=2, steps=4)[0], together[i], rtol=1e-3, atol=1e-4)
+    in_parts = model.sample(PROMPTS, seed=2, steps=4, batch=3)
+    torch.testing.assert_close(in_parts, together, rtol=1e-3, atol=1e-4)
+
+
+def test_a_prompt_given_twice_gives_two_samples_and_another_seed_a_third() -> None:
+    model = toy_generator()
+    twice = model.sample(["a red circle"] * 2, seed=0, steps=2, batch=1)
+    again = model.sample(["a red circle"], seed=1, steps=2)
+    assert (twice[0] - twice[1]).abs().max() > 0.1
+    assert (twice[0] - again[0]).abs().max() > 0.1
+    assert torch.equal(twice, model.sample(["a red circle"] * 2, seed=0, steps=2, batch=1))
+
+
+def test_guidance_of_one_is_the_conditional_and_of_zero_the_free_law() -> None:
+    """The guided path of the code with scale 1 must equal the path that never computes the free law."""
+    model, config = toy_generator(), SampleConfig(guidance=1.0, steps=4)
+    expected = sample_without_cache(model, PROMPTS, config, seed=0)  # blends both with scale 1
+    torch.testing.assert_close(model.sample(PROMPTS, guidance=1.0, steps=4), expected, rtol=1e-3, atol=1e-4)
+    free = model.sample(PROMPTS, guidance=0.0, steps=4)
+    zero_noise = model.sample(PROMPTS, guidance=0.0, steps=4, temperature=0.0)
+    torch.testing.assert_close(zero_noise[0], zero_noise[1], rtol=1e-4, atol=1e-5)  # prompts are not read
+    assert (free[0] - free[1]).abs().max() > 0.01  # their noises differ
+
+
+def test_wrong_requests_are_explained() -> None:
+    model = toy_generator()
+    with pytest.raises(ConfigError, match="num_tokens=7: choose from 1 to 6"):
+        model.sample(["a red circle"], num_tokens=7)
+    with pytest.raises(ConfigError, match=r"at most 40 are read: 'zebra"):
+        model.sample(["zebra " * 40])
+    with pytest.raises(ConfigError, match="sample: steps"):
+        model.sample(["a red circle"], steps=0)
+    assert model.sample([]).shape == (0, LENGTH, DIM)

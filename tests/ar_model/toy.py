@@ -1,0 +1,64 @@
+"""A tiny sequence model, its words and its latents, for the tests of ar_model."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ar_model import FlowHeadConfig, GeneratorConfig, SeqGenerator
+from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.samples import LatentTextBatch
+from seq_tokenizer.latents import LatentSpec
+
+LENGTH, DIM = 6, 3
+CAPTIONS = ["one shape", "a red circle", "a blue square above a red circle", "a blue square"]
+
+
+@cache
+def words() -> CaptionTokenizer:
+    return CaptionTokenizer.train(CAPTIONS, None, 320)
+
+
+def latent_spec(tokenizer_id: str = "aaaa", length: int = LENGTH) -> LatentSpec:
+    generator = torch.Generator().manual_seed(3)
+    mean = torch.randn(length, DIM, generator=generator)
+    std = 0.5 + torch.rand(length, DIM, generator=generator)
+    return LatentSpec(length=length, dim=DIM, mean=mean, std=std, tokenizer_id=tokenizer_id)
+
+
+def generator_config(**changes: object) -> GeneratorConfig:
+    values = {"width": 32, "depth": 2, "heads": 2, "max_text_tokens": 40}
+    head = FlowHeadConfig(width=32, depth=2, repeats=2)
+    return GeneratorConfig.parse({**values, "head": head.model_dump(), **changes})
+
+
+def toy_generator(seed: int = 0, length: int = LENGTH) -> SeqGenerator:
+    """Every weight random: with the real initialisation, whose outputs are zero, every law would hold."""
+    torch.manual_seed(seed)
+    model = SeqGenerator(generator_config(), latent_spec(length=length), words())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.3)
+    return model.eval()
+
+
+def toy_batch(captions: list[list[str]], latents: Tensor, first: int = 0, max_tokens: int = 40) -> LatentTextBatch:
+    """captions B x L, latents (B, K, D); sample i of the data set is `first` + i."""
+    text_ids, level_mask, caption_ids = words().encode_batch(captions, max_tokens=max_tokens)
+    index = torch.arange(first, first + len(captions))
+    return LatentTextBatch(
+        keys=[str(int(i)) for i in index],
+        index=index,
+        epoch=torch.zeros_like(index),
+        text_ids=text_ids,
+        level_mask=level_mask,
+        caption_ids=caption_ids,
+        latents=latents,
+    )
+
+
+def random_latents(rows: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, LENGTH, DIM, generator=torch.Generator().manual_seed(seed))

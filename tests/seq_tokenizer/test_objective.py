@@ -1,0 +1,160 @@
+"""What the tokenizer is trained for: contrast with equal captions, independence of batching, saved = loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from data_pipelines.captions import tokenizer as caption_ids
+from seq_tokenizer import SeqTokenizer, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
+from seq_tokenizer.text import tower as text_alignment
+from seq_tokenizer.text.contrast import CaptionLoss
+from seqtok_core.foundation.compat import prepare_torchvision
+from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
+from tests.seq_tokenizer.toy import CONFIG, toy_batch, toy_pixels, toy_tokenizer
+
+
+def unit(count: int, seed: int) -> torch.Tensor:
+    return F.normalize(torch.randn(count, 8, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_with_different_captions_the_loss_is_open_clips():
+    prepare_torchvision()
+    from open_clip.loss import ClipLoss
+
+    images, texts, scale = unit(6, 0), unit(6, 1), torch.tensor(2.0)
+    ours = CaptionLoss(100.0)(images, texts, torch.arange(6), scale)
+    torch.testing.assert_close(ours, ClipLoss()(images, texts, scale.exp()))
+
+
+def test_equal_captions_are_positives_of_each_other():
+    """Target of a row: uniform over all images with that caption; written out here from the definition."""
+    images, texts = unit(4, 0), unit(4, 1)
+    texts[1] = texts[0]
+    logits = 3.0 * images @ texts.T
+    target = torch.tensor([[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]])
+    expected = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    ours = CaptionLoss(100.0)(images, texts, torch.tensor([5, 5, 6, 7]), torch.tensor(3.0).log())
+    torch.testing.assert_close(ours, expected)
+
+
+def test_images_without_a_caption_do_not_count():
+    images, texts = unit(5, 0), unit(5, 1)
+    loss = CaptionLoss(100.0)
+    ids = torch.tensor([1, 2, 3, -1, -1])
+    torch.testing.assert_close(
+        loss(images, texts, ids, torch.tensor(1.0)), loss(images[:3], texts[:3], ids[:3], torch.tensor(1.0))
+    )
+    assert loss(images, texts, torch.full((5,), -1), torch.tensor(1.0)) == 0
+
+
+def test_what_is_random_belongs_to_the_sample():
+    """The pixel loss of a batch is the mean over its halves, whichever way it is cut."""
+    objective = TokenizerObjective(toy_tokenizer(text=False), TokenizerTrainingConfig())
+    whole = objective(toy_batch(8))["loss"]
+    halves = [objective(toy_batch(4, first=first))["loss"] for first in (0, 4)]
+    torch.testing.assert_close(whole, torch.stack(halves).mean())
+    other_epoch = replace(toy_batch(8), epoch=torch.ones(8, dtype=torch.int64))
+    assert not torch.allclose(objective(other_epoch)["loss"], whole, rtol=1e-4)
+
+
+def test_text_reaches_the_encoder_only_when_it_has_weight():
+    gradients = []
+    for weight in (0.0, 1.0):
+        model = toy_tokenizer()
+        losses = TokenizerObjective(model, TokenizerTrainingConfig(text_weight=weight))(toy_batch())
+        losses["loss"].backward()
+        gradients.append(model.encoder.queries.grad.clone())
+    assert not torch.allclose(*gradients)
+    assert {"pixel_loss", "text_loss_0", "text_loss_1"} <= losses.keys()
+
+
+def test_excluded_matrices_exist():
+    objective = TokenizerObjective(toy_tokenizer(), TokenizerTrainingConfig())
+    assert objective.muon_excluded() <= {name for name, _ in objective.named_parameters()}
+
+
+def test_special_ids_are_those_of_the_captions():
+    assert (text_alignment.PAD, text_alignment.EOS) == (caption_ids.PAD, caption_ids.EOS)
+
+
+def test_statistics_normalise_the_latents():
+    model, pixels = toy_tokenizer(), toy_pixels(64)
+    model.measure_latents(pixels.split(10))
+    z = model.encode(pixels)
+    standard = model.spec.normalise(z)
+    torch.testing.assert_close(standard.mean(0), torch.zeros(6, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standard.std(0, unbiased=False), torch.ones(6, 3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(model.spec.denormalise(standard), z)
+    torch.testing.assert_close(model.spec.normalise(z[:, :2]), standard[:, :2])
+
+
+def test_saved_is_loaded(tmp_path: Path):
+    model = toy_tokenizer()
+    model.measure_latents([toy_pixels(16)])
+    model.save_pretrained(tmp_path)
+    again = SeqTokenizer.from_pretrained(tmp_path)
+    assert torch.equal(again.encode(toy_pixels()), model.encode(toy_pixels()))
+    assert again.tokenizer_id == model.tokenizer_id
+    assert not any(path.suffix in (".pt", ".bin", ".pkl") for path in tmp_path.iterdir())
+
+
+def test_identity_is_that_of_settings_and_weights():
+    model = toy_tokenizer()
+    assert model.tokenizer_id == toy_tokenizer().tokenizer_id
+    assert model.tokenizer_id != toy_tokenizer(seed=1).tokenizer_id
+    before = model.tokenizer_id
+    with torch.no_grad():
+        model.decoder.absent[0] += 1e-6
+    assert model.tokenizer_id != before
+
+
+def test_latents_of_another_tokenizer_are_refused_by_name():
+    one, two = toy_tokenizer().spec, toy_tokenizer(seed=1).spec
+    one.require_same(one, "here", "there")
+    with pytest.raises(MismatchError, match=f"{two.tokenizer_id}.*{one.tokenizer_id}"):
+        one.require_same(two, "the model", "the folder")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+        (lambda f: (f / "config.json").write_text("{"), "not readable as JSON"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), "cannot be read"),
+        (lambda f: _edit(f, "width", 64), "does not fit"),
+        (lambda f: _edit(f, "widht", 64), "did you mean tokenizer.width|did you mean width"),
+    ],
+)
+def test_a_damaged_model_folder_is_one_message(tmp_path: Path, break_it, message: str):
+    toy_tokenizer().save_pretrained(tmp_path)
+    break_it(tmp_path)
+    with pytest.raises((DataError, ConfigError), match=message):
+        SeqTokenizer.from_pretrained(tmp_path)
+
+
+def _edit(folder: Path, key: str, value: object) -> None:
+    parts = json.loads((folder / "config.json").read_text())
+    parts["tokenizer"][key] = value
+    (folder / "config.json").write_text(json.dumps(parts))
+
+
+def test_settings_that_do_not_fit_say_the_way_out():
+    with pytest.raises(ConfigError, match="patch_size=5 does not divide image_size=16"):
+        TokenizerConfig.parse({**CONFIG, "patch_size": 5})
+    with pytest.raises(ConfigError, match="unknown key num_latent; did you mean num_latents"):
+        TokenizerConfig.parse({**CONFIG, "num_latent": 5})
+    with pytest.raises(DataError, match="without captions"):
+        toy_tokenizer(text=False).prefix_embeddings(torch.zeros(1, 2, 3))
+
+
+@pytest.mark.parametrize("starts", [(1,), (1, 7)])
+def test_starts_that_do_not_fit_the_pyramid_are_named(starts: tuple[int, ...]):
+    objective = TokenizerObjective(toy_tokenizer(), TokenizerTrainingConfig(level_starts=starts))
+    with pytest.raises(ConfigError, match="level_starts"):
+        objective(toy_batch())

@@ -1,0 +1,68 @@
+"""What makes the sequence ordered: prefix lengths, what each of them owes, and per-sample randomness."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from seq_tokenizer.orders.prefix import draw_prefix, keep_prefix, level_starts
+from seqtok_core.layers import randomness
+
+
+def test_every_prefix_length_is_drawn_and_short_ones_most():
+    """P(k) = log((k + 1) / k) / log(K + 1); k = 1 was once never drawn, and its pictures were noise."""
+    u = (torch.arange(100_000) + 0.5) / 100_000
+    share = torch.bincount(draw_prefix(u, 16), minlength=17)[1:] / len(u)
+    expected = torch.tensor([math.log((k + 1) / k) / math.log(17) for k in range(1, 17)])
+    torch.testing.assert_close(share, expected, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shortest", [1, 3, 16])
+def test_a_level_is_only_asked_of_prefixes_that_owe_it(shortest: int):
+    k = draw_prefix((torch.arange(1000) + 0.5) / 1000, 16, shortest)
+    assert k.min() == shortest
+    assert k.max() == 16
+
+
+def test_kept_and_absent_tokens():
+    x, absent = torch.arange(24.0).reshape(2, 4, 3), torch.full((3,), -1.0)
+    out = keep_prefix(x, torch.tensor([1, 4]), absent)
+    assert torch.equal(out[0, 0], x[0, 0])
+    assert (out[0, 1:] == -1).all()
+    assert torch.equal(out[1], x[1])
+    assert x.min() == 0  # the caller's tensor is untouched
+
+
+def test_pyramid_starts():
+    assert level_starts(16, 4) == (1, 3, 5, 9)
+    assert level_starts(16, 1) == (1,)
+
+
+def test_a_draw_belongs_to_its_sample():
+    """The same sample gets the same number alone, in a batch, in another order; other coordinates another one."""
+    epoch, index = torch.zeros(50, dtype=torch.int64), torch.arange(50)
+    whole = randomness.normal(3, "noise", epoch, index, (4, 2))
+    assert torch.equal(randomness.normal(3, "noise", epoch[7:9], index[7:9], (4, 2)), whole[7:9])
+    assert torch.equal(randomness.normal(3, "noise", epoch, index.flip(0), (4, 2)), whole.flip(0))
+    for other in (
+        randomness.normal(4, "noise", epoch, index, (4, 2)),
+        randomness.normal(3, "other", epoch, index, (4, 2)),
+        randomness.normal(3, "noise", epoch + 1, index, (4, 2)),
+    ):
+        assert not (other == whole).any()
+
+
+def test_draws_look_random():
+    epoch, index = torch.zeros(20_000, dtype=torch.int64), torch.arange(20_000)
+    u = randomness.uniform(0, "u", epoch, index, (2,))
+    assert u.min() > 0
+    assert u.max() < 1
+    histogram = torch.histc(u[:, 0], 20, 0, 1) / len(u)
+    torch.testing.assert_close(histogram, torch.full((20,), 0.05), atol=0.006, rtol=0)
+    n = randomness.normal(0, "n", epoch, index, (2,))
+    torch.testing.assert_close(n.mean(0), torch.zeros(2), atol=0.03, rtol=0)
+    torch.testing.assert_close(n.std(0), torch.ones(2), atol=0.02, rtol=0)
+    neighbours = torch.corrcoef(torch.stack([n[:-1, 0], n[1:, 0], n[1:, 1]]))
+    assert (neighbours - torch.eye(3)).abs().max() < 0.03

@@ -1,0 +1,125 @@
+"""seqtok checkpoint list, verify, export; and a run that finds its data changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from data_pipelines.prepare.run import prepare
+from data_pipelines.prepare.settings import PrepareConfig
+from data_pipelines.reading.vocabulary import train_vocabulary
+from data_pipelines.sources.drawn_scenes import ScenesSource
+from seqtok.export import export_latents
+from seqtok.runs.kinds import load_generator_run, load_tokenizer_run
+from seqtok.runs.train import train_generator, train_tokenizer
+from seqtok_core.foundation.files import sha256_file
+from tests.seqtok.commands.test_commands import TINY, seqtok
+
+
+def make_data(folder: Path, samples: int) -> Path:
+    prepare({"train": ScenesSource("train", samples, 32)}, folder, PrepareConfig(name="scenes", size=32))
+    train_vocabulary(folder, 400)
+    return folder
+
+
+def settings(data: Path, out: Path) -> list[str]:
+    sizes = ["train.images=128", "train.batch=16", "train.warmup_images=16", "train.checkpoint_every=32"]
+    return [*sizes, "train.threads=1", f"data.folder={data}", f"out={out}"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A tokenizer and a sequence model over its latents, eight steps each."""
+    root = tmp_path_factory.mktemp("runs")
+    data = make_data(root / "scenes", 64)
+    train_tokenizer(load_tokenizer_run(TINY / "tiny-tokenizer.yaml", settings(data, root / "tokenizer")))
+    export_latents(root / "tokenizer" / "model", data, root / "latents")
+    train_generator(load_generator_run(TINY / "tiny-generator.yaml", settings(root / "latents", root / "generator")))
+    return root
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {p.name: sha256_file(p) for p in folder.iterdir()}
+
+
+def test_list_shows_every_checkpoint(runs, capsys):
+    status, out, _ = seqtok(capsys, "checkpoint", "list", runs / "tokenizer")
+    assert status == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[:2] for row in rows[1:]] == [["6", "96"], ["8", "128"]]
+    assert all(row[-1] == "whole" for row in rows[1:])
+    assert "ZeRO 0 x 1" in out
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "generator"])
+def test_export_equals_what_the_finished_run_wrote(kind, runs, capsys, tmp_path):
+    status, out, err = seqtok(capsys, "checkpoint", "export", runs / kind, tmp_path / "model")
+    assert status == 0, err
+    assert "step_00000008" in out
+    assert content(tmp_path / "model") == content(runs / kind / "model")
+
+
+def test_raw_weights_and_an_earlier_checkpoint_are_others(runs, capsys, tmp_path):
+    source, found = runs / "tokenizer" / "checkpoints", [content(runs / "tokenizer" / "model")["model.safetensors"]]
+    for step, weights in [("step_00000006", "averaged"), ("step_00000008", "raw")]:
+        status, _, err = seqtok(capsys, "checkpoint", "export", source / step, tmp_path / step, "--weights", weights)
+        assert status == 0, err
+        found.append(content(tmp_path / step)["model.safetensors"])
+    assert len(set(found)) == 3
+    part = load_file(source / "step_00000008" / "part_00000_of_00001.safetensors")
+    model = load_file(tmp_path / "step_00000008" / "model.safetensors")
+    name = next(name for name in model if f"weight:0:tokenizer.{name}" in part)
+    assert (model[name].flatten() == part[f"weight:0:tokenizer.{name}"]).all()
+
+
+def test_export_reads_data_from_elsewhere_and_overwrites_nothing(runs, capsys, tmp_path):
+    shutil.copytree(runs / "tokenizer", tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(runs / "scenes"), "/nowhere"))
+    assert seqtok(capsys, "checkpoint", "export", tmp_path / "run", tmp_path / "a")[0] == 1
+    words = ("checkpoint", "export", tmp_path / "run", tmp_path / "b", "--data", runs / "scenes")
+    assert seqtok(capsys, *words)[0] == 0
+    assert content(tmp_path / "b") == content(runs / "tokenizer" / "model")
+    status, _, err = seqtok(capsys, *words)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "not empty" in err
+
+
+def test_verify_names_the_damaged_file(runs, capsys, tmp_path):
+    assert seqtok(capsys, "checkpoint", "verify", runs / "tokenizer")[0] == 0
+    shutil.copytree(runs / "tokenizer", tmp_path / "run")
+    part = tmp_path / "run" / "checkpoints" / "step_00000008" / "part_00000_of_00001.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(bytes(data))
+    status, out, err = seqtok(capsys, "checkpoint", "verify", tmp_path / "run")
+    assert status == 1
+    assert "step_00000006: whole" in out
+    assert f"{part.name}: its content has changed" in out
+    assert "1 of 2 checkpoints damaged" in err
+    assert seqtok(capsys, "checkpoint", "verify", part.parent)[0] == 1
+    os.truncate(part, 1000)  # seen by the list without reading
+    assert "1000 bytes instead of" in seqtok(capsys, "checkpoint", "list", tmp_path / "run")[1].replace("\n", " ")
+
+
+@pytest.mark.parametrize("words", [("list", "nothing"), ("verify", "nothing"), ("export", "nothing", "out")])
+def test_a_path_that_holds_nothing_is_one_clear_line(words, capsys, tmp_path):
+    status, _, err = seqtok(capsys, "checkpoint", words[0], *(tmp_path / word for word in words[1:]))
+    assert (status, err.count("\n")) == (1, 1)
+    assert "nothing: no such" in err
+
+
+def test_data_that_changed_between_stop_and_resume_are_refused(runs, capsys, tmp_path):
+    shutil.copytree(runs / "scenes", tmp_path / "scenes")
+    words = ("tokenizer", "train", TINY / "tiny-tokenizer.yaml", *settings(tmp_path / "scenes", tmp_path / "run"))
+    assert seqtok(capsys, *words)[0] == 0
+    shutil.rmtree(tmp_path / "scenes")
+    make_data(tmp_path / "scenes", 65)
+    status, _, err = seqtok(capsys, *words)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "the data have changed" in err
+    assert "--overwrite" in err

@@ -1,0 +1,101 @@
+"""Nothing is made on the CPU by habit: with the model elsewhere, everything that is computed is there as well.
+
+"Elsewhere" is torch's meta device, which refuses to mix with CPU tensors as a GPU does, and needs none.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ar_model.config import SampleConfig
+from ar_model.sampling import sample_latents
+from ar_model.sequences.next_token import attention_mask, caption_block, prompt_block, prompt_targets, slot_positions
+from seq_tokenizer.orders.prefix import draw_prefix
+from seqtok.runs.tokenizer import TokenizerHooks
+from seqtok_core.layers import flow, randomness
+from seqtok_core.layers.randomness import Draws
+from seqtok_core.training.journal.metrics import Means
+from seqtok_core.training.processes.distributed import World
+from tests.ar_model import toy as ar_toy
+from tests.seq_tokenizer import toy as tokenizer_toy
+
+ELSEWHERE = torch.device("meta")
+
+
+def numbers(rows: int) -> Tensor:
+    return torch.zeros(rows, dtype=torch.int64, device=ELSEWHERE)
+
+
+@pytest.mark.parametrize("encoder", ["titok", "qformer"])
+@pytest.mark.parametrize("size", [16, 24])
+def test_the_tokenizer(encoder: str, size: int):
+    model = tokenizer_toy.toy_tokenizer(encoder).to(ELSEWHERE)
+    latents = model.encode(torch.zeros(2, 3, size, size, device=ELSEWHERE))
+    assert model.device == latents.device == ELSEWHERE
+    assert model.decode(latents, draw_prefix(torch.zeros(2, device=ELSEWHERE), 6)).device == ELSEWHERE
+    assert model.decode(latents[:, :2]).device == ELSEWHERE
+    assert model.prefix_embeddings(latents).device == ELSEWHERE
+
+
+def test_the_draws():
+    for draw in (randomness.uniform, randomness.normal):
+        assert draw(0, "stream", numbers(3), numbers(3), (4,)).device == ELSEWHERE
+    times = flow.logit_normal_times(torch.zeros(3, 2, device=ELSEWHERE))
+    assert times.device == flow.to_velocity(times, times, times, "data").device == ELSEWHERE
+
+
+def test_the_sequence_model_in_training():
+    model = ar_toy.toy_generator().to(ELSEWHERE)
+    z = torch.zeros(2, ar_toy.LENGTH, ar_toy.DIM, device=ELSEWHERE)
+    z = model.spec.normalise(z)
+    keep = torch.ones(2, dtype=torch.bool, device=ELSEWHERE)
+    ids, valid = prompt_block(torch.zeros(2, 5, dtype=torch.int64, device=ELSEWHERE), keep)
+    caption_block(ids, keep)
+    prompt_targets(ids, valid)
+    x = torch.cat([model.backbone.embed_text(ids), model.backbone.embed_latents(z)], 1)
+    seen = torch.cat([valid, valid.new_ones(z.shape[:2])], 1)
+    h = model.backbone(x, slot_positions(ids.shape[1], x.shape[1], x.device), attention_mask(seen))
+    loss = model.head.loss(h[:, ids.shape[1] - 1 : -1], z, Draws(0, numbers(2), numbers(2)))
+    assert loss.device == ELSEWHERE
+
+
+def test_sampling(monkeypatch: pytest.MonkeyPatch):
+    """The solver's grid is read as plain numbers, which meta has none of."""
+    model = ar_toy.toy_generator().to(ELSEWHERE)
+    real = flow.time_grid
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: [0.0] * self.numel())
+    assert real(2, ELSEWHERE).device == ELSEWHERE
+    ids = torch.zeros(2, 5, dtype=torch.int64, device=ELSEWHERE)
+    draws = Draws(0, numbers(2), numbers(2))
+    for solver in ("euler", "heun"):
+        config = SampleConfig(steps=2, guidance=2.0, solver=solver)
+        latents = sample_latents(model.backbone, model.head, ids, draws, config, ar_toy.LENGTH, 3)
+        assert latents.device == ELSEWHERE
+
+
+def test_means_take_values_from_any_device():
+    means = Means(World(0, 1, 0, ELSEWHERE))
+    means.add({"loss": torch.zeros((), device=ELSEWHERE)})
+    means.add({"grad_norm": torch.tensor(1.0)})  # DeepSpeed's norm, which ZeRO 0 and offloading keep on the CPU
+    assert torch.stack(list(means._sums.values())).device == ELSEWHERE
+
+
+def test_sample_pictures_are_computed_where_the_model_is(monkeypatch: pytest.MonkeyPatch):
+    """Pictures are read on the CPU; the averaged model that a run hands out is on its device."""
+    seen: list[torch.device] = []
+
+    def forward(self: nn.Module, pixels: Tensor, *rest: object) -> Tensor:
+        seen.append(pixels.device)
+        raise InterruptedError
+
+    hooks = TokenizerHooks.__new__(TokenizerHooks)
+    monkeypatch.setattr(hooks, "_read", lambda count: torch.zeros(4, 3, 16, 16, dtype=torch.uint8))
+    model = tokenizer_toy.toy_tokenizer().to(ELSEWHERE)
+    monkeypatch.setattr(type(model.encoder), "forward", forward)
+    monkeypatch.setattr("seqtok.runs.tokenizer._tokenizer_of", lambda module: module)
+    for work in (lambda: hooks.on_sample(model, None, 0), lambda: hooks.on_finish(model, None)):
+        with pytest.raises(InterruptedError):
+            work()
+    assert seen == [ELSEWHERE, ELSEWHERE]

@@ -1,0 +1,112 @@
+"""A run that was stopped in any way ends with the bits of a run left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from seqtok_core.foundation.errors import Preempted
+from tests.seqtok_core.training.toy import ToyLoader, in_child, lines, train_toy, under_torchrun, weights
+
+EVERY = {"checkpoint_every": 24, "log_every": 2}  # 3 steps of 8; not a multiple of log_every
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[int, Path]:
+    folders = {stage: tmp_path_factory.mktemp(f"stage{stage}") for stage in range(4)}
+    for stage, folder in folders.items():
+        train_toy(folder, zero_stage=stage, **EVERY)
+    return folders
+
+
+def assert_same_bits(folder: Path, reference: Path) -> None:
+    ours, theirs = weights(folder), weights(reference)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    assert lines(folder) == lines(reference)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_stopped_by_a_signal_then_continued(stage, undisturbed, tmp_path, monkeypatch):
+    class Interrupting(ToyLoader):
+        def iterate(self, start_step):
+            for number, batch in enumerate(super().iterate(start_step), start=start_step):
+                if number == 4:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.seqtok_core.training.toy.ToyLoader", Interrupting)
+        with pytest.raises(Preempted, match="SIGTERM after step 5") as caught:
+            train_toy(tmp_path, zero_stage=stage, **EVERY)
+    assert caught.value.exit_code == 75
+    assert json.loads((tmp_path / "preempted.json").read_text())["step"] == 5
+    result = train_toy(tmp_path, zero_stage=stage, **EVERY)
+    assert result.resumed_from == "step_00000005"
+    assert not (tmp_path / "preempted.json").exists()
+    assert_same_bits(tmp_path, undisturbed[stage])
+
+
+@pytest.mark.parametrize(
+    ("fault", "resumed_from"),
+    [
+        ("training.step:5=kill", "step_00000003"),
+        ("checkpoint.in_part:2=kill", "step_00000003"),
+        ("checkpoint.before_rename:2=kill", "step_00000003"),
+        ("checkpoint.after_rename:2=kill", "step_00000006"),
+        ("training.step:1=kill", None),
+    ],
+)
+def test_killed_then_started_again(fault, resumed_from, undisturbed, tmp_path):
+    assert in_child(tmp_path, faults=fault, **EVERY) == -signal.SIGKILL
+    result = train_toy(tmp_path, **EVERY)
+    assert result.resumed_from == resumed_from
+    assert not list(tmp_path.glob("checkpoints/*.tmp"))
+    assert_same_bits(tmp_path, undisturbed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_killed_at_other_stages(stage, undisturbed, tmp_path):
+    assert in_child(tmp_path, faults="training.step:8=kill", zero_stage=stage, **EVERY) == -signal.SIGKILL
+    assert train_toy(tmp_path, zero_stage=stage, **EVERY).resumed_from == "step_00000006"
+    assert_same_bits(tmp_path, undisturbed[stage])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("point", ["training.step@rank1:5", "checkpoint.in_part@rank1:2"])
+def test_one_of_two_processes_killed(stage, point, tmp_path):
+    """The other one must not go on; the checkpoint it was in must not count."""
+    settings = {"zero_stage": stage, **EVERY}
+    assert under_torchrun([{"folder": str(tmp_path / "a"), **settings}]).returncode == 0
+    job = {"folder": str(tmp_path / "b"), **settings}
+    assert under_torchrun([{**job, "faults": f"{point}=kill"}]).returncode != 0
+    again = under_torchrun([job])
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert_same_bits(tmp_path / "b", tmp_path / "a")
+
+
+def test_the_end_of_a_finished_run_is_made_again_from_its_checkpoint(undisturbed, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")  # killed between the last checkpoint and the model
+    result = train_toy(tmp_path / "run", **EVERY)
+    assert result.steps == 12
+    assert result.images == 96
+    assert_same_bits(tmp_path / "run", undisturbed[0])
+
+
+def test_a_named_checkpoint_starts_a_run_in_another_folder(undisturbed, tmp_path):
+    source = undisturbed[0] / "checkpoints" / "step_00000009"
+    result = train_toy(tmp_path, resume=str(source), **EVERY)
+    assert result.resumed_from == "step_00000009"
+    assert train_toy(tmp_path, resume=str(source), **EVERY).resumed_from == "step_00000012"  # its own by now
+    for name, value in weights(tmp_path).items():
+        assert torch.equal(value, weights(undisturbed[0])[name])
