@@ -123,13 +123,13 @@ class SeqGenerator(nn.Module):
         self.captions.save(folder / model_folder.CAPTIONS)
         parameters = sum(tensor.numel() for tensor in weights.values())
         card = model_card(self.config, self.spec, self.captions.vocab_size, parameters)
-        model_folder.write(folder, KIND, FORMAT, parts, weights, card)
+        model_folder.write_model_folder(folder, KIND, FORMAT, parts, weights, card)
 
     @classmethod
     def from_pretrained(cls, path: Path | str) -> Self:
         """A local model folder or a hub id, on the CPU, in eval mode. Raises DataError, ConfigError or
         MismatchError naming the file that is wrong."""
-        folder = model_folder.locate(path)
+        folder = model_folder.find_model_folder(path)
         parts, where = model_folder.read_config(folder, KIND, FORMAT), str(folder / model_folder.CONFIG)
         config = GeneratorConfig.parse(model_folder.read_section(parts, "generator", folder), where)
         spec = LatentSpec.from_json(model_folder.read_section(parts, "latents", folder), where)

@@ -116,13 +116,13 @@ class SeqTokenizer(nn.Module):
         parts: dict[str, Any] = {"tokenizer": self.config.model_dump(mode="json"), "latents": spec.to_json()}
         if captions_model is not None:
             parts["captions_sha256"] = sha256_file(folder / model_folder.CAPTIONS)
-        model_folder.write(folder, KIND, FORMAT, parts, weights, model_card(self.config, spec, weights))
+        model_folder.write_model_folder(folder, KIND, FORMAT, parts, weights, model_card(self.config, spec, weights))
 
     @classmethod
     def from_pretrained(cls, path: Path | str) -> Self:
         """A local model folder or a hub id. Raises DataError, ConfigError or MismatchError naming the file that is
         wrong; captions.model must be the one that the tokenizer was trained with, where config.json names it."""
-        folder = model_folder.locate(path)
+        folder = model_folder.find_model_folder(path)
         parts = model_folder.read_config(folder, KIND, FORMAT)
         section = model_folder.read_section(parts, "tokenizer", folder)
         _require_captions(folder / model_folder.CAPTIONS, parts.get("captions_sha256"))

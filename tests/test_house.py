@@ -99,6 +99,20 @@ def test_every_package_is_listed():
         assert "*.html.j2" in data[".".join(path.parent.relative_to(ROOT).parts)]
 
 
+# Public functions that share a name because they mean one thing. A command is a function of its command word.
+ONE_MEANING = {"main", "model_card"}
+
+
+def test_a_name_means_one_thing():
+    assert house.twice(house.classes()) == {}
+    functions = {
+        name: [module for module in modules if not within(module, ("seqtok.commands",))]
+        for name, modules in house.public_functions().items()
+        if name not in ONE_MEANING
+    }
+    assert house.twice(functions) == {}
+
+
 @each_file
 def test_files_and_functions_stay_readable(path: Path):
     assert house.lines(path) <= FILE_LINES

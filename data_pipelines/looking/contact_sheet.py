@@ -30,7 +30,7 @@ _ELLIPSIS = "…"
 
 
 @dataclass(frozen=True)
-class Shown:
+class SheetRow:
     """One picture of a sheet; `pixels` (H, W, 3) uint8, or why there is none."""
 
     key: str
@@ -49,7 +49,7 @@ def contact_sheet(folder: Path, out: Path, fields: Fields | None = None, count: 
     if own is not None and own.kind != "images":
         raise DataError(f"{folder}: holds {own.kind}; a contact sheet shows pictures")
     splits = sorted(own.splits, key=_usual_order) if own else sorted(find_tars(folder), key=_usual_order)
-    shown: list[Shown] = []
+    shown: list[SheetRow] = []
     for number, split in enumerate(splits):
         share = count // len(splits) + (number < count % len(splits))
         shown += _of_split(folder, split, fields, share)
@@ -59,7 +59,7 @@ def contact_sheet(folder: Path, out: Path, fields: Fields | None = None, count: 
     return len(shown)
 
 
-def draw_sheet(shown: Sequence[Shown], title: str) -> Image.Image:
+def draw_sheet(shown: Sequence[SheetRow], title: str) -> Image.Image:
     """Rows as high as their longest captions."""
     rows = [shown[start : start + _COLUMNS] for start in range(0, len(shown), _COLUMNS)]
     heights = [max(_height(item) for item in row) for row in rows]
@@ -80,7 +80,7 @@ def _usual_order(split: str) -> tuple[int, str]:
     return (known.index(split) if split in known else len(known), split)
 
 
-def _of_split(folder: Path, split: str, fields: Fields | None, count: int) -> list[Shown]:
+def _of_split(folder: Path, split: str, fields: Fields | None, count: int) -> list[SheetRow]:
     shards = open_shards(folder, split, fields)
     found = []
     for index in np.unique(np.linspace(0, len(shards) - 1, min(count, len(shards))).astype(int)).tolist():
@@ -89,29 +89,29 @@ def _of_split(folder: Path, split: str, fields: Fields | None, count: int) -> li
             pixels: np.ndarray | str = decode_pixels(shards.read_image(index))
         except DecodeError as error:
             pixels = str(error)
-        found.append(Shown(record.key, split, record.captions, pixels))
+        found.append(SheetRow(record.key, split, record.captions, pixels))
     shards.close()
     return found
 
 
-def _texts(item: Shown) -> tuple[list[str], list[str]]:
+def _texts(item: SheetRow) -> tuple[list[str], list[str]]:
     """Lines of the coarsest caption, and of the finest if it is another one."""
     if not item.captions:
         return ["(no caption)"], []
-    coarse = wrap(item.captions[0], _font(_TEXT), _CELL, _COARSE_LINES)
+    coarse = wrap_text(item.captions[0], _font(_TEXT), _CELL, _COARSE_LINES)
     fine = item.captions[-1] if len(item.captions) > 1 else ""
-    return coarse, wrap(fine, _font(_TEXT), _CELL, _FINE_LINES)
+    return coarse, wrap_text(fine, _font(_TEXT), _CELL, _FINE_LINES)
 
 
-def _height(item: Shown) -> int:
+def _height(item: SheetRow) -> int:
     coarse, fine = _texts(item)
     return _CELL + 6 + _LINE * (1 + len(coarse) + len(fine)) + 4
 
 
-def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, item: Shown, left: int, top: int) -> None:
+def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, item: SheetRow, left: int, top: int) -> None:
     pen.rectangle((left, top, left + _CELL - 1, top + _CELL - 1), fill=_MAT)
     if isinstance(item.pixels, str):
-        for n, line in enumerate(wrap(f"not readable: {item.pixels}", _font(_TEXT), _CELL - 16, 6)):
+        for n, line in enumerate(wrap_text(f"not readable: {item.pixels}", _font(_TEXT), _CELL - 16, 6)):
             pen.text((left + 8, top + 8 + n * _LINE), line, fill=(170, 40, 30), font=_font(_TEXT))
     else:
         picture = _fitted(Image.fromarray(item.pixels))
@@ -136,7 +136,7 @@ def _fitted(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
+def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
     """At most `lines` lines that fit into `width` pixels; what is left out is marked by an ellipsis."""
     found: list[str] = []
     rest = normalise_caption(text)  # composed characters, no line breaks

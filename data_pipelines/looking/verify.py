@@ -15,7 +15,7 @@ from data_pipelines.executors.run import run_tasks
 from data_pipelines.executors.task import Progress
 from data_pipelines.looking.inspect import own_manifest
 from data_pipelines.looking.verify_export import check_part, part_jobs
-from data_pipelines.looking.verify_shard import Checks, Job, Report, check_shard
+from data_pipelines.looking.verify_shard import Checks, Report, VerifyTask, verify_shard
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.shards import manifest as manifests
 from data_pipelines.shards.latent_check import LIMIT, Statistics
@@ -33,7 +33,7 @@ _GROUPS = 20  # of duplicates that are named
 
 @dataclass
 class Verdict:
-    """What `verify` found. Problems name each fault with its place; `more` counts those that are not named.
+    """What `verify_folder` found. Problems name each fault with its place; `more` counts those that are not named.
 
     Notes are facts that are no faults: equal pictures, keys that two splits share, members that nothing reads.
     """
@@ -55,7 +55,7 @@ class Verdict:
             self.more += 1
 
 
-def verify(
+def verify_folder(
     folder: Path,
     *,
     decode: bool = True,
@@ -78,7 +78,7 @@ def verify(
     verdict, keys, pictures = Verdict(), {job.split: Digests() for job in jobs}, Digests()
     reports: dict[int, Report] = {}
     stand = _Stand(on_progress, len(jobs), sum(info.samples for info in checks.infos.values()))
-    for report in run_tasks(check_shard, checks, jobs, processes, on_start=stand.begin):
+    for report in run_tasks(verify_shard, checks, jobs, processes, on_start=stand.begin):
         keys[report.job.split].add(report.job.number, report.keys)
         pictures.add(report.job.number, report.pictures)
         report.keys = report.pictures = report.keys[:0]  # kept once
@@ -121,7 +121,7 @@ class _Stand:
         )
 
 
-def _jobs(folder: Path, own: Manifest | None) -> list[Job]:
+def _jobs(folder: Path, own: Manifest | None) -> list[VerifyTask]:
     if own:
         names = {split: [info.file for info in part.shards] for split, part in own.splits.items()}
     else:
@@ -129,7 +129,7 @@ def _jobs(folder: Path, own: Manifest | None) -> list[Job]:
             raise DataError(f"{folder}: the data set is not finished; run the command that makes it again")
         names = {split: [path.name for path in paths] for split, paths in find_tars(folder).items()}
     pairs = [(split, file) for split in sorted(names) for file in names[split]]
-    return [Job(number, split, file) for number, (split, file) in enumerate(pairs)]
+    return [VerifyTask(number, split, file) for number, (split, file) in enumerate(pairs)]
 
 
 def _checks(folder: Path, own: Manifest | None, fields: Fields, decode: bool) -> Checks:
@@ -163,7 +163,7 @@ def _add(verdict: Verdict, report: Report) -> None:
 
 
 def _duplicates(
-    folder: Path, jobs: list[Job], keys: dict[str, Digests], pictures: Digests, kind: str, verdict: Verdict
+    folder: Path, jobs: list[VerifyTask], keys: dict[str, Digests], pictures: Digests, kind: str, verdict: Verdict
 ) -> None:
     for digests in keys.values():
         extra, groups = digests.equal(_GROUPS)
@@ -186,15 +186,17 @@ def _duplicates(
         verdict.notes += [f"equal {what}: {', '.join(_place(jobs, p, folder) for p in group[:4])}" for group in groups]
 
 
-def _key(folder: Path, jobs: list[Job], place: Place) -> str:
+def _key(folder: Path, jobs: list[VerifyTask], place: Place) -> str:
     return walk_tar(folder / jobs[place[0]].file).samples[place[1]].key
 
 
-def _place(jobs: list[Job], place: Place, folder: Path) -> str:
+def _place(jobs: list[VerifyTask], place: Place, folder: Path) -> str:
     return f"{jobs[place[0]].file}:{_key(folder, jobs, place)}"
 
 
-def _beside(folder: Path, own: Manifest | None, jobs: list[Job], reports: list[Report], verdict: Verdict) -> None:
+def _beside(
+    folder: Path, own: Manifest | None, jobs: list[VerifyTask], reports: list[Report], verdict: Verdict
+) -> None:
     """What is not in a shard: the captions model, files that belong to nothing, counts of small things."""
     counted = {
         "members are links, devices or have no ending: nothing reads them": sum(r.ignored for r in reports),

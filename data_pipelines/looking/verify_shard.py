@@ -21,7 +21,7 @@ from data_pipelines.shards.latent_check import LIMIT, Statistics
 from data_pipelines.shards.latents import LATENT, load_array
 from data_pipelines.shards.manifest import ShardInfo
 from data_pipelines.shards.shard_set import checked_samples
-from data_pipelines.sources.records import Fields, captions_of, labels_of, read_record
+from data_pipelines.sources.records import Fields, labels_of, read_record, record_captions
 from data_pipelines.tars.index import TarSample, read_span
 from data_pipelines.tars.names import SAFE_KEY, image_extension
 from data_pipelines.tars.walk import walk_tar
@@ -34,7 +34,7 @@ _PICTURE = "picture"
 
 
 @dataclass(frozen=True)
-class Job:
+class VerifyTask:
     number: int  # over all splits
     split: str
     file: str
@@ -59,7 +59,7 @@ class Checks:
 class Report:
     """What was found in one shard. Digests are of the keys, and of the pictures in the same rows."""
 
-    job: Job
+    job: VerifyTask
     samples: int = 0
     problems: list[str] = field(default_factory=list)
     more: int = 0  # problems beyond those named
@@ -76,7 +76,7 @@ class Report:
             self.more += 1
 
 
-def check_shard(checks: Checks, job: Job) -> Report:
+def verify_shard(checks: Checks, job: VerifyTask) -> Report:
     """Never raises for what is wrong with the data."""
     report, path = Report(job), checks.folder / job.file
     if checks.infos:
@@ -152,7 +152,7 @@ def _check_sample(checks: Checks, handle: int, sample: TarSample, usual: set[str
 
 def _check_record(checks: Checks, handle: int, sample: TarSample, report: Report) -> None:
     record = read_record(handle, sample, checks.fields)
-    captions = captions_of(record, checks.fields)
+    captions = record_captions(record, checks.fields)
     report.without_caption += not captions
     if not checks.infos:
         labels_of(record, checks.fields)

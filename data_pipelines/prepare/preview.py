@@ -19,7 +19,7 @@ _BLOCK = 512  # bytes; a tar pads each member to blocks and puts one before it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class PreviewedSample:
     """One sample, or why it cannot be used."""
 
     split: str
@@ -32,7 +32,7 @@ class Shown:
     bytes: int = 0  # in a shard
 
 
-def preview(sources: Mapping[str, Source], config: PrepareConfig, count: int = SHOWN) -> list[Shown]:
+def preview(sources: Mapping[str, Source], config: PrepareConfig, count: int = SHOWN) -> list[PreviewedSample]:
     """`count` samples, evenly spread over the splits and each from its first to its last."""
     shown = []
     order = sorted(sources)
@@ -44,25 +44,25 @@ def preview(sources: Mapping[str, Source], config: PrepareConfig, count: int = S
     return shown
 
 
-def bytes_per_sample(shown: list[Shown]) -> float:
+def bytes_per_sample(shown: list[PreviewedSample]) -> float:
     """Mean over those that would be written; 0 where none would."""
     sizes = [item.bytes for item in shown if not item.problem]
     return sum(sizes) / len(sizes) if sizes else 0.0
 
 
-def _show(split: str, pair: Pair | Bad, config: PrepareConfig) -> Shown:
+def _show(split: str, pair: Pair | Bad, config: PrepareConfig) -> PreviewedSample:
     if isinstance(pair, Bad):
-        return Shown(split=split, source=pair.source, problem=_reason(pair.reason, pair.detail))
+        return PreviewedSample(split=split, source=pair.source, problem=_reason(pair.reason, pair.detail))
     made, facts = build_samples([pair], ["sample"], config)
     samples = list(made)
     picture = _describe(pair)
     if not samples:
         bad = facts["dropped"][0]
         problem = _reason(bad["reason"], bad["detail"])
-        return Shown(split=split, source=pair.source, picture=picture, labels=pair.labels, problem=problem)
+        return PreviewedSample(split=split, source=pair.source, picture=picture, labels=pair.labels, problem=problem)
     _, members = samples[0]
     captions, _ = clean_captions(pair.captions, config.captions)
-    return Shown(
+    return PreviewedSample(
         split=split,
         source=pair.source,
         picture=picture,

@@ -17,7 +17,7 @@ from data_pipelines.executors.run import run_tasks
 from data_pipelines.executors.task import Progress
 from data_pipelines.prepare.settings import _ONLY_HOW, PrepareConfig
 from data_pipelines.prepare.tally import Tally
-from data_pipelines.prepare.tasks import Done, Work, do_task, make_tasks
+from data_pipelines.prepare.tasks import PrepareWork, ShardDone, do_task, make_tasks
 from data_pipelines.shards import manifest as manifests
 from data_pipelines.shards.manifest import Manifest
 from data_pipelines.shards.output import LOCK, Resume, output_folder
@@ -44,7 +44,7 @@ def prepare(
     plan = plan_of(sources, config)
     with output_folder(out, plan, overwrite=overwrite, resume=resume):
         owner = (out / LOCK).read_text(encoding="utf-8")
-        work = Work(sources, config, out.absolute(), fingerprint.of_value(plan), owner)
+        work = PrepareWork(sources, config, out.absolute(), fingerprint.of_value(plan), owner)
         tally = _run(work, on_progress)
         faults.hit("prepare.before_manifest")
         result = tally.manifest(config, next(iter(sources.values())).facts(), plan)
@@ -62,7 +62,7 @@ def plan_of(sources: Mapping[str, Source], config: PrepareConfig) -> dict[str, A
     return {"config": settings, "splits": {split: source.identity() for split, source in sources.items()}}
 
 
-def _run(work: Work, on_progress: Callable[[Progress], None]) -> Tally:
+def _run(work: PrepareWork, on_progress: Callable[[Progress], None]) -> Tally:
     config = work.config
     names = sum(len(source) for source in work.sources.values())
     tasks = make_tasks(
@@ -85,7 +85,7 @@ def _run(work: Work, on_progress: Callable[[Progress], None]) -> Tally:
 
     report()
     address = config.ray_address if config.engine == "ray" else None
-    running: Iterable[Done] = run_tasks(
+    running: Iterable[ShardDone] = run_tasks(
         do_task, work, tasks, config.processes, ray_address=address, on_start=count(begun), on_lost=count(lost)
     )
     with closing(running):  # type: ignore[type-var]
@@ -111,7 +111,7 @@ def _progress(tally: Tally, begun: int, lost: int) -> Progress:
     )
 
 
-def _refuse_bad(work: Work, tally: Tally) -> None:
+def _refuse_bad(work: PrepareWork, tally: Tally) -> None:
     """Raises DataError when more samples are bad than allowed, or none is left in the end."""
     total, allowed = tally.tasks.samples, work.config.max_bad_share
     dropped, bad = tally.dropped, tally.bad

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.prepare.tasks import Done, Tasks
+from data_pipelines.prepare.tasks import ShardDone, ShardTasks
 from data_pipelines.shards.manifest import NAMED_DROPS, Dropped, Manifest, ShardInfo, SplitInfo
 from data_pipelines.sources.base import Facts
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Tally:
     """Sums that do not depend on the order in which the shards are finished."""
 
-    tasks: Tasks
+    tasks: ShardTasks
     splits: dict[str, _Split] = field(init=False)
     words: dict[str, set[str]] = field(default_factory=dict)
     levels: int = 0
@@ -31,7 +31,7 @@ class Tally:
     def __post_init__(self) -> None:
         self.splits = {split: _Split([None] * count) for split, count in self.tasks.shards.items()}
 
-    def add(self, done: Done) -> None:
+    def add(self, done: ShardDone) -> None:
         count = done.task.stop - done.task.start
         self.shards += 1
         self.samples += count
@@ -79,7 +79,7 @@ class _Split:
     named: list[tuple[tuple[int, int], Dropped]] = field(default_factory=list)  # ((shard, place), sample)
     notes: Counter[str] = field(default_factory=Counter)
 
-    def add(self, done: Done) -> None:
+    def add(self, done: ShardDone) -> None:
         self.shards[done.task.number] = done.shard
         self.dropped.update(done.dropped)
         self.notes.update(done.notes)

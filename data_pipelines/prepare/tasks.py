@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Task:
+class ShardTask:
     """Samples [start, stop) of a split, as shard `number`."""
 
     split: str
@@ -36,7 +36,7 @@ class Task:
         return f"shard {self.number} of split {self.split} (samples {self.start} to {self.stop - 1})"
 
 
-class Tasks(Sequence[Task]):
+class ShardTasks(Sequence[ShardTask]):
     """All tasks in order of split and number, made when they are asked for: a million of them cost nothing."""
 
     def __init__(self, lengths: Mapping[str, int], marks: Mapping[str, Marks | None], per_shard: int) -> None:
@@ -48,10 +48,10 @@ class Tasks(Sequence[Task]):
         return sum(self.shards.values())
 
     @overload
-    def __getitem__(self, index: int) -> Task: ...
+    def __getitem__(self, index: int) -> ShardTask: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+    def __getitem__(self, index: slice) -> list[ShardTask]: ...
+    def __getitem__(self, index: int | slice) -> ShardTask | list[ShardTask]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         number = range(len(self))[index]
@@ -61,16 +61,16 @@ class Tasks(Sequence[Task]):
             number -= count
         raise AssertionError("range() has checked the index")
 
-    def _task(self, split: str, number: int) -> Task:
+    def _task(self, split: str, number: int) -> ShardTask:
         start = number * self._per_shard
         stop = min(start + self._per_shard, self._lengths[split])
         marks = self._marks[split]
         own = b"" if marks is None else marks[start:stop].tobytes()
-        return Task(split, number, start, stop, own if any(own) else b"")
+        return ShardTask(split, number, start, stop, own if any(own) else b"")
 
 
 @dataclass(frozen=True)
-class Work:
+class PrepareWork:
     """What all tasks share."""
 
     sources: Mapping[str, Source]
@@ -81,10 +81,10 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Done:
+class ShardDone:
     """What the manifest needs to know of a finished shard."""
 
-    task: Task
+    task: ShardTask
     shard: ShardInfo
     built: bool  # in this run; else it was found committed
     dropped: Mapping[str, int]  # reason -> samples
@@ -97,16 +97,16 @@ class Done:
 
 def make_tasks(
     sources: Mapping[str, Source], config: PrepareConfig, on_progress: Callable[[int], None] = lambda read: None
-) -> Tasks:
+) -> ShardTasks:
     """The same for every executor. Reads the names of all samples once; `on_progress`: how many are read."""
     for split, source in sorted(sources.items()):
         if not len(source):
             raise DataError(f"split {split}: the source holds no samples")
     lengths = {split: len(source) for split, source in sources.items()}
-    return Tasks(lengths, mark_names(sources, on_progress), config.samples_per_shard)
+    return ShardTasks(lengths, mark_names(sources, on_progress), config.samples_per_shard)
 
 
-def do_task(work: Work, task: Task) -> Done:
+def do_task(work: PrepareWork, task: ShardTask) -> ShardDone:
     """Find the shard committed, or build it and commit it."""
     file = shard_name(work.config.name, task.split, task.number)
     identity = fingerprint.of_value([work.plan, task.split, task.number])
@@ -128,9 +128,9 @@ def do_task(work: Work, task: Task) -> Done:
     return _done(task, shard, facts, built=True)
 
 
-def _done(task: Task, shard: ShardInfo, facts: Mapping[str, Any], *, built: bool) -> Done:
+def _done(task: ShardTask, shard: ShardInfo, facts: Mapping[str, Any], *, built: bool) -> ShardDone:
     bad = [item for item in facts["dropped"] if not item.get("filtered")]
-    return Done(
+    return ShardDone(
         task=task,
         shard=shard,
         built=built,
@@ -143,7 +143,7 @@ def _done(task: Task, shard: ShardInfo, facts: Mapping[str, Any], *, built: bool
     )
 
 
-def _check_owner(work: Work) -> None:
+def _check_owner(work: PrepareWork) -> None:
     """A worker on a node that does not share the folder, or whose run is over, must not write into it."""
     try:
         owner = (work.out / LOCK).read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_pipelines.shards.shard_set import MISSING_LABEL
-from data_pipelines.sources.records import Fields, captions_of, labels_of, parse_record
+from data_pipelines.sources.records import Fields, labels_of, parse_record, record_captions
 from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation.errors import DataError
 
@@ -43,7 +43,7 @@ def read_streamed(shard: str, key: str, members: Mapping[str, bytes], fields: Fi
     labels = dict.fromkeys(fields.labels, MISSING_LABEL)
     try:
         record = parse_record(members, members.__getitem__, fields)
-        captions = captions_of(record, fields)
+        captions = record_captions(record, fields)
         for name, value in labels_of(record, fields).items():
             if isinstance(value, str) and not value.strip().isdecimal():
                 raise DataError(f"label {name!r} is a word; in a stream labels must be whole numbers")

@@ -28,7 +28,7 @@ class TokenLengths:
     longest: int
 
 
-def captions_of(folder: Path, split: str, fields: Fields | None = None) -> Iterator[tuple[str, ...]]:
+def captions_in(folder: Path, split: str, fields: Fields | None = None) -> Iterator[tuple[str, ...]]:
     """Caption pyramids of a split in shard order: of pictures, latents or foreign tars."""
     own = (Path(folder) / MANIFEST).is_file()
     shards = open_shards(folder, split, fields, kind=read_manifest(folder).kind if own else "images")
@@ -51,7 +51,7 @@ def train_vocabulary(
     Raises DataError when another model is there already, which models may have been trained with.
     """
     path = Path(path) if path else Path(folder) / FILE
-    texts = (text for pyramid in captions_of(Path(folder), split, fields) for text in pyramid)
+    texts = (text for pyramid in captions_in(Path(folder), split, fields) for text in pyramid)
     tokenizer = CaptionTokenizer.train(texts, None, vocab_size)
     if path.is_file() and not overwrite and CaptionTokenizer.load(path).sha256 != tokenizer.sha256:
         raise DataError(f"{path}: holds another captions model; keep it, or replace it with --overwrite")
@@ -64,7 +64,7 @@ def token_lengths(
 ) -> TokenLengths:
     """Over every caption of a split."""
     counts: Counter[int] = Counter()  # tokens -> captions, so that memory stays flat
-    for pyramid in captions_of(Path(folder), split, fields):
+    for pyramid in captions_in(Path(folder), split, fields):
         counts.update(len(captions.encode(text)) for text in pyramid)
     if not counts:
         raise DataError(f"{folder}: split {split!r} has no captions")

@@ -76,7 +76,7 @@ def refuse_outliers(facts: Mapping[str, Any]) -> None:
         )
 
 
-def summary(shards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise_checks(shards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What the shards of an export say together: kept in its dataset.json under "check"."""
     kept = [facts for facts in shards if facts["pictures"]]
     count = sum(facts["pictures"] for facts in kept)

@@ -20,7 +20,7 @@ from data_pipelines.shards.foreign import scan_foreign
 from data_pipelines.shards.manifest import Manifest, ShardInfo
 from data_pipelines.shards.opened import OpenShards, ShardFile
 from data_pipelines.sources.base import Bad
-from data_pipelines.sources.records import Fields, captions_of, labels_of, read_record
+from data_pipelines.sources.records import Fields, labels_of, read_record, record_captions
 from data_pipelines.tars.index import OnBadShard, TarSample, read_span
 from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation import fingerprint
@@ -107,7 +107,7 @@ class ShardSet:
             holder = raw.get("labels", {}) if self._nested else raw
             found = labels_of(holder, self._label_fields) if self.labels else {}
             labels = {name: self._number(name, found.get(name)) for name in self.labels}
-            return Record(sample.key, captions_of(raw, self._fields), labels)
+            return Record(sample.key, record_captions(raw, self._fields), labels)
         except DataError as error:
             raise DataError(f"{self.place(index)}: {error}") from None
 

@@ -12,7 +12,6 @@ from data_pipelines.sources.base import Bad, Facts, Pair
 from data_pipelines.sources.picture_folders import NO_DOWNLOAD, PictureError, is_address, read_picture
 from data_pipelines.sources.records import (
     Fields,
-    captions_of,
     check_columns,
     choose_fields,
     columns_in,
@@ -20,6 +19,7 @@ from data_pipelines.sources.records import (
     labels_of,
     level_names,
     levels_made,
+    record_captions,
     value_of,
 )
 from data_pipelines.sources.rows import Record, Rows
@@ -81,7 +81,7 @@ class RecordSource:
         path = _path_of(value)
         place = path or self.rows.place(index)
         try:
-            captions, labels = captions_of(record, self.fields), labels_of(record, self.fields)
+            captions, labels = record_captions(record, self.fields), labels_of(record, self.fields)
             data = _bytes_of(value)
             if data is None and path is None:
                 return Bad(place, "no picture", f"field {self.fields.image!r} holds {type(value).__name__}")

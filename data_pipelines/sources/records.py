@@ -45,7 +45,7 @@ class Fields(Config):
         return self.caption_fields == (CAPTIONS,)
 
 
-def captions_of(record: Mapping[str, Any], fields: Fields) -> tuple[str, ...]:
+def record_captions(record: Mapping[str, Any], fields: Fields) -> tuple[str, ...]:
     """Raises DataError when a field is there but holds no text; () when all are absent or empty."""
     names = fields.caption_fields
     if fields.default_captions:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.sources.base import Bad, Facts, Pair
-from data_pipelines.sources.records import Fields, captions_of, labels_of, level_names, levels_made, read_record
+from data_pipelines.sources.records import Fields, labels_of, level_names, levels_made, read_record, record_captions
 from data_pipelines.tars.index import OnBadShard, PackedSamples, TarSample, read_span, scan_tar
 from data_pipelines.tars.names import find_tars, image_extension
 from seqtok_core.foundation.errors import DataError
@@ -92,7 +92,7 @@ class TarSource:
             return _no_picture(path, sample)
         try:
             record = read_record(handle, sample, self.fields)
-            return captions_of(record, self.fields), labels_of(record, self.fields)
+            return record_captions(record, self.fields), labels_of(record, self.fields)
         except DataError as error:
             return Bad(f"{path.name}:{sample.key}", str(error))
 

@@ -33,7 +33,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 @app.command()
 def verify(path: Where) -> None:
     """Read every byte and compare with the manifest; exit status 1 when something differs."""
-    from seqtok.runs.checkpoints import verify as check
+    from seqtok.runs.checkpoints import verify_all as check
     from seqtok_core.foundation.errors import DataError
 
     found = check(path)

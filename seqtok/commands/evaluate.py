@@ -18,9 +18,9 @@ Limit = Annotated[int, typer.Option(help="Most pictures of a split.", min=2)]
 @app.command()
 def reconstruction(model: Model, data: Data, split: Split = "test", limit: Limit = 2000, out: Out = None) -> None:
     """PSNR and SSIM against prefix length."""
-    from seqtok.runs.evaluate import reconstruct
+    from seqtok.runs.evaluate import judge_reconstruction
 
-    reconstruct(model, data, split, limit, out)
+    judge_reconstruction(model, data, split, limit, out)
 
 
 @app.command()

@@ -27,20 +27,20 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Say what a training needs: parameters, memory by ZeRO stage, FLOPs, time, cost, disk. Trains nothing."""
-    from seqtok.plan.answer import plan as make
-    from seqtok.plan.subject import Assumed, Wish
+    from seqtok.plan.answer import answer_plan as make
+    from seqtok.plan.subject import Assumed, PlanRequest
     from seqtok_core.foundation.errors import ConfigError
 
     if mfu is not None and not 0 < mfu <= 1:
         raise ConfigError(f"--mfu {mfu}: a share above 0, at most 1")
     assumed = Assumed(vocab, _shape(latents), samples)
-    answer = make(config, overrides or [], Wish(gpus, gpu, price, mfu, measure, steps, assumed))
+    answer = make(config, overrides or [], PlanRequest(gpus, gpu, price, mfu, measure, steps, assumed))
     if as_json:
         typer.echo(json.dumps(answer, indent=1, sort_keys=True))
     else:
-        from seqtok.plan.view import show
+        from seqtok.plan.view import show_answer
 
-        show(answer)
+        show_answer(answer)
 
 
 def _shape(latents: str | None) -> tuple[int, int] | None:

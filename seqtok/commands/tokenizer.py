@@ -69,7 +69,7 @@ def export(
     """Encode pictures or captions: latent shards for a sequence model, or tables of latents or embeddings."""
     from seqtok.commands.data.view import progress_bar
     from seqtok.export import ExportConfig
-    from seqtok.export import export as run
+    from seqtok.export import export_tokens as run
 
     settings = {
         "what": what.value,

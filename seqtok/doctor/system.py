@@ -23,7 +23,7 @@ _VARIABLES = (
 )
 
 
-def processors() -> list[Finding]:
+def check_processors() -> list[Finding]:
     usable, there, quota = machine.processors(), os.cpu_count() or 1, machine.processor_limit()
     text = f"{usable} of {there} usable" + (f", quota of {quota:g}" if quota else "")
     threads = os.environ.get("OMP_NUM_THREADS", "")
@@ -129,4 +129,4 @@ def variables() -> list[Finding]:
     return found
 
 
-CHECKS = (processors, memory, shared_memory, port, disk, open_files, tools, variables)
+CHECKS = (check_processors, memory, shared_memory, port, disk, open_files, tools, variables)

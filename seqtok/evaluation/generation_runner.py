@@ -110,7 +110,7 @@ def judge_pictures(
             k: generation.judge(generation.read_pictures(reader, pictures), scenes, level)
             for k, pictures in decoded.items()
         }
-        table = generation.summarise(verdicts[longest], chance, ceiling, scenes)
+        table = generation.summarise_verdicts(verdicts[longest], chance, ceiling, scenes)
         by_prefix = {name: {str(k): generation.share(own, name) for k, own in verdicts.items()} for name in table}
     return {"reader": table, "reader_by_prefix": by_prefix, "stages": watch.stages}, verdicts[longest]
 

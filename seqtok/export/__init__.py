@@ -2,6 +2,6 @@
 
 from seqtok.export.belongs import require_export
 from seqtok.export.config import ExportConfig
-from seqtok.export.run import export, export_latents
+from seqtok.export.run import export_latents, export_tokens
 
-__all__ = ["ExportConfig", "export", "export_latents", "require_export"]
+__all__ = ["ExportConfig", "export_latents", "export_tokens", "require_export"]

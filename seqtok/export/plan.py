@@ -13,9 +13,9 @@ from seq_tokenizer import SeqTokenizer
 from seqtok.export.config import FORMAT_VERSION, ExportConfig, is_single_file
 from seqtok.export.encode import Encoder
 from seqtok.export.single_file import parts_folder
-from seqtok.export.source import Source, open_source
+from seqtok.export.source import ExportSource, open_export_source
 from seqtok.export.stores import LatentStore, PartStore
-from seqtok.export.work import Work
+from seqtok.export.work import ExportWork
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.training.processes.distributed import World
@@ -26,9 +26,9 @@ _GPU_THREADS = 2  # one slice is decoded while another is encoded
 
 def plan_export(
     model: str | Path, data: Path, out: Path, config: ExportConfig, world: World
-) -> tuple[Work, dict[str, Any]]:
+) -> tuple[ExportWork, dict[str, Any]]:
     """-> what all tasks share, and the JSON of the tokenizer's LatentSpec."""
-    folder = model_folder.locate(model)
+    folder = model_folder.find_model_folder(model)
     if config.processes > 1 and world.device.type != "cpu":
         raise ConfigError(
             "--processes is for CPUs; on several GPUs: torchrun --nproc-per-node N -m seqtok tokenizer export …"
@@ -38,7 +38,7 @@ def plan_export(
     encoder = Encoder(folder, str(world.device), threads)
     tokenizer, spec = encoder.tokenizer, encoder.tokenizer.spec
     prefixes = _prefixes(tokenizer, config)
-    source = open_source(Path(data), config.splits, tokenizer.config.image_size)
+    source = open_export_source(Path(data), config.splits, tokenizer.config.image_size)
     fingerprints = {
         "format_version": FORMAT_VERSION,
         "tokenizer_id": spec.tokenizer_id,
@@ -46,7 +46,7 @@ def plan_export(
         "data": source.fingerprint,
     }
     stores = _stores(out, config, source, tokenizer, fingerprints, prefixes)
-    work = Work(
+    work = ExportWork(
         model=folder,
         source=source,
         config=config,
@@ -65,7 +65,7 @@ def plan_export(
 def _stores(
     out: Path,
     config: ExportConfig,
-    source: Source,
+    source: ExportSource,
     tokenizer: SeqTokenizer,
     fingerprints: dict[str, Any],
     prefixes: tuple[int, ...],

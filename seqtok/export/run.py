@@ -19,10 +19,10 @@ from data_pipelines.shards.output import Resume
 from data_pipelines.shards.parts import ExportManifest
 from seqtok.export.config import ExportConfig, is_single_file
 from seqtok.export.plan import plan_export
-from seqtok.export.say import announce, report
+from seqtok.export.say import announce, say_result
 from seqtok.export.single_file import assemble, clean, is_assembled
 from seqtok.export.stores import LatentStore, PartStore, Result, finish_parts
-from seqtok.export.work import Done, Task, Work, export_shard
+from seqtok.export.work import ExportDone, ExportTask, ExportWork, export_shard
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
 from seqtok_core.training.processes.distributed import World, connect, gather_objects, on_first
 
@@ -30,7 +30,7 @@ _PATIENCE = 7 * 24 * 3600  # seconds that a rank waits for the others: shards di
 OnProgress = Callable[[Progress], None]
 
 
-def export(
+def export_tokens(
     model: str | Path,
     data: Path,
     out: Path,
@@ -51,7 +51,7 @@ def export(
     config.check_out(out)
     world = World.from_environment()
     work, spec = plan_export(model, data, out, config, world)
-    tasks = [Task(s, n, size) for s, sizes in work.source.sizes.items() for n, size in enumerate(sizes)]
+    tasks = [ExportTask(s, n, size) for s, sizes in work.source.sizes.items() for n, size in enumerate(sizes)]
     if dry_run:
         if world.is_first:
             announce(work, tasks, out, mode, overwrite)
@@ -69,7 +69,7 @@ def export(
     if world.is_first:
         if is_single_file(out):
             clean(out)
-        report(out, work, result)
+        say_result(out, work, result)
     return result
 
 
@@ -83,14 +83,14 @@ def export_latents(
     overwrite: bool = False,
     processes: int = 1,
 ) -> Manifest:
-    """Latent shards for a sequence model; captions.model travels along. See `export`."""
+    """Latent shards for a sequence model; captions.model travels along. See `export_tokens`."""
     config = ExportConfig(splits=tuple(splits or ()), batch=batch, processes=processes)
-    result = export(model, data, out, config, resume=resume, overwrite=overwrite)
+    result = export_tokens(model, data, out, config, resume=resume, overwrite=overwrite)
     assert isinstance(result, Manifest)
     return result
 
 
-def _finished(out: Path, work: Work, overwrite: bool) -> bool:
+def _finished(out: Path, work: ExportWork, overwrite: bool) -> bool:
     """Whether the one file was there already, killed before its parts were removed."""
     found = is_assembled(out, work.stores[0].plan, overwrite)
     if found:
@@ -100,14 +100,14 @@ def _finished(out: Path, work: Work, overwrite: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _claimed(world: World, work: Work, resume: Resume, overwrite: bool) -> Iterator[None]:
+def _claimed(world: World, work: ExportWork, resume: Resume, overwrite: bool) -> Iterator[None]:
     """Rank 0 holds the folder; the others begin when it does."""
     with contextlib.ExitStack() as held:
         on_first(world, lambda: held.enter_context(work.stores[0].open(overwrite=overwrite, resume=resume)))
         yield
 
 
-def _encode(world: World, work: Work, tasks: Sequence[Task], on_progress: OnProgress) -> None:
+def _encode(world: World, work: ExportWork, tasks: Sequence[ExportTask], on_progress: OnProgress) -> None:
     """This rank's shards. An error of one rank is raised on all, when each has done what it can."""
     mine = tasks[world.rank :: world.size]
     tally = _Tally(mine, on_progress if world.is_first else _silent)
@@ -131,18 +131,18 @@ def _silent(progress: Progress) -> None:
 class _Tally:
     """Where this rank's share stands, told to `on_progress` at every change."""
 
-    def __init__(self, tasks: Sequence[Task], on_progress: OnProgress) -> None:
+    def __init__(self, tasks: Sequence[ExportTask], on_progress: OnProgress) -> None:
         self._on_progress = on_progress
         self._now = Progress("shards", shards=len(tasks), samples=sum(task.samples for task in tasks))
         on_progress(self._now)
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: ExportTask) -> None:
         self._change(shards_begun=1)
 
-    def lose(self, task: Task) -> None:
+    def lose(self, task: ExportTask) -> None:
         self._change(workers_lost=1)
 
-    def add(self, done: Done) -> None:
+    def add(self, done: ExportDone) -> None:
         self._change(shards_done=1, samples_done=done.samples, samples_built=done.encoded)
 
     def _change(self, **more: int) -> None:
@@ -151,7 +151,7 @@ class _Tally:
         self._on_progress(self._now)
 
 
-def _finish(work: Work, spec: dict[str, Any], out: Path) -> Result:
+def _finish(work: ExportWork, spec: dict[str, Any], out: Path) -> Result:
     counts = {split: len(sizes) for split, sizes in work.source.sizes.items()}
     first = work.stores[0]
     assert work.encoder is not None

@@ -13,10 +13,10 @@ from data_pipelines.shards.parts import ExportManifest
 from seqtok.export.config import is_single_file
 from seqtok.export.single_file import is_assembled
 from seqtok.export.stores import Result
-from seqtok.export.work import Task, Work
+from seqtok.export.work import ExportTask, ExportWork
 
 
-def announce(work: Work, tasks: Sequence[Task], out: Path, resume: Resume, overwrite: bool) -> None:
+def announce(work: ExportWork, tasks: Sequence[ExportTask], out: Path, resume: Resume, overwrite: bool) -> None:
     """For --dry-run. Raises DataError when OUT holds something else."""
     first = work.stores[0]
     if is_single_file(out):
@@ -29,7 +29,7 @@ def announce(work: Work, tasks: Sequence[Task], out: Path, resume: Resume, overw
     typer.echo(f"{out}: as {form}, tokenizer {work.fingerprints['tokenizer_id']}, {done} of {len(tasks)} shards done")
 
 
-def report(out: Path, work: Work, result: Result) -> None:
+def say_result(out: Path, work: ExportWork, result: Result) -> None:
     """What was written; warnings go to stderr."""
     model = work.fingerprints["tokenizer_id"]
     total = sum(sum(sizes) for sizes in work.source.sizes.values())

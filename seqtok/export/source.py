@@ -20,7 +20,7 @@ from seqtok_core.foundation.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """What is known before anything is encoded. `sizes`: split -> samples of each shard."""
 
     folder: Path
@@ -30,7 +30,7 @@ class Source:
     manifest: Manifest | None  # of a data set of ours
 
 
-def open_source(folder: Path, splits: Sequence[str], image_size: int) -> Source:
+def open_export_source(folder: Path, splits: Sequence[str], image_size: int) -> ExportSource:
     """Raises DataError when a split is not there, ConfigError when pictures of ours have another size."""
     if (folder / FILE).is_file():
         own = read_manifest(folder)
@@ -43,7 +43,7 @@ def open_source(folder: Path, splits: Sequence[str], image_size: int) -> Source:
             )
         found = {split: own.split(split, folder) for split in splits or sorted(own.splits)}
         sizes = {split: [shard.samples for shard in info.shards] for split, info in found.items()}
-        return Source(folder, own.name, own.fingerprint, sizes, own)
+        return ExportSource(folder, own.name, own.fingerprint, sizes, own)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of shards")
     if not any(folder.glob("*.tar")):
@@ -53,12 +53,12 @@ def open_source(folder: Path, splits: Sequence[str], image_size: int) -> Source:
     return _foreign(folder, splits)
 
 
-def _foreign(folder: Path, splits: Sequence[str]) -> Source:
+def _foreign(folder: Path, splits: Sequence[str]) -> ExportSource:
     wanted = list(splits) or sorted(find_tars(folder))
     sets = {split: open_shards(folder, split) for split in wanted}
     name = re.sub(r"[^A-Za-z0-9_]", "_", folder.resolve().name)[:64] or "data"
     content = fingerprint.of_value({split: shards.fingerprint for split, shards in sets.items()})
-    return Source(folder, name, content, {split: list(shards.sizes) for split, shards in sets.items()}, None)
+    return ExportSource(folder, name, content, {split: list(shards.sizes) for split, shards in sets.items()}, None)
 
 
 def decode_pictures(files: Sequence[bytes], places: Sequence[str], size: int, exact: bool) -> Tensor:

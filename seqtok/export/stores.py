@@ -56,7 +56,9 @@ class LatentStore:
         return self._writer.facts(split, number)
 
     def finish(self, spec: Mapping[str, Any], counts: Mapping[str, int]) -> Manifest:
-        check = latent_check.summary(self.facts(s, n)["check"] for s, count in counts.items() for n in range(count))
+        check = latent_check.summarise_checks(
+            self.facts(s, n)["check"] for s, count in counts.items() for n in range(count)
+        )
         return self._writer.finish(spec, counts, {"check": check})
 
 
@@ -156,7 +158,7 @@ def finish_parts(
         tables=tables,
         prefixes=first.prefixes,
         latent_spec=spec if is_latents else None,
-        check=latent_check.summary(checks) if is_latents else {"captions_cut": cut},
+        check=latent_check.summarise_checks(checks) if is_latents else {"captions_cut": cut},
         source=first.plan,
     )
     faults.hit("parts.before_manifest")

@@ -10,24 +10,24 @@ from data_pipelines.shards.latent_check import Statistics
 from data_pipelines.shards.shard_set import ShardSet, open_shards
 from seqtok.export.config import ExportConfig
 from seqtok.export.encode import Encoder
-from seqtok.export.source import Source
+from seqtok.export.source import ExportSource
 from seqtok.export.stores import LatentStore, PartStore, checked
 from seqtok_core.foundation import faults
 
 
 @dataclass(frozen=True)
-class Task:
+class ExportTask:
     split: str
     number: int
     samples: int
 
 
 @dataclass
-class Work:
+class ExportWork:
     """What all tasks share. A copy travels to each worker process, which loads the tokenizer at its first task."""
 
     model: Path
-    source: Source
+    source: ExportSource
     config: ExportConfig
     stores: list[LatentStore] | list[PartStore]
     prefixes: tuple[int, ...]
@@ -51,12 +51,12 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Done:
+class ExportDone:
     samples: int
     encoded: int  # of them in this run; the others were found finished
 
 
-def export_shard(work: Work, task: Task) -> Done:
+def export_shard(work: ExportWork, task: ExportTask) -> ExportDone:
     """Whatever of the shard is committed already stays as it is."""
     encoded_now = 0
     for store in work.stores:
@@ -72,4 +72,4 @@ def export_shard(work: Work, task: Task) -> Done:
             facts["captions_cut"] = encoded.captions_cut
         store.write(encoded, facts)
         encoded_now = task.samples
-    return Done(task.samples, encoded_now)
+    return ExportDone(task.samples, encoded_now)

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import torch
 
-from seqtok.plan.subject import Subject, Wish, subject_of
+from seqtok.plan.subject import Planned, PlanRequest, subject_of
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.kinds import load_run
 from seqtok.runs.tokenizer import TokenizerRun
@@ -46,7 +46,7 @@ LAUNCH = 1e-5  # seconds to start one operation on a GPU from Python, backward i
 FILL = 0.92  # of a device's memory, that a plan uses up
 
 
-def plan(config: str, overrides: Sequence[str], wish: Wish) -> dict[str, Any]:
+def answer_plan(config: str, overrides: Sequence[str], wish: PlanRequest) -> dict[str, Any]:
     """Everything as one JSON object; bytes, seconds, FLOPs, USD. Raises ConfigError or DataError."""
     run = load_run(config, overrides)
     if not isinstance(run, TokenizerRun | GeneratorRun):
@@ -85,7 +85,7 @@ def plan(config: str, overrides: Sequence[str], wish: Wish) -> dict[str, Any]:
     return answer
 
 
-def _device(wish: Wish) -> Gpu | None:
+def _device(wish: PlanRequest) -> Gpu | None:
     """None for a CPU. Raises ConfigError that lists the known names."""
     local = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR", "cuda") == "cuda"
     name = wish.gpu or ("" if local else "cpu")
@@ -97,7 +97,7 @@ def _device(wish: Wish) -> Gpu | None:
     return gpu
 
 
-def _count(subject: Subject, train: TrainConfig, sizes: tuple[int, int], on_gpu: bool) -> dict[str, float]:
+def _count(subject: Planned, train: TrainConfig, sizes: tuple[int, int], on_gpu: bool) -> dict[str, float]:
     """FLOPs per image, activation bytes as `fixed` + `per_image` x micro-batch: from two sizes, a line.
 
     Counted on the CPU, which for a GPU takes the fused attention of GPUs; both 16-bit formats have the same sizes.
@@ -115,7 +115,12 @@ def _count(subject: Subject, train: TrainConfig, sizes: tuple[int, int], on_gpu:
 
 
 def _probe(
-    config: str, overrides: Sequence[str], run: TokenizerRun | GeneratorRun, wish: Wish, micro: int, measure: bool
+    config: str,
+    overrides: Sequence[str],
+    run: TokenizerRun | GeneratorRun,
+    wish: PlanRequest,
+    micro: int,
+    measure: bool,
 ) -> dict[str, Any]:
     request = {
         "config": config,
@@ -136,7 +141,7 @@ def _probe(
         ) from None
 
 
-def _parameters(subject: Subject, run: TokenizerRun | GeneratorRun) -> dict[str, Any]:
+def _parameters(subject: Planned, run: TokenizerRun | GeneratorRun) -> dict[str, Any]:
     groups = _groups(subject, run)
     total = sum(p.numel() for p in subject.objective.parameters())
     by_group = {group["title"]: sum(p.numel() for p in group["params"]) for group in groups}
@@ -147,13 +152,13 @@ def _parameters(subject: Subject, run: TokenizerRun | GeneratorRun) -> dict[str,
     return {"total": total, "groups": by_group, "parts": parts}
 
 
-def _groups(subject: Subject, run: TokenizerRun | GeneratorRun) -> list[dict[str, Any]]:
+def _groups(subject: Planned, run: TokenizerRun | GeneratorRun) -> list[dict[str, Any]]:
     objective = subject.objective
     return parameter_groups(objective.named_parameters(), objective.muon_excluded(), run.train)  # type: ignore[operator]
 
 
 def _memory(
-    subject: Subject,
+    subject: Planned,
     counted: dict[str, float],
     run: TokenizerRun | GeneratorRun,
     stage: int,
@@ -199,10 +204,10 @@ def _capacity(device: Gpu | None) -> int:
 def _time(
     run: TokenizerRun | GeneratorRun,
     counted: dict[str, float],
-    wish: Wish,
+    wish: PlanRequest,
     device: Gpu | None,
     probe: dict[str, Any] | None,
-    subject: Subject,
+    subject: Planned,
     notes: list[str],
 ) -> dict[str, Any]:
     """Seconds of the training loop: by formula always, from measured steps where there are some."""
@@ -249,7 +254,7 @@ def _time(
     }
 
 
-def _traffic(subject: Subject, run: TokenizerRun | GeneratorRun, world: int) -> int:
+def _traffic(subject: Planned, run: TokenizerRun | GeneratorRun, world: int) -> int:
     """Bytes that a process sends in a step (ZeRO, section 7): 2 N values at stages 0-2, 3 N at stage 3."""
     if world == 1:
         return 0
@@ -257,7 +262,7 @@ def _traffic(subject: Subject, run: TokenizerRun | GeneratorRun, world: int) -> 
     return 4 * values * (3 if run.train.zero_stage == 3 else 2)
 
 
-def _disk(subject: Subject, run: TokenizerRun | GeneratorRun, chosen: dict[str, Any]) -> dict[str, Any]:
+def _disk(subject: Planned, run: TokenizerRun | GeneratorRun, chosen: dict[str, Any]) -> dict[str, Any]:
     """Checkpoints hold weights, optimizer states and average; from stage 1 on an fp32 copy of the weights too."""
     groups = _groups(subject, run)
     whole = states_of(groups, run.train, 0, 1)
@@ -272,7 +277,7 @@ def _disk(subject: Subject, run: TokenizerRun | GeneratorRun, chosen: dict[str, 
     }
 
 
-def _warnings(answer: dict[str, Any], run: TokenizerRun | GeneratorRun, subject: Subject) -> list[str]:
+def _warnings(answer: dict[str, Any], run: TokenizerRun | GeneratorRun, subject: Planned) -> list[str]:
     found, memory = [], answer["memory"]
     chosen = memory["stages"][run.train.zero_stage]
     if memory["total"] > answer["device"]["memory"] * FILL:

@@ -44,7 +44,7 @@ class Assumed:
 
 
 @dataclass
-class Subject:
+class Planned:
     """An objective, batches for it, and what is known of its data. Bytes are per sample."""
 
     objective: nn.Module
@@ -56,13 +56,13 @@ class Subject:
     notes: list[str] = field(default_factory=list)
 
 
-def subject_of(run: TokenizerRun | GeneratorRun, assumed: Assumed, rows: int) -> Subject:
+def subject_of(run: TokenizerRun | GeneratorRun, assumed: Assumed, rows: int) -> Planned:
     """`rows`: samples of the largest batch that will be asked for. Raises ConfigError or DataError."""
     torch.manual_seed(run.train.seed)
     return _tokenizer(run, assumed, rows) if isinstance(run, TokenizerRun) else _generator(run, assumed, rows)
 
 
-def _tokenizer(run: TokenizerRun, assumed: Assumed, rows: int) -> Subject:
+def _tokenizer(run: TokenizerRun, assumed: Assumed, rows: int) -> Planned:
     notes: list[str] = []
     model, size, config = run.model, run.model.image_size, run.data.loader
     words = _words(run.data.captions_path, assumed, notes)
@@ -81,10 +81,10 @@ def _tokenizer(run: TokenizerRun, assumed: Assumed, rows: int) -> Subject:
         images = torch.randint(0, 256, (count, 3, size, size), generator=_dice(1), dtype=torch.uint8)
         return ImageTextBatch(images=images, **_captions(count, levels, config.max_tokens, words.vocab_size))
 
-    return Subject(objective, batch, assumed.samples, kept, kept, None, notes)
+    return Planned(objective, batch, assumed.samples, kept, kept, None, notes)
 
 
-def _generator(run: GeneratorRun, assumed: Assumed, rows: int) -> Subject:
+def _generator(run: GeneratorRun, assumed: Assumed, rows: int) -> Planned:
     notes: list[str] = []
     words, config = _words(run.data.captions_path, assumed, notes), run.data.loader
     spec = _latent_spec(run, assumed, notes)
@@ -101,12 +101,12 @@ def _generator(run: GeneratorRun, assumed: Assumed, rows: int) -> Subject:
         latents = torch.randn(count, spec.length, spec.dim, generator=_dice(1))
         return LatentTextBatch(latents=latents, **_captions(count, levels, config.max_tokens, words.vocab_size))
 
-    return Subject(objective, batch, assumed.samples, kept, kept, None, notes)
+    return Planned(objective, batch, assumed.samples, kept, kept, None, notes)
 
 
 def _of_data(
     objective: nn.Module, read: Callable[[int], Any], folder: Path, split: str, rows: int, kept: int, notes: list[str]
-) -> Subject:
+) -> Planned:
     found = read_manifest(folder).split(split, folder)
     if not found.samples:
         raise DataError(f"{folder}: split {split} is empty")
@@ -115,7 +115,7 @@ def _of_data(
     whole = read(count)
     rate = count / max(time.perf_counter() - began, 1e-9)
     stored = sum(shard.bytes for shard in found.shards) // found.samples
-    return Subject(objective, lambda size: _rows(whole, size), found.samples, kept, stored, rate, notes)
+    return Planned(objective, lambda size: _rows(whole, size), found.samples, kept, stored, rate, notes)
 
 
 def _rows(batch: Any, size: int) -> Any:
@@ -175,7 +175,7 @@ def _dice(seed: int) -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlanRequest:
     """The options of the command."""
 
     gpus: int = 1

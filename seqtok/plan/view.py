@@ -19,7 +19,7 @@ _NAMES = {
 }
 
 
-def show(answer: dict[str, Any]) -> None:
+def show_answer(answer: dict[str, Any]) -> None:
     console = Console()
     device, batch = answer["device"], answer["batch"]
     console.print(

@@ -17,13 +17,13 @@ def table(run: Path) -> list[list[str]]:
     """Rows of text: step, images, size, age, written by, state. Sizes are checked, hashes are not."""
     rows = []
     for path in reading.all_of(Path(run)):
-        row = checkpoint.summary(path)
+        row = checkpoint.checkpoint_summary(path)
         cells = [row["step"], row.get("images", "?"), _size(row["bytes"]), _age(row["age_s"])]
         rows.append([str(c) for c in cells] + [row.get("written_by", "?"), str(row["problem"] or "whole")])
     return rows
 
 
-def verify(path: Path) -> list[tuple[Path, SeqtokError | None]]:
+def verify_all(path: Path) -> list[tuple[Path, SeqtokError | None]]:
     """Each checkpoint of a run (or the one named) and what is wrong with it (None: whole), hashes included."""
     return [(found, checkpoint.problem_of(found)) for found in reading.all_of(path)]
 
@@ -39,7 +39,7 @@ def export_model(path: Path, out: Path, averaged: bool = True, data: Path | None
 
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out}: is there already and not empty; choose another folder")
-    source = reading.locate(path)
+    source = reading.find_checkpoint(path)
     run = _config_of(source, data)
     objective = (build_tokenizer(run) if isinstance(run, TokenizerRun) else build_generator(run))[0]
     reading.fill(objective, source, averaged)

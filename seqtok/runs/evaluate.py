@@ -29,7 +29,7 @@ from seqtok_core.foundation import model_folder
 Levels = Mapping[str, Sequence[str]]
 
 
-def reconstruct(model: str, data: Path, split: str, limit: int, out: Path | None) -> dict[str, Any]:
+def judge_reconstruction(model: str, data: Path, split: str, limit: int, out: Path | None) -> dict[str, Any]:
     tokenizer, captions = load_tokenizer(model)
     test = read_split(data, split, captions, limit, LoaderConfig(image_size=tokenizer.config.image_size))
     bare = replace(test, labels={}, captions=[])
@@ -85,7 +85,7 @@ def judge_generation(
 
 def load_tokenizer(model: str | Path) -> tuple[SeqTokenizer, CaptionTokenizer]:
     """A tokenizer with the sentencepiece model of its text tower."""
-    folder = model_folder.locate(model)
+    folder = model_folder.find_model_folder(model)
     return SeqTokenizer.from_pretrained(folder), CaptionTokenizer.load(folder / model_folder.CAPTIONS)
 
 

@@ -17,7 +17,7 @@ CONFIG, WEIGHTS, CAPTIONS, CARD = "config.json", "model.safetensors", "captions.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def locate(path: Path | str) -> Path:
+def find_model_folder(path: Path | str) -> Path:
     """A local folder, or the local copy of a hub id. Raises DataError when it is neither."""
     local = Path(path)
     if (local / CONFIG).is_file():
@@ -36,7 +36,7 @@ def locate(path: Path | str) -> Path:
         raise DataError(f"{path}: no such folder, and the hub did not give it ({reason})") from None
 
 
-def write(
+def write_model_folder(
     folder: Path, kind: str, version: int, parts: Mapping[str, Any], weights: Mapping[str, Any], card: str
 ) -> None:
     """`parts` are the sections of config.json, `weights` the tensors by name."""

@@ -20,7 +20,7 @@ from seqtok_core.training.processes.distributed import World
 log = logging.getLogger(__name__)
 
 
-def describe(engine: Engine, config: TrainConfig, world: World, step: int) -> dict[str, Any]:
+def describe_state(engine: Engine, config: TrainConfig, world: World, step: int) -> dict[str, Any]:
     """The manifest's account of its run."""
     return {
         "model": engine.fingerprint,
@@ -40,8 +40,8 @@ def take_over(source: Path, engine: Engine, config: TrainConfig, world: World) -
 
     Raises MismatchError when model or global batch differ, or another optimizer trained a parameter.
     """
-    manifest, state = checkpoint.read_manifest(source), checkpoint.read_state(source)
-    _require_same(source, manifest, describe(engine, config, world, 0), world)
+    manifest, state = checkpoint.read_checkpoint_manifest(source), checkpoint.read_state(source)
+    _require_same(source, manifest, describe_state(engine, config, world, 0), world)
     step = int(manifest["step"])
     engine.restore(checkpoint.open_parts(source), state, step)
     return step, state

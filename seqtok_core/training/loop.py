@@ -80,7 +80,10 @@ def train(
     with _lost_contact_explained(folder, world), together(world), contextlib.ExitStack() as stack:
         hosts = gather_objects(world, platform.node())
         on_first(world, lambda: stack.enter_context(files.folder_lock(folder)))
-        on_first(world, lambda: run_folder.prepare(folder, resolved, world, hosts, resume=resume, overwrite=overwrite))
+        on_first(
+            world,
+            lambda: run_folder.prepare_run_folder(folder, resolved, world, hosts, resume=resume, overwrite=overwrite),
+        )
         source = run_folder.start_from(folder, resume, world)
         batches, speed = _first_look(objective, loader, config, source, world)
         engine, stop = Engine(objective, config, world), StopRequest()
@@ -97,7 +100,7 @@ def _first_look(
     objective: nn.Module, loader: Loader, config: TrainConfig, source: Path | None, world: World
 ) -> tuple[Iterator[Any], Speed]:
     """The batches from where the run goes on, and what they cost; data that cannot be read ends it here."""
-    start = 0 if source is None else int(checkpoint.read_manifest(source)["step"])
+    start = 0 if source is None else int(checkpoint.read_checkpoint_manifest(source)["step"])
     if start >= config.steps:
         return iter(()), Speed(0.0, config, world)
     batches = iter(loader.iterate(start))

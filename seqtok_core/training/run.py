@@ -19,7 +19,7 @@ from seqtok_core.training.costs.speed import peak_memory
 from seqtok_core.training.engine.engine import Engine
 from seqtok_core.training.journal import environment
 from seqtok_core.training.journal.ledger import Ledger
-from seqtok_core.training.journal.progress import Progress
+from seqtok_core.training.journal.progress import ProgressBar
 from seqtok_core.training.journal.summary import TrainResult
 from seqtok_core.training.optimizer.schedules import crosses
 from seqtok_core.training.processes.distributed import World, any_of, gather_objects, on_first
@@ -64,7 +64,7 @@ class Run:
         if self._step >= config.steps:
             return
         total, done = config.steps * config.batch, self._step * config.batch
-        with self._stop, Progress(self._world, self._folder.name, total, done) as progress:
+        with self._stop, ProgressBar(self._world, self._folder.name, total, done) as progress:
             while self._step < config.steps:
                 self._watch.beat("step", self._step + 1)
                 self._one_step(batches)
@@ -135,8 +135,8 @@ class Run:
         state = {**self._ledger.state(), **self._engine.state()}
         keep = checkpoint.Keep(config.keep, config.keep_every, config.batch)
         folder, pieces = self._folder / run_folder.CHECKPOINTS, self._engine.pieces()
-        about = continuing.describe(self._engine, config, self._world, self._step)
-        self._saver.save(checkpoint.Job(folder, self._step, pieces, state, about, keep))
+        about = continuing.describe_state(self._engine, config, self._world, self._step)
+        self._saver.save(checkpoint.SaveJob(folder, self._step, pieces, state, about, keep))
 
     def _sample(self, on_sample: OnSample, images: int) -> None:
         try:

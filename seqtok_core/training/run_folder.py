@@ -28,7 +28,7 @@ FREE_KEYS = frozenset(  # may differ between a run and its continuation, with al
 CONTENT_KEYS = frozenset({"data_fingerprint", "captions_sha256"})  # what is learned from, beside the settings
 
 
-def prepare(
+def prepare_run_folder(
     folder: Path, resolved: Mapping[str, Any], world: World, hosts: list[str], *, resume: str, overwrite: bool
 ) -> None:
     """Make or accept `folder` for a run with the settings `resolved` (rank 0, under the lock).
@@ -51,7 +51,7 @@ def prepare(
     if overwrite or not used:
         with files.atomic_write(folder / "config.yaml", "w") as stream:
             yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
-    environment.write(folder, world, hosts)
+    environment.write_environment(folder, world, hosts)
     (folder / "preempted.json").unlink(missing_ok=True)
 
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_pipelines.looking.verify import verify
+from data_pipelines.looking.verify import verify_folder
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.reading.image_text import read_split
@@ -133,7 +133,7 @@ def imported(path: Path, out: Path, size: int, fields: Fields | None = None, **c
     manifest = prepare(
         open_source(path, SourceConfig(fields=fields or Fields(), **config)), out, PrepareConfig(size=size)
     )
-    assert verify(out).problems == []
+    assert verify_folder(out).problems == []
     return manifest
 
 

@@ -63,7 +63,7 @@ def test_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "processors", lambda: 2)
     monkeypatch.setattr(machine, "processor_limit", lambda: None)
     monkeypatch.setenv("OMP_NUM_THREADS", "16")
-    (found,) = system.processors()
+    (found,) = system.check_processors()
     assert (found.state, found.way) == ("warning", "export OMP_NUM_THREADS=2")
 
 

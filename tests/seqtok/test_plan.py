@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer import TokenizerObjective, TokenizerTrainingConfig
 from seqtok.cli import app
-from seqtok.plan.answer import plan
-from seqtok.plan.subject import Assumed, Wish, subject_of
+from seqtok.plan.answer import answer_plan
+from seqtok.plan.subject import Assumed, PlanRequest, subject_of
 from seqtok.runs.kinds import load_generator_run
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import TrainConfig
@@ -124,7 +124,7 @@ def test_counting_holds_no_gradient_and_changes_nothing():
 
 
 def test_a_plan_for_gpus_without_data():
-    answer = plan("demo-tokenizer", NO_DATA, Wish(gpus=8, gpu="h100", price=2.0, mfu=0.5))
+    answer = answer_plan("demo-tokenizer", NO_DATA, PlanRequest(gpus=8, gpu="h100", price=2.0, mfu=0.5))
     time, stages = answer["time"], answer["memory"]["stages"]
     assert answer["batch"] == {"global": 64, "micro": 8, "accumulation": 1}
     assert time["peak_flops"] == 989.4e12
@@ -142,21 +142,21 @@ def test_a_plan_for_gpus_without_data():
 def test_the_formula_is_the_formula():
     """FLOPs x images / (peak x MFU x GPUs), where starting operations does not take longer."""
     words = [*NO_DATA, "model.width=512", "train.batch=65536", "train.images=655360", "train.precision=fp16"]
-    answer = plan("demo-tokenizer", words, Wish(gpus=2, gpu="t4", mfu=0.01))
+    answer = answer_plan("demo-tokenizer", words, PlanRequest(gpus=2, gpu="t4", mfu=0.01))
     expected = answer["flops_per_image"] * 655360 / (65e12 * 0.01 * 2)
     assert answer["time"]["formula_seconds"] == pytest.approx(expected)
 
 
 def test_recomputation_is_counted():
     words = [*NO_DATA, "train.activation_checkpointing=true"]
-    whole, less = (plan("demo-tokenizer", w, Wish(gpu="h100")) for w in (NO_DATA, words))
+    whole, less = (answer_plan("demo-tokenizer", w, PlanRequest(gpu="h100")) for w in (NO_DATA, words))
     assert less["memory"]["stages"][0]["activations"] < 0.7 * whole["memory"]["stages"][0]["activations"]
     assert less["flops_per_image"] == whole["flops_per_image"]
 
 
 def test_what_does_not_fit_is_said_with_the_way_out():
     words = [*NO_DATA, "train.batch=262144", "train.images=1000000", "train.precision=fp16"]
-    answer = plan("demo-tokenizer", words, Wish(gpu="t4"))
+    answer = answer_plan("demo-tokenizer", words, PlanRequest(gpu="t4"))
     (warning,) = answer["warnings"]
     most = answer["memory"]["stages"][0]["largest_micro_batch"]
     assert f"train.micro_batch={most} fits" in warning
@@ -166,16 +166,16 @@ def test_what_does_not_fit_is_said_with_the_way_out():
 @pytest.mark.parametrize(
     ("config", "words", "wish", "message"),
     [
-        ("demo", [], Wish(), "kind=demo"),
-        ("demo-tokenizer", NO_DATA, Wish(gpu="gtx1"), "choose cpu or one of b200"),
-        ("demo-tokenizer", NO_DATA, Wish(gpu="v100"), "V100 has no bf16"),
-        ("demo-generator", NO_DATA, Wish(gpu="h100"), "--latents"),
-        ("demo-tokenizer", NO_DATA, Wish(gpu="h100", gpus=7), "cannot be split over 7"),
+        ("demo", [], PlanRequest(), "kind=demo"),
+        ("demo-tokenizer", NO_DATA, PlanRequest(gpu="gtx1"), "choose cpu or one of b200"),
+        ("demo-tokenizer", NO_DATA, PlanRequest(gpu="v100"), "V100 has no bf16"),
+        ("demo-generator", NO_DATA, PlanRequest(gpu="h100"), "--latents"),
+        ("demo-tokenizer", NO_DATA, PlanRequest(gpu="h100", gpus=7), "cannot be split over 7"),
     ],
 )
-def test_mistakes_are_one_message(config: str, words: list[str], wish: Wish, message: str):
+def test_mistakes_are_one_message(config: str, words: list[str], wish: PlanRequest, message: str):
     with pytest.raises(ConfigError, match=message):
-        plan(config, words, wish)
+        answer_plan(config, words, wish)
 
 
 def test_a_generator_is_planned_from_shapes_alone():
@@ -209,7 +209,7 @@ def test_data_that_is_there_is_used(tmp_path: Path):
 @pytest.mark.slow
 def test_a_plan_for_this_machine_measures_steps():
     words = [*NO_DATA, "train.batch=8", "train.images=80", "train.warmup_images=8", "train.threads=1"]
-    answer = plan("demo-tokenizer", words, Wish(gpu="cpu", steps=3))
+    answer = answer_plan("demo-tokenizer", words, PlanRequest(gpu="cpu", steps=3))
     assert answer["memory"]["measured_peak"] > answer["memory"]["stages"][0]["base"] > 100e6
     assert answer["memory"]["total"] == pytest.approx(answer["memory"]["measured_peak"], rel=0.25)
     assert answer["time"]["seconds"] == pytest.approx(10 * answer["time"]["step_seconds"])

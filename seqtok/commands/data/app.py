@@ -10,7 +10,7 @@ import typer
 from seqtok.commands.data import look as data_look
 from seqtok.commands.data.options import (
     DryRun,
-    Engine,
+    EngineName,
     EngineOption,
     Out,
     Overwrite,
@@ -37,7 +37,7 @@ def scenes(
     size: Annotated[int, typer.Option(help="Pixels per side.", min=8)] = 32,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     processes: Processes = 2,
-    engine: EngineOption = Engine.processes,
+    engine: EngineOption = EngineName.processes,
     ray_address: RayAddress = "auto",
     resume: ResumeOption = Resume.auto,
     overwrite: Overwrite = False,

@@ -56,7 +56,7 @@ def verify(
     label_field: LabelField = None,
 ) -> None:
     """Check every shard: size, hash, offsets, keys, records, pictures. Exit status 1 if anything is wrong."""
-    from data_pipelines.looking.verify import verify as verify_folder
+    from data_pipelines.looking.verify import verify_folder as verify_folder
     from data_pipelines.sources.records import Fields
     from seqtok.commands.data.look_view import show_verdict
     from seqtok.commands.data.view import progress_bar

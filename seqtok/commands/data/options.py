@@ -24,7 +24,7 @@ class Resize(StrEnum):
     fast, exact = "fast", "exact"
 
 
-class Engine(StrEnum):
+class EngineName(StrEnum):
     processes, ray = "processes", "ray"
 
 
@@ -89,7 +89,7 @@ MaxBadShare = Annotated[float, Option(help="More bad samples than this are an er
 OnBadShard = Annotated[OnBad, Option(help="Damaged tars of the source.", rich_help_panel=_SHARDS)]
 
 Processes = Annotated[int, Option(help="Worker processes.", min=1)]
-EngineOption = Annotated[Engine, Option(help="Who builds shards: this machine, or a Ray cluster.")]
+EngineOption = Annotated[EngineName, Option(help="Who builds shards: this machine, or a Ray cluster.")]
 RayAddress = Annotated[str, Option(help="auto, HOST:PORT, ray://HOST:PORT, or local: start one here.")]
 ResumeOption = Annotated[Resume, Option(help="Continue what was begun, or refuse to.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace a data set that is there.")]

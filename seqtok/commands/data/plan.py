@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from data_pipelines.prepare.preview import Shown
+    from data_pipelines.prepare.preview import PreviewedSample
     from data_pipelines.prepare.settings import PrepareConfig
     from data_pipelines.sources.base import Source
 
 
-def show_plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[Shown]) -> None:
+def show_plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[PreviewedSample]) -> None:
     console = Console()
     for line in [*_plan(out, sources, config, shown), *(line for item in shown for line in _sample(item))]:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -33,7 +33,9 @@ def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
                 yield f"{split}: {count} samples left out by {reason}"
 
 
-def _plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[Shown]) -> Iterator[str]:
+def _plan(
+    out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[PreviewedSample]
+) -> Iterator[str]:
     from data_pipelines.prepare.preview import bytes_per_sample
 
     first = next(iter(sources.values()))
@@ -57,7 +59,7 @@ def _plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown
     yield f"{len(shown)} samples of it, {bad} bad:"
 
 
-def _sample(item: Shown) -> Iterator[str]:
+def _sample(item: PreviewedSample) -> Iterator[str]:
     yield f"{item.split} {item.source}: {item.picture}" if item.picture else f"{item.split} {item.source}"
     if item.problem:
         yield f"  BAD: {item.problem}"

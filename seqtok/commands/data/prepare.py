@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from seqtok.commands.data import options
-from seqtok.commands.data.options import Engine, Form, Kind, NoCaption, OnBad, Pyramid, Resize, Resume
+from seqtok.commands.data.options import EngineName, Form, Kind, NoCaption, OnBad, Pyramid, Resize, Resume
 
 if TYPE_CHECKING:
     from data_pipelines.prepare.settings import PrepareConfig
@@ -44,7 +44,7 @@ def prepare(
     max_bad_run: options.MaxBadRun = 100,
     on_bad_shard: options.OnBadShard = OnBad.error,
     processes: options.Processes = 1,
-    engine: options.EngineOption = Engine.processes,
+    engine: options.EngineOption = EngineName.processes,
     ray_address: options.RayAddress = "auto",
     resume: options.ResumeOption = Resume.auto,
     overwrite: options.Overwrite = False,

@@ -60,7 +60,7 @@ def write_report(
     `others` are the results of further runs by name; they are drawn into the curves and set side by side.
     """
     folder = Path(folder)
-    page = render(results, pictures, others or {})
+    page = render_report(results, pictures, others or {})
     write_results(folder, results)
     if pictures is not None:
         write_pictures(folder, pictures)
@@ -100,7 +100,7 @@ def write_pictures(folder: Path, pictures: ReportPictures) -> None:
             sheet.save(stream, "PNG", optimize=True)
 
 
-def render(
+def render_report(
     results: Mapping[str, Any],
     pictures: ReportPictures | None = None,
     others: Mapping[str, Mapping[str, Any]] | None = None,

@@ -53,7 +53,7 @@ def spelled(name: str) -> str:
     return _SPELLED.get(name, name.replace("_", " "))
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """75.2 -> "1 min 15 s"; 0.42 -> "0.42 s"."""
     if seconds < 10:
         return f"{seconds:.2f} s"
@@ -64,7 +64,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-FILTERS = {"percent": percent, "spelled": spelled, "duration": duration}
+FILTERS = {"percent": percent, "spelled": spelled, "duration": duration_text}
 
 
 def headlines(results: Results) -> list[tuple[str, str, str]]:

@@ -67,7 +67,7 @@ def wilson(value: float, count: int) -> tuple[float, float]:
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
-def summarise(
+def summarise_verdicts(
     verdicts: Sequence[Verdict], chance: Sequence[Verdict], real: Sequence[Verdict], scenes: Sequence[Scene]
 ) -> dict[str, dict[str, Any]]:
     """Attribute -> value with 95 % interval, chance, ceiling, and the same for seen and unseen combinations.

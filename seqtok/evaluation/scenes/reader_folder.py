@@ -35,7 +35,7 @@ def load_or_train_reader(
                 model_folder.load_weights(reader, folder)
                 return reader.eval()
         reader = train_reader(config, progress)
-        model_folder.write(folder, KIND, FORMAT, {"reader": wanted}, reader.state_dict(), _CARD)
+        model_folder.write_model_folder(folder, KIND, FORMAT, {"reader": wanted}, reader.state_dict(), _CARD)
         return reader
 
 

@@ -60,7 +60,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Job:
+class SaveJob:
     """One checkpoint to be written: this process's pieces, and on rank 0 what the manifest says beside them."""
 
     folder: Path
@@ -90,7 +90,7 @@ def all_in(folder: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def make_room(job: Job, world: World) -> int:
+def make_room(job: SaveJob, world: World) -> int:
     """Sweep unfinished attempts, make the folder, and return the bytes that all parts will need. Collective.
 
     Raises StorageError on every process when the disk has less.
@@ -100,7 +100,7 @@ def make_room(job: Job, world: World) -> int:
     return needed
 
 
-def _clear_way(job: Job, needed: int) -> None:
+def _clear_way(job: SaveJob, needed: int) -> None:
     with files.storage_errors(job.folder):
         job.folder.mkdir(parents=True, exist_ok=True)
         for leftover in job.folder.glob("*.tmp"):
@@ -110,7 +110,7 @@ def _clear_way(job: Job, needed: int) -> None:
         job.aside.mkdir()
 
 
-def _full(job: Job, needed: int) -> StorageError:
+def _full(job: SaveJob, needed: int) -> StorageError:
     existing = all_in(job.folder)
     after = f"continues from {existing[-1].name}" if existing else "begins anew"
     free = files.free_bytes(job.folder)
@@ -120,7 +120,7 @@ def _full(job: Job, needed: int) -> StorageError:
     )
 
 
-def write(job: Job, world: World, gather: Gather) -> SeqtokError | None:
+def write_checkpoint(job: SaveJob, world: World, gather: Gather) -> SeqtokError | None:
     """Make the checkpoint; every process calls it, in any thread. Returns the problem, the same on all processes.
 
     A part that cannot be written ends the attempt for all; earlier checkpoints stay untouched.
@@ -137,7 +137,7 @@ def write(job: Job, world: World, gather: Gather) -> SeqtokError | None:
     return problem
 
 
-def _attempt(job: Job, action: Callable[[], Any]) -> tuple[Any, SeqtokError | None]:
+def _attempt(job: SaveJob, action: Callable[[], Any]) -> tuple[Any, SeqtokError | None]:
     try:
         with files.storage_errors(job.aside):
             return action(), None
@@ -148,9 +148,9 @@ def _attempt(job: Job, action: Callable[[], Any]) -> tuple[Any, SeqtokError | No
         return None, StorageError(f"{job.aside}: not written ({error}); earlier checkpoints are as they were")
 
 
-def _part(job: Job, world: World) -> dict[str, dict[str, Any]]:
+def _part(job: SaveJob, world: World) -> dict[str, dict[str, Any]]:
     name = parts.file_of(world.rank, world.size)
-    entries = {name: parts.write(job.aside / name, job.pieces, world.rank)}
+    entries = {name: parts.write_part(job.aside / name, job.pieces, world.rank)}
     if world.is_first:
         with files.atomic_write(job.aside / STATE, "w") as stream:
             json.dump(dict(job.state), stream, indent=1, sort_keys=True)  # a mean may be NaN: Python's JSON
@@ -159,7 +159,7 @@ def _part(job: Job, world: World) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _commit(job: Job, sealed: dict[str, Any]) -> None:
+def _commit(job: SaveJob, sealed: dict[str, Any]) -> None:
     final = job.folder / name_of(job.step)
     manifest = {"format": FORMAT, "step": job.step, "files": sealed, **job.about}
     manifest["sha256"] = fingerprint.of_value(manifest)  # of all the rest
@@ -184,7 +184,7 @@ def _remove(path: Path) -> None:
         log.warning("%s: an old checkpoint that cannot be removed (%s)", path, error.strerror)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_checkpoint_manifest(path: Path) -> dict[str, Any]:
     """Raises DataError when `path` is no checkpoint or damaged, MismatchError when another seqtok wrote it."""
     if not path.is_dir():
         raise DataError(f"{path}: no such checkpoint")
@@ -207,9 +207,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def verify(path: Path, first: int = 0, every: int = 1, hashes: bool = True) -> None:
+def verify_checkpoint(path: Path, first: int = 0, every: int = 1, hashes: bool = True) -> None:
     """Check every `every`-th file against the manifest. Raises DataError naming the first that differs."""
-    entries = sorted(read_manifest(path)["files"].items())
+    entries = sorted(read_checkpoint_manifest(path)["files"].items())
     for name, entry in entries[first::every]:
         file = path / name
         if not file.is_file():
@@ -221,9 +221,9 @@ def verify(path: Path, first: int = 0, every: int = 1, hashes: bool = True) -> N
 
 
 def problem_of(path: Path, first: int = 0, every: int = 1, hashes: bool = True) -> SeqtokError | None:
-    """What `verify` would raise."""
+    """What `verify_checkpoint` would raise."""
     try:
-        verify(path, first, every, hashes)
+        verify_checkpoint(path, first, every, hashes)
     except SeqtokError as error:
         return error
     return None
@@ -231,7 +231,7 @@ def problem_of(path: Path, first: int = 0, every: int = 1, hashes: bool = True) 
 
 def open_parts(path: Path) -> parts.Parts:
     """The tensors of a verified checkpoint."""
-    return parts.Parts([path / name for name in sorted(read_manifest(path)["files"]) if name != STATE])
+    return parts.Parts([path / name for name in sorted(read_checkpoint_manifest(path)["files"]) if name != STATE])
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def explicit(path: Path, world: World) -> Path:
     return path
 
 
-def summary(path: Path) -> dict[str, Any]:
+def checkpoint_summary(path: Path) -> dict[str, Any]:
     """What a list shows of a checkpoint: step, images, bytes, age_s, written_by, problem (None: whole).
 
     Sizes are checked, hashes are not; `images` and `written_by` are absent when the manifest cannot be read.
@@ -280,7 +280,7 @@ def summary(path: Path) -> dict[str, Any]:
     row["bytes"] = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     row["age_s"] = max(0.0, time.time() - path.stat().st_mtime)
     if row["problem"] is None:
-        manifest = read_manifest(path)
+        manifest = read_checkpoint_manifest(path)
         row["images"] = manifest["images"]
         row["written_by"] = f"ZeRO {manifest['zero_stage']} x {manifest['processes']}"
     return row

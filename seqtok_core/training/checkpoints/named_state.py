@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from seqtok_core.foundation.errors import MismatchError
-from seqtok_core.training.checkpoints.parts import Parts, key_of
+from seqtok_core.training.checkpoints.parts import Parts, piece_key
 from seqtok_core.training.optimizer.layout import Layout
 from seqtok_core.training.optimizer.optim import SplitOptimizer
 from seqtok_core.training.processes.distributed import World
@@ -62,12 +62,12 @@ def pieces_of(
         for kind, values in state.items():
             for span in spans:
                 if values.ndim == 0 and span.start == 0:  # a count (step), equal for all values
-                    pieces[key_of(kind, span.name)] = values
+                    pieces[piece_key(kind, span.name)] = values
                 elif values.ndim:
-                    pieces[key_of(kind, span.name, span.start)] = values.reshape(-1)[span.offset :][: span.numel]
+                    pieces[piece_key(kind, span.name, span.start)] = values.reshape(-1)[span.offset :][: span.numel]
     if world.is_first:
-        pieces |= {key_of("frozen", name): value for name, value in frozen.items()}
-        pieces |= {key_of("buffer", name): value for name, value in persistent_buffers(module).items()}
+        pieces |= {piece_key("frozen", name): value for name, value in frozen.items()}
+        pieces |= {piece_key("buffer", name): value for name, value in persistent_buffers(module).items()}
     return pieces
 
 

@@ -39,7 +39,7 @@ _TYPES = {
 }  # widest first: in this order every tensor lies aligned
 
 
-def key_of(kind: str, name: str, start: int = 0) -> str:
+def piece_key(kind: str, name: str, start: int = 0) -> str:
     return f"{kind}:{start}:{name}"
 
 
@@ -48,11 +48,11 @@ def file_of(rank: int, processes: int) -> str:
 
 
 def bytes_of(pieces: Mapping[str, Tensor]) -> int:
-    """Size of the file that `write` would make."""
+    """Size of the file that `write_part` would make."""
     return len(_header(pieces)) + sum(piece.nbytes for piece in pieces.values())
 
 
-def write(path: Path, pieces: Mapping[str, Tensor], rank: int = 0) -> dict[str, Any]:
+def write_part(path: Path, pieces: Mapping[str, Tensor], rank: int = 0) -> dict[str, Any]:
     """Write, flush to the disk and hash in one pass; returns {"bytes": …, "sha256": …}.
 
     Tensors elsewhere than on the CPU are fetched one at a time. Equal tensors give equal bytes.

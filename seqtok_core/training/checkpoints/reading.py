@@ -15,15 +15,15 @@ from seqtok_core.training.checkpoints.named_state import persistent_buffers
 from seqtok_core.training.checkpoints.parts import Parts
 
 
-def locate(path: Path) -> Path:
+def find_checkpoint(path: Path) -> Path:
     """A checkpoint, or the newest whole one of a run; verified. Raises DataError or MismatchError."""
     path, found = Path(path), all_of(path)
     if found == [path]:
-        checkpoint.verify(path)
+        checkpoint.verify_checkpoint(path)
         return path
     for candidate in reversed(found):
         try:
-            checkpoint.verify(candidate)
+            checkpoint.verify_checkpoint(candidate)
             return candidate
         except DataError as error:
             checkpoint.log.warning("%s; going back to the one before", error)
@@ -49,7 +49,7 @@ def fill(module: nn.Module, path: Path, averaged: bool) -> None:
     Raises MismatchError when names or shapes differ.
     """
     shapes = {name: list(p.shape) for name, p in module.named_parameters() if p.requires_grad}
-    manifest = checkpoint.read_manifest(path)
+    manifest = checkpoint.read_checkpoint_manifest(path)
     if fingerprint.of_value(shapes)[:16] != manifest["model"]:
         wrong = [name for name in shapes if shapes[name] != manifest["shapes"].get(name)]
         wrong += [name for name in manifest["shapes"] if name not in shapes]

@@ -38,12 +38,14 @@ class Saver:
         """Known on this process; the others may learn it a moment later."""
         return self._problem is not None
 
-    def save(self, job: checkpoint.Job) -> None:
+    def save(self, job: checkpoint.SaveJob) -> None:
         """Write `job`, or begin to. Raises StorageError when the disk is full, for the one before as well."""
         self.wait()
         job = replace(job, needed=checkpoint.make_room(job, self._world))
         if not self._background:
-            self._problem = checkpoint.write(job, self._world, lambda value: gather_objects(self._world, value))
+            self._problem = checkpoint.write_checkpoint(
+                job, self._world, lambda value: gather_objects(self._world, value)
+            )
             self.wait()
             return
         copies = {key: piece.detach().to("cpu", copy=True) for key, piece in job.pieces.items()}
@@ -52,9 +54,9 @@ class Saver:
         )
         self._thread.start()
 
-    def _write(self, job: checkpoint.Job) -> None:
+    def _write(self, job: checkpoint.SaveJob) -> None:
         try:
-            self._problem = checkpoint.write(job, self._world, self._gather)
+            self._problem = checkpoint.write_checkpoint(job, self._world, self._gather)
         except Exception as error:  # whatever it is must reach the training
             self._problem = SeqtokError(
                 f"{job.aside}: not finished ({error}); the checkpoints before it are whole, the same command continues"

@@ -38,7 +38,7 @@ class Engine:
         self.config, self.world = config, world
         self._template = _without_weights(objective)
         if config.activation_checkpointing:
-            recompute.wrap(objective)
+            recompute.recompute_blocks(objective)
         excluded = set(getattr(objective, "muon_excluded", set)())
         groups = parameter_groups(objective.named_parameters(), excluded, config)
         self._names = [group["names"] for group in groups]

@@ -27,7 +27,7 @@ def blocks_of(objective: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-def wrap(objective: nn.Module, contexts: Any = None) -> None:
+def recompute_blocks(objective: nn.Module, contexts: Any = None) -> None:
     """Replace the forward of every block. Around it everything (names, hooks, ZeRO's gathering) stays.
 
     `contexts`: context_fn of torch.utils.checkpoint, for who wants to know what is computed a second time.
@@ -42,7 +42,7 @@ class wrapped(AbstractContextManager):
 
     def __init__(self, objective: nn.Module, contexts: Any = None) -> None:
         self._objective = objective
-        wrap(objective, contexts)
+        recompute_blocks(objective, contexts)
 
     def __exit__(self, *error: object) -> None:
         for block in blocks_of(self._objective):

@@ -23,7 +23,7 @@ FILE = "environment.json"
 _PACKAGES = ("seqtok", "torch", "deepspeed", "numpy", "open_clip_torch", "webdataset", "sentencepiece")
 
 
-def describe(world: World, hosts: list[str]) -> dict[str, Any]:
+def describe_environment(world: World, hosts: list[str]) -> dict[str, Any]:
     """`hosts`: the machine of every process, by rank."""
     return {
         "command": sys.argv,
@@ -40,9 +40,9 @@ def describe(world: World, hosts: list[str]) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, world: World, hosts: list[str]) -> None:
+def write_environment(folder: Path, world: World, hosts: list[str]) -> None:
     """Counts the starts of this run, whose last one it describes."""
-    files.write_json(folder / FILE, {**describe(world, hosts), "starts": starts(folder) + 1})
+    files.write_json(folder / FILE, {**describe_environment(world, hosts), "starts": starts(folder) + 1})
 
 
 def starts(folder: Path) -> int:

@@ -12,7 +12,7 @@ from seqtok_core.training.processes.distributed import World
 _PLAIN_EVERY_S = 15.0  # seconds between two plain lines
 
 
-class Progress:
+class ProgressBar:
     """A context manager; silent on every process but the first."""
 
     def __init__(self, world: World, title: str, total: int, done: int) -> None:

@@ -16,7 +16,7 @@ from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.sources.cut import Part, parse_condition, split_by_name
-from data_pipelines.sources.records import Fields, captions_of
+from data_pipelines.sources.records import Fields, record_captions
 from seqtok_core.foundation.errors import ConfigError, DataError
 from tests.data_pipelines.sources.test_tables import everything, opened
 from tests.data_pipelines.toy import foreign_members, jsonl_folder, write_tar
@@ -90,11 +90,11 @@ def test_captions_from_lists_columns_texts_and_templates():
         ({"captions": ("label", "text"), "pyramid": "sentences", "max_levels": 1}, ("dog", "One. Two.")),
         ({"captions": ""}, ()),
     ):
-        assert captions_of(record, Fields(**fields)) == expected
-    assert captions_of({"text": "x", "caption": "y"}, Fields()) == ("y",)
-    assert captions_of({"txt": "two\n\nlines"}, Fields()) == ("two", "lines")
+        assert record_captions(record, Fields(**fields)) == expected
+    assert record_captions({"text": "x", "caption": "y"}, Fields()) == ("y",)
+    assert record_captions({"txt": "two\n\nlines"}, Fields()) == ("two", "lines")
     with pytest.raises(DataError, match="'n' is not a caption"):
-        captions_of(record, Fields(captions="n"))
+        record_captions(record, Fields(captions="n"))
 
 
 def test_cleaning_is_counted():

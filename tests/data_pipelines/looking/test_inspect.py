@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.looking.inspect import overview
-from data_pipelines.looking.verify import verify
+from data_pipelines.looking.verify import verify_folder
 from data_pipelines.reading.vocabulary import token_lengths, train_vocabulary
 from data_pipelines.sources.records import Fields
 from data_pipelines.tars.index import scan_tar
@@ -49,10 +49,10 @@ def test_foreign_tars_have_an_overview_too(tmp_path):
 
 def test_whole_folders_verify(tmp_path):
     scenes_folder(tmp_path / "d", train=20)
-    verdict = verify(tmp_path / "d")
+    verdict = verify_folder(tmp_path / "d")
     assert (verdict.shards, verdict.samples, verdict.problems) == (6, 40, [])
     with pytest.raises(DataError, match="no such folder"):
-        verify(tmp_path / "nowhere")
+        verify_folder(tmp_path / "nowhere")
 
 
 def test_one_flipped_bit_is_found(tmp_path):
@@ -62,7 +62,7 @@ def test_one_flipped_bit_is_found(tmp_path):
     start, size = scan_tar(tar)[2].members["png"]
     data[start + size // 2] ^= 4  # inside a picture: every header and offset stays right
     tar.write_bytes(bytes(data))
-    problems = verify(tmp_path / "d", decode=False).problems
+    problems = verify_folder(tmp_path / "d", decode=False).problems
     assert len(problems) == 1
     assert "scenes-train-000001.tar: content differs from its hash" in problems[0]
 
@@ -74,7 +74,7 @@ def test_every_fault_of_foreign_tars_is_listed(tmp_path):
     write_tar(tmp_path / "train-1.tar", foreign_members(2, 4))
     cut = write_tar(tmp_path / "train-2.tar", foreign_members(9, 4))
     cut.write_bytes(cut.read_bytes()[:2000])
-    text = "\n".join(verify(tmp_path).problems)
+    text = "\n".join(verify_folder(tmp_path).problems)
     assert "train-0.tar:k0: damaged image" in text
     assert "key k2 is also in train-0.tar" in text
     assert "train-2.tar" in text

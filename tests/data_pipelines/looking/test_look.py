@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from data_pipelines.looking.contact_sheet import Shown, _font, contact_sheet, draw_sheet, wrap
+from data_pipelines.looking.contact_sheet import SheetRow, _font, contact_sheet, draw_sheet, wrap_text
 from data_pipelines.looking.inspect import overview
 from data_pipelines.reading.vocabulary import token_lengths, train_vocabulary
 from data_pipelines.shards.shard_set import open_shards
@@ -99,7 +99,7 @@ def test_a_sheet_shows_the_very_pixels(tmp_path: Path):
 @pytest.mark.parametrize("lines", [1, 3])
 def test_captions_are_wrapped_into_their_cell_and_nothing_is_cut_in_silence(text: str, lines: int):
     font = _font(12)
-    found = wrap(text, font, 150, lines)
+    found = wrap_text(text, font, 150, lines)
     assert len(found) <= lines
     assert all(font.getlength(line) <= 150 for line in found)
     said = "".join(found).replace(" ", "")
@@ -115,7 +115,10 @@ def test_european_letters_are_drawn_not_boxed():
 
 
 def test_what_cannot_be_decoded_is_said_in_its_place():
-    shown = [Shown("a", "train", ("x",), "damaged image"), Shown("b", "train", (), np.zeros((500, 40, 3), np.uint8))]
+    shown = [
+        SheetRow("a", "train", ("x",), "damaged image"),
+        SheetRow("b", "train", (), np.zeros((500, 40, 3), np.uint8)),
+    ]
     sheet = np.asarray(draw_sheet(shown, "two"))
     assert (sheet == (170, 40, 30)).all(axis=2).any(), "red words"
     assert draw_sheet(shown, "two").size == (1280, sheet.shape[0])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from data_pipelines.looking.verify import verify
+from data_pipelines.looking.verify import verify_folder
 from data_pipelines.shards.files import commit_shard
 from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.tars.index import scan_tar
@@ -73,7 +73,7 @@ def test_damage_of_foreign_tars_is_named_with_its_place(tmp_path: Path, damage):
     write_tar(tmp_path / "train-1.tar", foreign_members(5, 5))
     bad.write_bytes(damage(bytearray(bad.read_bytes())))
     kept, message = DAMAGE[damage]
-    verdict = verify(tmp_path)
+    verdict = verify_folder(tmp_path)
     assert verdict.samples == kept + 5
     text = "\n".join(verdict.problems)
     assert "train-1.tar" not in text
@@ -89,7 +89,7 @@ def test_damage_of_our_shards_is_named_too(tmp_path: Path, damage):
     manifest = ours(tmp_path / "d")
     path = tmp_path / "d" / manifest.splits["train"].shards[0].file
     path.write_bytes(damage(bytearray(path.read_bytes())))
-    text = "\n".join(verify(tmp_path / "d").problems)
+    text = "\n".join(verify_folder(tmp_path / "d").problems)
     size = path.stat().st_size
     expected = manifest.splits["train"].shards[0].bytes
     if size != expected:
@@ -115,7 +115,7 @@ def ours(folder: Path):
     split = manifest.splits["train"].model_copy(update={"shards": tuple(infos)})
     manifest = manifest.model_copy(update={"splits": {**manifest.splits, "train": split}})
     (folder / "dataset.json").write_text(json.dumps(manifest.model_dump(mode="json")))
-    assert verify(folder).problems == []
+    assert verify_folder(folder).problems == []
     return manifest
 
 
@@ -128,7 +128,7 @@ def test_every_flipped_bit_of_a_shard_of_ours_is_found(tmp_path: Path):
         data = bytearray(whole)
         data[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(bytes(data))
-        problems = verify(tmp_path / "d", decode=False).problems
+        problems = verify_folder(tmp_path / "d", decode=False).problems
         assert any("content differs from its hash" in problem for problem in problems), place
 
 
@@ -143,19 +143,21 @@ def test_flipped_bits_of_foreign_pictures(tmp_path: Path):
         data = bytearray(whole)
         data[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(bytes(data))
-        assert any("train-0.tar:a: " in problem for problem in verify(tmp_path).problems), place - start
+        assert any("train-0.tar:a: " in problem for problem in verify_folder(tmp_path).problems), place - start
 
 
 def test_keys_that_come_again_are_named(tmp_path: Path):
     members = foreign_members(0, 3)
     adjacent = write_tar(tmp_path / "a/train-0.tar", [members[0], *members])
-    assert verify(tmp_path / "a").problems[0].startswith(f"{adjacent}: k0.jpg comes again at byte {3 * BLOCK}"[:40])
+    assert (
+        verify_folder(tmp_path / "a").problems[0].startswith(f"{adjacent}: k0.jpg comes again at byte {3 * BLOCK}"[:40])
+    )
     torn = write_tar(tmp_path / "b/train-0.tar", [*members, ("k0.cls", b"3")])
-    assert f"{torn}: key 'k0' comes again at byte" in verify(tmp_path / "b").problems[0]
+    assert f"{torn}: key 'k0' comes again at byte" in verify_folder(tmp_path / "b").problems[0]
     write_tar(tmp_path / "c/train-0.tar", members)
     write_tar(tmp_path / "c/train-1.tar", foreign_members(2, 4))
     write_tar(tmp_path / "c/val-0.tar", foreign_members(1, 1))
-    verdict = verify(tmp_path / "c")
+    verdict = verify_folder(tmp_path / "c")
     assert verdict.problems == [f"{tmp_path}/c/train-1.tar: key k2 is also in train-0.tar"]
     assert "1 keys stand in more than one split" in verdict.notes
 
@@ -167,7 +169,7 @@ def test_equal_pictures_are_noted_within_and_across_shards(tmp_path: Path):
     second[0], second[6] = (second[0][0], same), (second[6][0], same)
     write_tar(tmp_path / "train-0.tar", first)
     write_tar(tmp_path / "train-1.tar", second)
-    verdict = verify(tmp_path)
+    verdict = verify_folder(tmp_path)
     assert verdict.problems == []
     assert verdict.notes[0] == "2 pictures are equal to an earlier one, byte for byte"
     assert verdict.notes[1] == "equal pictures: train-0.tar:k1, train-1.tar:k4, train-1.tar:k6"
@@ -177,7 +179,7 @@ def test_missing_members_are_named(tmp_path: Path):
     members = foreign_members(0, 6)
     left = [m for m in members if m[0] not in ("k1.jpg", "k2.json", "k3.txt")]
     write_tar(tmp_path / "train-0.tar", left)
-    assert [p.removeprefix(f"{tmp_path}/train-0.tar:") for p in verify(tmp_path).problems] == [
+    assert [p.removeprefix(f"{tmp_path}/train-0.tar:") for p in verify_folder(tmp_path).problems] == [
         "k1: has no picture",
         "k2: has no .json",
         "k3: has no .txt",
@@ -218,7 +220,7 @@ def rewrite(folder: Path, change: Callable[[str, dict[str, bytes]], dict[str, by
 def test_what_a_faulty_writer_leaves_is_found(tmp_path: Path, change, message):
     scenes_folder(tmp_path / "d", train=4, test=4)
     rewrite(tmp_path / "d", lambda key, members: change(members) if key.endswith("2") else members)
-    problems = verify(tmp_path / "d").problems
+    problems = verify_folder(tmp_path / "d").problems
     assert len(problems) == 1
     assert "scenes-test-000000.tar:test-00000002: " in problems[0]
     assert message in problems[0]
@@ -227,7 +229,7 @@ def test_what_a_faulty_writer_leaves_is_found(tmp_path: Path, change, message):
 def test_processes_find_the_same(tmp_path: Path):
     write_tar(tmp_path / "train-0.tar", foreign_members(0, 3)[:-1])
     write_tar(tmp_path / "train-1.tar", foreign_members(2, 3))
-    one, two = verify(tmp_path), verify(tmp_path, processes=2)
+    one, two = verify_folder(tmp_path), verify_folder(tmp_path, processes=2)
     assert one == two
     assert len(one.problems) == 2
 
@@ -237,12 +239,12 @@ def test_ours_miss_nothing_beside_the_shards(tmp_path: Path):
     scenes_folder(folder, train=10)
     vocabulary().save(folder / "captions.model")
     write_tar(folder / "scenes-train-000009.tar", foreign_members(0, 1))
-    verdict = verify(folder)
+    verdict = verify_folder(folder)
     assert verdict.problems == []
     assert any("scenes-train-000009.tar is no part of the data set" in note for note in verdict.notes)
     (folder / "captions.model").write_bytes(b"no model")
     (folder / "scenes-test-000001.tar").unlink()
-    text = "\n".join(verify(folder).problems)
+    text = "\n".join(verify_folder(folder).problems)
     assert "captions.model" in text
     assert "scenes-test-000001.tar: shard is missing" in text
 
@@ -274,7 +276,7 @@ def test_digests_find_what_a_dictionary_finds():
 def test_many_problems_are_counted_not_listed(tmp_path: Path):
     members = [m for m in foreign_members(0, 300) if not m[0].endswith("jpg")]
     write_tar(tmp_path / "train-0.tar", members)
-    verdict = verify(tmp_path)
+    verdict = verify_folder(tmp_path)
     assert verdict.faults == 300
     assert len(verdict.problems) == 100
     result = CliRunner().invoke(app, ["verify", str(tmp_path)])

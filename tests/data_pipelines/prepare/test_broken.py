@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.looking.verify import verify
+from data_pipelines.looking.verify import verify_folder
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
@@ -63,7 +63,7 @@ def test_nothing_is_lost_and_every_change_is_counted(prepared):
     wanted = Counter(case.note for case in expected if case.note)
     wanted["empty captions left out"] += 1  # one sample has two of them
     assert dict(info.notes) == wanted
-    assert verify(place / "out").problems == []
+    assert verify_folder(place / "out").problems == []
 
 
 def test_colours_are_as_stated(prepared):
@@ -108,7 +108,7 @@ def test_odd_members_of_a_whole_tar(tmp_path):
     info = manifest.splits["train"]
     assert info.samples + sum(info.dropped.values()) == len(expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"], "no pickle ran, no path was followed"
-    assert verify(tmp_path / "out").problems == []
+    assert verify_folder(tmp_path / "out").problems == []
 
 
 def test_odd_members_are_named_by_loader_and_verify(tmp_path):
@@ -117,7 +117,7 @@ def test_odd_members_are_named_by_loader_and_verify(tmp_path):
     dropped = {bad.source.rpartition(":")[2]: bad.reason for bad in shards.dropped}
     read_later = {"no record", "cut"}  # a missing caption and damaged pixels show when a sample is read
     assert dropped == {key: what for key, what in expected.items() if what != WRITTEN and key not in read_later}
-    verdict = "\n".join(verify(tmp_path / "in").problems)
+    verdict = "\n".join(verify_folder(tmp_path / "in").problems)
     assert all(key in verdict for key in (*dropped, "cut"))
     assert not (tmp_path / "marker").exists()
 
@@ -132,7 +132,7 @@ def test_damaged_tars_are_errors_or_skipped_and_named(tmp_path):
     assert len(source) == 4
     assert len(source.skipped) == len(messages)
     assert all(any(file in text for text in source.skipped) for file in messages)
-    problems = "\n".join(verify(tmp_path / "in").problems)
+    problems = "\n".join(verify_folder(tmp_path / "in").problems)
     assert all(file in problems for file in messages)
 
 

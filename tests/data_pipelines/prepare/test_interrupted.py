@@ -19,7 +19,7 @@ from data_pipelines.executors.run import run_tasks
 from data_pipelines.executors.task import Progress
 from data_pipelines.prepare.run import plan_of, prepare
 from data_pipelines.prepare.settings import PrepareConfig
-from data_pipelines.prepare.tasks import Work, do_task, make_tasks
+from data_pipelines.prepare.tasks import PrepareWork, do_task, make_tasks
 from data_pipelines.shards.files import read_index
 from data_pipelines.shards.shard_set import open_shards
 from data_pipelines.sources.base import Bad
@@ -123,7 +123,7 @@ def test_a_worker_of_another_run_does_not_write(tmp_path):
     task = make_tasks(sources, config)[0]
     with folder_lock(tmp_path):
         owner = (tmp_path / "run.lock").read_text()
-        work = Work(sources, config, tmp_path, "plan", owner)
+        work = PrepareWork(sources, config, tmp_path, "plan", owner)
         for change in ({"owner": "process 1 on mars"}, {"out": tmp_path / "a"}):
             with pytest.raises(StorageError, match="not the folder of the run"):
                 do_task(dataclasses.replace(work, **change), task)

@@ -14,7 +14,7 @@ from data_pipelines.reading.image_text import ImageTextLoader
 from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
 from data_pipelines.reading.picture_reader import LoaderConfig
-from data_pipelines.reading.vocabulary import captions_of, token_lengths, train_vocabulary
+from data_pipelines.reading.vocabulary import captions_in, token_lengths, train_vocabulary
 from data_pipelines.shards.latents import LatentRecord, LatentWriter
 from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.shards.shard_set import open_shards
@@ -191,7 +191,7 @@ def test_a_vocabulary_of_latents_is_that_of_their_pictures(images, latents, tmp_
     one = train_vocabulary(images, 300, path=tmp_path / "one")
     assert train_vocabulary(latents, 300, path=tmp_path / "other").sha256 == one.sha256
     lengths = token_lengths(latents, one)
-    every = [len(one.encode(text)) for pyramid in captions_of(images, "train") for text in pyramid]
+    every = [len(one.encode(text)) for pyramid in captions_in(images, "train") for text in pyramid]
     assert lengths.longest == max(every)
     assert lengths.mean == pytest.approx(np.mean(every))
     assert lengths.p99 in every

@@ -14,7 +14,7 @@ from seqtok.evaluation.generation_runner import (
     judge_pictures,
     pictures_for_report,
 )
-from seqtok.evaluation.scenes.generation import chance_verdicts, judge, real_pictures, share, summarise, wilson
+from seqtok.evaluation.scenes.generation import chance_verdicts, judge, real_pictures, share, summarise_verdicts, wilson
 from seqtok.evaluation.scenes.reader import true_reading
 from seqtok.evaluation.stopwatch import Stopwatch
 from tests.seqtok.evaluation.toy import LENGTH, SIZE, LosslessTokenizer, PerfectGenerator, PerfectReader, held_out
@@ -58,7 +58,7 @@ def test_seen_and_unseen_are_split_by_the_scene() -> None:
     empty = [reading.__class__((), "none") for reading in readings]
     mixed = [e if scene.unseen else r for r, e, scene in zip(readings, empty, SCENES, strict=True)]
     verdicts = judge(mixed, SCENES)
-    table = summarise(verdicts, chance_verdicts(readings, SCENES), judge(readings, SCENES), SCENES)
+    table = summarise_verdicts(verdicts, chance_verdicts(readings, SCENES), judge(readings, SCENES), SCENES)
     for row in table.values():
         assert row["seen"] == 1.0
         assert row["unseen"] == 0.0
@@ -78,7 +78,7 @@ def test_a_share_of_nothing_is_none() -> None:
     singles = [scene for scene in SCENES if len(scene.shapes) == 1]
     verdicts = judge([true_reading(scene) for scene in singles], singles)
     assert share(verdicts, "relation") is None
-    assert "relation" not in summarise(verdicts, verdicts, verdicts, singles)
+    assert "relation" not in summarise_verdicts(verdicts, verdicts, verdicts, singles)
 
 
 def test_wilson_solves_its_equation() -> None:

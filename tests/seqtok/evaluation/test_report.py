@@ -17,9 +17,9 @@ from PIL import Image
 
 from seqtok.evaluation.report.charts import Curve, chart, spread
 from seqtok.evaluation.report.kept_pictures import ReportPictures, kept_pictures
-from seqtok.evaluation.report.report import merge, read_results, render, write_report
-from seqtok.evaluation.report.report_parts import duration, generated_rows
-from seqtok.evaluation.scenes.generation import chance_verdicts, judge, real_pictures, summarise
+from seqtok.evaluation.report.report import merge, read_results, render_report, write_report
+from seqtok.evaluation.report.report_parts import duration_text, generated_rows
+from seqtok.evaluation.scenes.generation import chance_verdicts, judge, real_pictures, summarise_verdicts
 from seqtok.evaluation.scenes.reader import true_reading
 from seqtok.grids import data_uri, grid, strip
 from seqtok_core.foundation.errors import DataError
@@ -52,7 +52,7 @@ def results(name: str = "count") -> dict[str, Any]:
         "retrieval": {name: {"1": recall, "2": recall}},
         "retrieval_chance": {name: recall},
         "retrieval_candidates": {name: {"images": 8, "captions": 3}},
-        "reader": summarise(VERDICTS, chance, VERDICTS, SCENES),
+        "reader": summarise_verdicts(VERDICTS, chance, VERDICTS, SCENES),
         "reader_by_prefix": {"count": curve, "everything": curve},
         "stages": {
             "generate": {"seconds": 2.0, "images": 8, "images_per_second": 4.0},
@@ -103,7 +103,7 @@ def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
 def test_text_from_data_is_escaped_everywhere() -> None:
     mine = results(EVIL) | {"title": EVIL, "about": {EVIL: EVIL}, "protocol": {"psnr": EVIL, "reader": EVIL}}
     mine["stages"] = {EVIL: {"seconds": 1.0}}
-    page = render(mine, shown(EVIL), {EVIL * 2: results()})
+    page = render_report(mine, shown(EVIL), {EVIL * 2: results()})
     parsed(page)
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert") > 10
@@ -139,11 +139,11 @@ def test_missing_sections_are_left_out(tmp_path: Path) -> None:
 def test_a_share_that_no_prompt_asks_for_is_a_dash() -> None:
     mine = results()
     mine["reader"]["count"] |= {"unseen": None, "chance_unseen": None, "chance": None}
-    assert "–" in render(mine)
+    assert "–" in render_report(mine)
 
 
 def test_the_same_results_give_the_same_page() -> None:
-    assert render(results(), shown()) == render(results(), shown())
+    assert render_report(results(), shown()) == render_report(results(), shown())
 
 
 def test_wrong_attributes_are_named_beside_the_prompt() -> None:
@@ -193,4 +193,4 @@ def test_a_chart_without_values_is_empty() -> None:
     ("seconds", "text"), [(0.42, "0.42 s"), (75.2, "75 s"), (312.4, "5 min 12 s"), (7322, "2 h 2 min")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert duration_text(seconds) == text

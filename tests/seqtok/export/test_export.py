@@ -20,7 +20,7 @@ from data_pipelines.shards import latent_check
 from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.shards.shard_set import open_shards
 from seq_tokenizer import SeqTokenizer
-from seqtok.export import ExportConfig, export, export_latents
+from seqtok.export import ExportConfig, export_latents, export_tokens
 from seqtok.export.encode import Encoder
 from seqtok.runs.generator import build_generator
 from seqtok.runs.kinds import load_generator_run, load_tokenizer_run
@@ -50,7 +50,7 @@ def latents(model: Path, data: Path) -> Path:
 
 
 def run(model: Path, data: Path, out: Path, **settings) -> Path:
-    export(model, data, out, ExportConfig.parse(settings))
+    export_tokens(model, data, out, ExportConfig.parse(settings))
     return out
 
 
@@ -233,7 +233,7 @@ def test_drift_is_said_of_the_whole_not_of_a_shard():
     keys = [str(n) for n in range(300)]
 
     def check(*shards):
-        return latent_check.summary([latent_check.measure(shard, keys, statistics) for shard in shards])
+        return latent_check.summarise_checks([latent_check.measure(shard, keys, statistics) for shard in shards])
 
     assert not check(noise[:300] + 0.45, noise[300:] - 0.45)["drifted"]
     moved = check(noise[:300] + 0.7, noise[300:] + 0.7)
@@ -241,7 +241,7 @@ def test_drift_is_said_of_the_whole_not_of_a_shard():
     assert moved["mean_shift"] == pytest.approx(1.4, abs=0.1)
     assert check(noise[:300] * 3 - 6, noise[300:] * 3 - 6)["std_ratio"] == pytest.approx([3, 3], abs=0.3)
     assert not check(noise[:100] + 0.7)["drifted"], "too few to say"
-    whole = latent_check.summary([latent_check.measure(noise, keys + keys, statistics)])
+    whole = latent_check.summarise_checks([latent_check.measure(noise, keys + keys, statistics)])
     assert check(noise[:300], noise[300:])["std_ratio"] == pytest.approx(whole["std_ratio"], abs=1e-3)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqtok.export import ExportConfig, export
+from seqtok.export import ExportConfig, export_tokens
 from seqtok_core.foundation.errors import DataError
 from tests.seqtok.export.toy import content, run_export, saved_tokenizer, scenes
 
@@ -58,7 +58,7 @@ def whole(model: Path, data: Path) -> dict[str, dict[str, bytes]]:
     made = {}
     for form, settings in SETTINGS.items():
         out = data.parent / "whole" / form
-        export(model, data, out, settings)
+        export_tokens(model, data, out, settings)
         made[form] = content(out)
     return made
 
@@ -72,7 +72,7 @@ def test_a_killed_export_continues_to_the_same_bytes(model, data, whole, tmp_pat
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     indexes = list((out if out.is_dir() else tmp_path / f".{form}.parts").glob("*.index.json"))
     kept = {path: path.stat().st_ino for path in indexes}
-    export(model, data, out, SETTINGS[form])
+    export_tokens(model, data, out, SETTINGS[form])
     assert content(out) == whole[form]
     assert {path.name for path in tmp_path.iterdir()} == {form}, "nothing is left beside it"
     if out.is_dir():
@@ -92,7 +92,7 @@ def test_threads_change_no_bit(model, data, whole, tmp_path, form):
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            export(model, data, tmp_path / str(threads), SETTINGS[form].model_copy(update={"batch": 3}))
+            export_tokens(model, data, tmp_path / str(threads), SETTINGS[form].model_copy(update={"batch": 3}))
             assert torch.get_num_threads() == threads
             assert content(tmp_path / str(threads)) == content(tmp_path / "1")
     finally:
@@ -143,28 +143,28 @@ def test_an_error_of_a_shard_names_its_key_and_keeps_the_others(model, data, tmp
     blob[start : start + 8] = b"garbage!"
     tar.write_bytes(bytes(blob))
     with pytest.raises(DataError, match=r"scenes-train-000002\.tar:train-00000016"):
-        export(model, folder, tmp_path / "out", ExportConfig())
+        export_tokens(model, folder, tmp_path / "out", ExportConfig())
     assert len(list((tmp_path / "out").glob("*.tar"))) == 4, "two of test, two of train"
 
 
 def test_dry_run_writes_nothing_and_used_folders_are_refused(model, data, tmp_path, capsys):
-    assert export(model, data, tmp_path / "out", ExportConfig(format="numpy"), dry_run=True) is None
+    assert export_tokens(model, data, tmp_path / "out", ExportConfig(format="numpy"), dry_run=True) is None
     assert "would write latents of split train, 30 pictures in 4 shards" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine.parquet").write_text("precious")
     for out in (tmp_path, tmp_path / "mine.parquet"):
         for dry_run in (True, False):
             with pytest.raises(DataError, match=str(tmp_path)):
-                export(model, data, out, ExportConfig(what="embeddings"), dry_run=dry_run)
+                export_tokens(model, data, out, ExportConfig(what="embeddings"), dry_run=dry_run)
     assert (tmp_path / "mine.parquet").read_text() == "precious"
 
 
 def test_resume_never_refuses_what_was_begun_and_overwrite_starts_again(model, data, whole, tmp_path):
     for form in ("numpy", "one.parquet"):
-        export(model, data, tmp_path / form, SETTINGS[form])
+        export_tokens(model, data, tmp_path / form, SETTINGS[form])
         with pytest.raises(DataError, match="already"):
-            export(model, data, tmp_path / form, SETTINGS[form], resume="never")
+            export_tokens(model, data, tmp_path / form, SETTINGS[form], resume="never")
         with pytest.raises(DataError, match=r"another source or other settings|exists already"):
-            export(model, data, tmp_path / form, SETTINGS["embeddings"].model_copy(update={"side": "text"}))
-        export(model, data, tmp_path / form, SETTINGS[form], overwrite=True)
+            export_tokens(model, data, tmp_path / form, SETTINGS["embeddings"].model_copy(update={"side": "text"}))
+        export_tokens(model, data, tmp_path / form, SETTINGS[form], overwrite=True)
         assert content(tmp_path / form) == whole[form]

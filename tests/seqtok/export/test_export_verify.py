@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.looking.contact_sheet import contact_sheet
-from data_pipelines.looking.verify import verify
+from data_pipelines.looking.verify import verify_folder
 from data_pipelines.shards.files import commit_shard
 from data_pipelines.shards.latents import LATENT, save_array
 from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.tars.index import scan_tar
 from seqtok.commands.data.app import app
-from seqtok.export import ExportConfig, export, export_latents
+from seqtok.export import ExportConfig, export_latents, export_tokens
 from seqtok_core.foundation.errors import DataError
 from tests.seqtok.export.toy import COUNTS, DIM, LENGTH, content, saved_tokenizer, scenes
 
@@ -39,7 +39,7 @@ def exported(model: Path, data: Path) -> dict[str, Path]:
     export_latents(model, data, root / "latents")
     for form in ("parquet", "numpy", "webdataset"):
         settings = ExportConfig(what="embeddings", side="both", prefixes=(1, 4), format=form, splits=("test",))
-        export(model, data, root / form, settings)
+        export_tokens(model, data, root / form, settings)
     return {folder.name: folder for folder in root.iterdir()}
 
 
@@ -68,14 +68,14 @@ def with_latents(folder: Path, values: np.ndarray) -> Path:
 
 def test_what_an_export_writes_is_whole(exported):
     pictures = sum(COUNTS.values())
-    assert (verify(exported["latents"]).problems, verify(exported["latents"]).samples) == ([], pictures)
+    assert (verify_folder(exported["latents"]).problems, verify_folder(exported["latents"]).samples) == ([], pictures)
     for form in ("parquet", "numpy", "webdataset"):
-        verdict = verify(exported[form])
+        verdict = verify_folder(exported[form])
         assert verdict.problems == []
         assert verdict.samples == COUNTS["test"] * ((2 if form == "parquet" else 1) + 4), "two prefixes, four captions"
         shown = CliRunner().invoke(app, ["inspect", str(exported[form])])
         assert f"as {form}" in shown.stdout
-    assert verify(exported["parquet"], processes=2) == verify(exported["parquet"])
+    assert verify_folder(exported["parquet"], processes=2) == verify_folder(exported["parquet"])
     with pytest.raises(DataError, match="holds latents"):
         contact_sheet(exported["latents"], exported["latents"] / "s.png")
 
@@ -91,7 +91,7 @@ def test_what_an_export_writes_is_whole(exported):
 )
 def test_latents_that_no_export_wrote_are_found(exported, tmp_path, values, message):
     folder = with_latents(copied(exported["latents"], tmp_path / "l"), values)
-    (problem,) = verify(folder).problems
+    (problem,) = verify_folder(folder).problems
     assert "latents-test-000000.tar:test-00000002: " in problem
     assert message in problem
 
@@ -104,18 +104,18 @@ def test_every_damaged_file_of_an_export_is_named(exported, tmp_path, form):
         whole = path.read_bytes()
         for damage in (whole[: len(whole) // 2], whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], None):
             path.unlink() if damage is None else path.write_bytes(damage)
-            text = "\n".join(verify(folder).problems)
+            text = "\n".join(verify_folder(folder).problems)
             assert path.name in text, (path.name, damage is None, text)
         path.write_bytes(whole)
-    assert verify(folder).problems == []
+    assert verify_folder(folder).problems == []
 
 
 def test_another_captions_model_or_tokenizer_is_named(exported, tmp_path):
     for form in ("latents", "parquet"):
         folder = copied(exported[form], tmp_path / form)
         other = CaptionTokenizer.train(["quite another text"], folder / "captions.model", 300).sha256
-        assert [other in problem for problem in verify(folder).problems] == [True]
+        assert [other in problem for problem in verify_folder(folder).problems] == [True]
     manifest = json.loads((folder / "dataset.json").read_text())
     manifest["fingerprints"]["tokenizer_id"] = "another"
     (folder / "dataset.json").write_text(json.dumps(manifest))
-    assert sum("tokenizer_id differs from dataset.json" in problem for problem in verify(folder).problems) == 4
+    assert sum("tokenizer_id differs from dataset.json" in problem for problem in verify_folder(folder).problems) == 4

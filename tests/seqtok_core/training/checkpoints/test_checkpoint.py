@@ -65,7 +65,7 @@ def test_a_damaged_newest_checkpoint_is_left_with_a_warning_and_refused_by_name(
     with caplog.at_level(logging.WARNING):
         assert again(run).resumed_from == "step_00000006"
     assert "step_00000009" in caplog.text
-    checkpoint.verify(newest)  # made anew on the way
+    checkpoint.verify_checkpoint(newest)  # made anew on the way
 
 
 def test_when_all_are_damaged_the_run_is_not_begun_anew_in_silence(run):

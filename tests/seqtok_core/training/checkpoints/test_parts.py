@@ -33,7 +33,7 @@ def test_the_library_reads_what_we_write(tmp_path):
         "buffer:0:half": torch.randn(5).bfloat16(),
         "average:0:none": torch.empty(0),
     }
-    entry = parts.write(tmp_path / "x.safetensors", pieces)
+    entry = parts.write_part(tmp_path / "x.safetensors", pieces)
     assert entry["bytes"] == parts.bytes_of(pieces) == (tmp_path / "x.safetensors").stat().st_size
     assert entry["sha256"] == files.sha256_file(tmp_path / "x.safetensors")
     found = load_file(tmp_path / "x.safetensors")
@@ -41,7 +41,7 @@ def test_the_library_reads_what_we_write(tmp_path):
     for key, value in pieces.items():
         assert torch.equal(found[key], value.flatten()), key
         assert found[key].dtype == value.dtype
-    again = parts.write(tmp_path / "y.safetensors", dict(reversed(pieces.items())))
+    again = parts.write_part(tmp_path / "y.safetensors", dict(reversed(pieces.items())))
     assert again == entry
 
 
@@ -112,7 +112,7 @@ def save(folder: Path, form: str, world: int) -> parts.Parts:
     for rank in range(world):
         cut = Cut(form, rank, world, fill=True)
         paths.append(folder / parts.file_of(rank, world))
-        parts.write(paths[-1], pieces_of(cut.optimizer, cut.module, cut.world, {}))
+        parts.write_part(paths[-1], pieces_of(cut.optimizer, cut.module, cut.world, {}))
     return parts.Parts(paths)
 
 

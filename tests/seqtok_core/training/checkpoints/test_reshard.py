@@ -70,7 +70,9 @@ def test_two_processes_that_were_stopped_end_with_the_same_bits(stage, chains):
         assert torch.equal(ours[name], value), name
     assert lines(chains / f"same{stage}") == lines(chains / f"whole{stage}")
     parts = [chains / f"{kind}{stage}" / "checkpoints" / "step_00000012" for kind in ("same", "whole")]
-    ours, theirs = ({k: v for k, v in checkpoint.read_manifest(p)["files"].items() if "part" in k} for p in parts)
+    ours, theirs = (
+        {k: v for k, v in checkpoint.read_checkpoint_manifest(p)["files"].items() if "part" in k} for p in parts
+    )
     assert ours == theirs  # momenta, counts and averages too
     assert len(ours) == 2
 
@@ -80,7 +82,7 @@ def test_one_process_reads_the_weights_of_two_without_an_engine(stage, chains):
     objective = ToyObjective()
     with torch.no_grad():
         objective.frozen.weight.zero_()
-    reading.fill(objective, reading.locate(chains / f"whole{stage}"), averaged=True)
+    reading.fill(objective, reading.find_checkpoint(chains / f"whole{stage}"), averaged=True)
     for name, value in weights(chains / f"whole{stage}").items():
         assert torch.equal(objective.state_dict()[name], value), name
 

@@ -22,7 +22,7 @@ BEHIND = {"background_save": True, "checkpoint_every": 24}
 
 def part_hashes(run: Path) -> dict[int, list[str]]:
     """What is equal between two equal runs: every part of every checkpoint (state.json holds a clock)."""
-    manifests = [checkpoint.read_manifest(path) for path in checkpoint.all_in(run / "checkpoints")]
+    manifests = [checkpoint.read_checkpoint_manifest(path) for path in checkpoint.all_in(run / "checkpoints")]
     return {m["step"]: [m["files"][n]["sha256"] for n in sorted(m["files"]) if "part" in n] for m in manifests}
 
 
@@ -30,7 +30,7 @@ def part_hashes(run: Path) -> dict[int, list[str]]:
 def slow_disk(monkeypatch) -> list[tuple[str, float]]:
     """Every part takes a third of a second; what happened when."""
     events: list[tuple[str, float]] = []
-    write = parts.write
+    write = parts.write_part
 
     def slowly(path: Path, pieces: dict, rank: int = 0) -> dict:
         assert threading.current_thread() is not threading.main_thread()
