@@ -95,6 +95,9 @@ def test_every_package_is_listed():
     listed = set(project["tool"]["setuptools"]["packages"]) - {"seqtok.configs"}
     assert listed == {module_of(path) for path in files() if path.name == "__init__.py"}
     data = project["tool"]["setuptools"]["package-data"]
+    for room in ROOMS:
+        assert (ROOT / room / "py.typed").is_file()
+        assert "py.typed" in data[room]
     for path in (p for room in ROOMS for p in (ROOT / room).rglob("*.j2")):
         assert "*.html.j2" in data[".".join(path.parent.relative_to(ROOT).parts)]
 
