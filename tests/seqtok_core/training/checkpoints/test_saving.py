@@ -40,7 +40,7 @@ def slow_disk(monkeypatch) -> list[tuple[str, float]]:
         events.append(("end", time.monotonic()))
         return entry
 
-    monkeypatch.setattr(parts, "write", slowly)
+    monkeypatch.setattr(parts, "write_part", slowly)
     return events
 
 
@@ -71,7 +71,7 @@ def test_a_failure_ends_the_run_at_its_next_step(monkeypatch, tmp_path):
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(parts, "write", full)
+    monkeypatch.setattr(parts, "write_part", full)
     with pytest.raises(StorageError, match="disk is full"):
         train_toy(tmp_path, images=8000, log_every=1, **BEHIND)
     assert lines(tmp_path)[-1]["step"] < 900
