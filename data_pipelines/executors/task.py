@@ -10,6 +10,10 @@ from typing import Any, Literal
 
 from seqtok_core.foundation.errors import SeqtokError
 
+Work = Callable[[Any, Any], Any]
+Notice = Callable[[Any], None]  # gets a task
+TRIES = 3  # times that a task's worker may die
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -25,15 +29,6 @@ class Progress:
     workers_lost: int = 0
     bad: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)  # by reason; with the filtered ones
-
-
-Work = Callable[[Any, Any], Any]
-
-
-Notice = Callable[[Any], None]  # gets a task
-
-
-TRIES = 3  # times that a task's worker may die
 
 
 def attempt(work: Work, shared: Any, task: Any) -> tuple[bool, Any]:

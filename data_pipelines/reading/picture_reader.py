@@ -23,6 +23,11 @@ from data_pipelines.shards.shard_set import ShardSet
 from data_pipelines.sources.records import Fields
 from seqtok_core.foundation.errors import DataError
 
+OnBadSample = Literal["error", "skip"]
+OTHER_SIZE = "another size"  # DecodeError's reason for a picture that does not fit the buffer
+_IN_A_ROW = 100  # pictures that cannot be decoded, one after another in their shard
+_NAMED = 5  # skipped pictures that a warning names; all are counted
+
 
 class LoaderConfig(ReadConfig):
     """How pictures are read."""
@@ -32,11 +37,6 @@ class LoaderConfig(ReadConfig):
     augment: AugmentConfig | None = None  # training only: never for measurements and exports
     on_bad_sample: OnBadSample = "error"  # skip: the next decodable picture stands in, counted and named
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more skipped pictures than this are an error
-
-
-OnBadSample = Literal["error", "skip"]
-OTHER_SIZE = "another size"  # DecodeError's reason for a picture that does not fit the buffer
-_IN_A_ROW = 100  # pictures that cannot be decoded, one after another in their shard
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,6 @@ def batch_memory(count: int, size: int, shared: bool = True) -> Tensor:
         return torch.empty(shape, dtype=torch.uint8)
     storage = torch.UntypedStorage._new_shared(count * size * size * 3)  # as torch's own default_collate does
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)  # type: ignore[call-overload]
-
-
-_NAMED = 5  # skipped pictures that a warning names; all are counted
 
 
 class BadPictures:

@@ -1,4 +1,6 @@
-"""Some samples of a source: by split, by a share of their names, or by conditions on their records."""
+"""Some samples of a source: by split, by a share of their names, or by conditions on their records, as
+`label=dog`, `vendor=noto,fluent`, `license!=unknown`, `width>=256`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from data_pipelines.sources.base import Bad, Facts, Pair, Source
 from seqtok_core.foundation.errors import ConfigError, DataError
 
 _RUN = 4096  # indices looked at together
+_FORM = re.compile(r"([^=!<>]+?)\s*(!=|>=|<=|=|<|>)\s*(.*)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +89,6 @@ def _draw(name: str, shares: Mapping[str, float], rest: str) -> str:
             return split
         value -= share
     return rest
-
-
-_FORM = re.compile(r"([^=!<>]+?)\s*(!=|>=|<=|=|<|>)\s*(.*)")
 
 
 class Recorded(Source, Protocol):

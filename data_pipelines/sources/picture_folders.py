@@ -5,6 +5,7 @@ left aside, linked folders too, and these are counted. A sidecar belongs to the 
 ending: KEY.json is a record, each line of KEY.txt that is not empty is a level (with `--pyramid sentences` all of it is
 one text). Of class folders the first folder is the label; its caption is the label with `_` read as space. Class
 folders that lie in folders called train, val, test (or valid, validation, dev, training ...) are splits.
+Pictures that lie as files are read only inside the folder that the user named.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.packed import Packed, pack
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|pipe:|data:image/")
-
-
 _LARGEST = 1 << 29  # bytes of one file: a picture beyond half a GiB is a mistake
-
-
 NO_DOWNLOAD = (
     "seqtok does not download: `img2dataset --url_list FILE --output_format webdataset` does; then prepare its folder"
 )
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
+WORDS = "words"  # the label as text
+_SIDECARS = (".json", ".txt")
+_LOOKED_AT = 100
 
 
 class PictureError(Exception):
@@ -95,12 +96,6 @@ def _inside(root: str, path: str) -> tuple[str, int]:
 @lru_cache(maxsize=64)
 def _real_folder(path: str) -> str:
     return os.path.realpath(path)
-
-
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
-WORDS = "words"  # the label as text
-_SIDECARS = (".json", ".txt")
-_LOOKED_AT = 100
 
 
 @dataclass(frozen=True, eq=False)

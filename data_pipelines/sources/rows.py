@@ -1,5 +1,8 @@
 """Records by number: the common face of tables, lists of files and caption files. Nothing is kept per record
 but offsets or packed bytes, and files are opened where they are read, so that rows can be pickled to workers.
+
+JSON Lines by stated rules: UTF-8, with or without a byte order mark; empty lines are no records; a line that is not a
+JSON object is a bad sample, named by file and line.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.packed import Packed, parts_of, read_spans, starts_of
 
 Record = Mapping[str, Any]
+_BOM = b"\xef\xbb\xbf"
+_LOOKED_AT = 1000  # lines whose fields are taken for those of the file
 
 
 class Rows(Protocol):
@@ -98,12 +103,6 @@ class PackedRows:
 
     def identity(self) -> dict[str, Any]:
         return {"records": len(self), "sha256": self.digest}
-
-
-_BOM = b"\xef\xbb\xbf"
-
-
-_LOOKED_AT = 1000  # lines whose fields are taken for those of the file
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,14 +9,8 @@ from data_pipelines.tars.index import TarSample
 from seqtok_core.foundation.errors import DataError
 
 SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
-
-
 IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp", "gif", "bmp")
-
-
 SPLITS = ("train", "val", "test")
-
-
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val", "training": "train"}
 
 

@@ -20,6 +20,8 @@ from seqtok.grids import grid
 from seqtok_core.foundation.config import Config
 from seqtok_core.training import TrainConfig, World
 
+_PROMPTS = 4
+
 
 class LatentData(Config):
     """Where latents and captions come from."""
@@ -43,9 +45,6 @@ class GeneratorRun(Config):
     objective: GeneratorObjectiveConfig = GeneratorObjectiveConfig()
     tokenizer: Path | None = None  # model folder: draws sample pictures during training
     train: TrainConfig
-
-
-_PROMPTS = 4
 
 
 def build_generator(run: GeneratorRun) -> tuple[GeneratorObjective, LatentTextLoader]:

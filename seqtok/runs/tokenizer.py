@@ -25,6 +25,9 @@ from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import TrainConfig, World
 
+_STATISTICS = 4096  # training images that latent means and deviations are measured on
+_SHOWN = 8  # images in a sample picture
+
 
 class ImageData(Config):
     """Where pictures and captions come from: a folder of shards, or a stream."""
@@ -74,12 +77,6 @@ class TokenizerRun(Config):
     model: TokenizerConfig
     objective: TokenizerTrainingConfig = TokenizerTrainingConfig()
     train: TrainConfig
-
-
-_STATISTICS = 4096  # training images that latent means and deviations are measured on
-
-
-_SHOWN = 8  # images in a sample picture
 
 
 def build_tokenizer(run: TokenizerRun) -> tuple[TokenizerObjective, ImageTextLoader | StreamLoader]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import typer
+from torch import nn
 
+from data_pipelines.reading.image_text import ImageTextLoader
+from data_pipelines.reading.latent_text import LatentTextLoader
+from data_pipelines.reading.stream import StreamLoader
 from seqtok.runs.generator import GeneratorHooks, GeneratorRun, build_generator
 from seqtok.runs.settings import dump
 from seqtok.runs.tokenizer import TokenizerHooks, TokenizerRun, build_tokenizer
@@ -19,20 +23,7 @@ def train_tokenizer(
     if dry_run:
         _announce(run, objective.tokenizer, loader.samples)
         return None
-    hooks = TokenizerHooks(run)
-    result = train(
-        objective,
-        loader,
-        run.train,
-        run.out,
-        resolved=_identity(run, loader.fingerprint),
-        resume=resume,
-        overwrite=overwrite,
-        on_sample=hooks.on_sample,
-        on_finish=hooks.on_finish,
-    )
-    _conclude(result)
-    return result
+    return _train(run, objective, loader, TokenizerHooks(run), resume, overwrite)
 
 
 def train_generator(
@@ -43,7 +34,17 @@ def train_generator(
     if dry_run:
         _announce(run, objective.generator, loader.samples)
         return None
-    hooks = GeneratorHooks(run)
+    return _train(run, objective, loader, GeneratorHooks(run), resume, overwrite)
+
+
+def _train(
+    run: TokenizerRun | GeneratorRun,
+    objective: nn.Module,
+    loader: ImageTextLoader | StreamLoader | LatentTextLoader,
+    hooks: TokenizerHooks | GeneratorHooks,
+    resume: str,
+    overwrite: bool,
+) -> TrainResult:
     result = train(
         objective,
         loader,
@@ -55,13 +56,9 @@ def train_generator(
         on_sample=hooks.on_sample,
         on_finish=hooks.on_finish,
     )
-    _conclude(result)
-    return result
-
-
-def _conclude(result: TrainResult) -> None:
     if World.from_environment().is_first:
         typer.echo(summarise(result), err=True)
+    return result
 
 
 def _identity(run: TokenizerRun | GeneratorRun, data: str) -> dict:

@@ -27,8 +27,6 @@ from seqtok_core.training.processes.stopping import StopRequest
 from seqtok_core.training.processes.watch import Watch
 
 OnSample = Callable[[nn.Module, Path, int], None]
-
-
 OnFinish = Callable[[nn.Module, Path], None]
 
 

@@ -14,28 +14,8 @@ from data_pipelines.scenes import Scene, Shape
 from seqtok.evaluation.scenes.reader import Reading, Seen
 
 _OPENING = re.compile(r"^(a picture of|there is) ")
-
-
 _GROUND = re.compile(r" on (?:a )?(\w+)(?: background)?$")
-
-
 _COUNT = re.compile(r"^(one|two|three) shapes?( on a plain background)?$")
-
-
-def scene_meaning(caption: str) -> str:
-    """What a caption of a drawn scene says, whatever its wording.
-
-    "two shapes on a plain background" and "a picture of two shapes" say the same, and so do
-    "a circle and a square" and "there is a square and a circle".
-    """
-    said = _OPENING.sub("", caption.strip().lower())
-    if counted := _COUNT.match(said):
-        return counted[1]
-    said, grounded = _GROUND.subn(r" on \1", said)
-    if grounded:
-        return said
-    return " & ".join(sorted(re.split(r", | and ", said)))
-
 
 # Attribute -> (the coarsest caption level that says it, what "right" means).
 ATTRIBUTES: dict[str, tuple[int, str]] = {
@@ -54,6 +34,21 @@ ATTRIBUTES: dict[str, tuple[int, str]] = {
 }
 FINEST = 3  # index of the finest caption level
 _EDGE = 0.03  # a centre this near to a ninth's edge (a pixel of 32) counts as inside
+
+
+def scene_meaning(caption: str) -> str:
+    """What a caption of a drawn scene says, whatever its wording.
+
+    "two shapes on a plain background" and "a picture of two shapes" say the same, and so do
+    "a circle and a square" and "there is a square and a circle".
+    """
+    said = _OPENING.sub("", caption.strip().lower())
+    if counted := _COUNT.match(said):
+        return counted[1]
+    said, grounded = _GROUND.subn(r" on \1", said)
+    if grounded:
+        return said
+    return " & ".join(sorted(re.split(r", | and ", said)))
 
 
 def score_reading(reading: Reading, scene: Scene, level: int = FINEST) -> dict[str, bool]:
