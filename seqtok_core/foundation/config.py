@@ -9,11 +9,27 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError, ValidationInfo, field_validator
 
 from seqtok_core.foundation.errors import ConfigError
+
+
+class _Resumable:
+    """See RESUMABLE."""
+
+
+# Annotated[T, RESUMABLE]: the key, with all below it, may differ between a run and its continuation.
+RESUMABLE: Final = _Resumable()
+
+
+def _kind_of(value: Any) -> Any:
+    return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+
+
+# Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], BY_KIND]: the key `kind` says whose settings follow.
+BY_KIND: Final = Discriminator(_kind_of)
 
 
 class Config(BaseModel):
@@ -43,6 +59,36 @@ class Config(BaseModel):
             lines = [_explain(cls, item) for item in error.errors()]
             raise ConfigError(f"{where}: " + "; ".join(lines)) from None
 
+    @classmethod
+    def resumable_keys(cls) -> frozenset[str]:
+        """Whole dotted paths of the fields that are marked RESUMABLE, here and in every part."""
+        found = set()
+        for name, field in cls.model_fields.items():
+            if RESUMABLE in field.metadata:
+                found.add(name)
+                continue
+            parts = [part for part in _models_in(field.annotation) if issubclass(part, Config)]
+            found |= {f"{name}.{key}" for part in parts for key in part.resumable_keys()}
+        return frozenset(found)
+
+
+def fill_preset(values: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
+    """What a `preset` key stands for, under the keys that are given beside it; for a validator of mode "before".
+
+    Raises ValueError that names the nearest preset.
+    """
+    name = values.get("preset") if isinstance(values, Mapping) else None
+    if name is None:
+        return values
+    if name not in presets:
+        raise ValueError(f"preset={name!r}: {_nearest(str(name), list(presets))}")
+    return {**presets[name], **values}
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
+
 
 def _plain_types(annotation: Any) -> list[Any]:
     """What an annotation allows, its unions and constraints opened."""
@@ -54,32 +100,45 @@ def _plain_types(annotation: Any) -> list[Any]:
 
 
 def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:
-    path = [part for part in item["loc"] if isinstance(part, str | int)]
-    dotted = ".".join(str(part) for part in path)
-    if item["type"] == "extra_forbidden":
-        owner = _model_at(cls, path[:-1])
+    unknown = item["type"] == "extra_forbidden"
+    loc = [part for part in item["loc"] if isinstance(part, str | int)]
+    owner, path = _model_at(cls, loc[:-1] if unknown else loc)
+    prefix = "".join(f"{part}." for part in path)
+    if unknown:
         known = sorted(owner.model_fields) if owner else []
-        near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        prefix = ".".join(str(part) for part in path[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         if near:
-            return f"unknown key {dotted}; did you mean {f'{prefix}.' if prefix else ''}{near[0]}?"
-        return f"unknown key {dotted}; known keys here: {', '.join(known)}"
+            return f"unknown key {prefix}{loc[-1]}; did you mean {prefix}{near[0]}?"
+        return f"unknown key {prefix}{loc[-1]}; known keys here: {', '.join(known)}"
+    if item["type"] == "union_tag_invalid":
+        given, known = str(item["ctx"]["tag"]), item["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f"{prefix}kind={given!r}: {_nearest(given, known)}"
+    if item["type"] == "union_tag_not_found":
+        return f"{prefix}kind is missing"
     message = item["msg"].removeprefix("Value error, ")
     shown = f" (got {item['input']!r})" if not isinstance(item["input"], Mapping) else ""
-    return f"{dotted}: {message}{shown}" if dotted else message
+    return f"{prefix[:-1]}: {message}{shown}" if path else message
 
 
-def _model_at(cls: type[BaseModel], path: list[str | int]) -> type[BaseModel] | None:
-    """The settings class that owns the keys under `path`, looking through unions and optionals."""
-    for part in path:
-        field = cls.model_fields.get(str(part))
-        if field is None:
-            continue  # the tag of a discriminated union stands in the path without being a field
-        models = _models_in(field.annotation)
-        if not models:
-            return None
-        cls = models[0]
-    return cls
+def _model_at(cls: type[BaseModel], loc: list[str | int]) -> tuple[type[BaseModel] | None, list[str | int]]:
+    """The settings class that owns the keys under `loc`, and `loc` without the tags of BY_KIND."""
+    owner: type[BaseModel] | None = cls
+    models: list[type[BaseModel]] = []
+    path: list[str | int] = []
+    for part in loc:
+        tagged = [model for model in models if "kind" in model.model_fields and _is_kind(model, part)]
+        if len(models) > 1 and tagged:
+            owner, models = tagged[0], []
+            continue
+        path.append(part)
+        field = owner.model_fields.get(str(part)) if owner else None
+        models = _models_in(field.annotation) if field else models if isinstance(part, int) else []
+        owner = models[0] if models else None
+    return owner, path
+
+
+def _is_kind(model: type[BaseModel], word: str | int) -> bool:
+    return word in typing.get_args(model.model_fields["kind"].annotation)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

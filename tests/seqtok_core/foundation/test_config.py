@@ -1,0 +1,79 @@
+"""Laws of settings: presets under single keys, whole paths of resumable keys, a wrong kind names the nearest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field, Tag, model_validator
+
+from seqtok_core.foundation.config import BY_KIND, RESUMABLE, Config, fill_preset
+from seqtok_core.foundation.errors import ConfigError
+
+PRESETS = {"tiny": {"width": 8, "depth": 1}, "small": {"width": 64, "depth": 4}}
+
+
+class Sized(Config):
+    preset: Literal["tiny", "small"] | None = None
+    width: int = 16
+    depth: int = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, values: Any) -> Any:
+        return fill_preset(values, PRESETS)
+
+
+class Round(Config):
+    kind: Literal["round"] = "round"
+    cache: int = 1
+
+
+class Square(Config):
+    kind: Literal["square"] = "square"
+    threads: Annotated[int | None, RESUMABLE] = Field(None, ge=1)
+
+
+class Reading(Config):
+    cache: Annotated[int, RESUMABLE] = 0
+    levels: int = 4
+
+
+class Whole(Config):
+    shape: Annotated[Annotated[Round, Tag("round")] | Annotated[Square, Tag("square")], BY_KIND] = Round()
+    reading: Reading | None = None
+    kept: Annotated[Reading, RESUMABLE] = Reading()
+
+
+def test_single_keys_override_a_preset():
+    assert Sized.parse({"preset": "tiny"}) == Sized(preset="tiny", width=8, depth=1)
+    assert Sized.parse({"preset": "small", "depth": 9}).depth == 9
+    assert Sized.parse({}).width == 16
+    resolved = Sized.parse({"preset": "small", "depth": 9})
+    assert Sized.parse(resolved.model_dump()) == resolved
+
+
+def test_a_wrong_preset_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"preset='smal': did you mean small\?"):
+        Sized.parse({"preset": "smal"})
+
+
+def test_a_wrong_kind_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"shape\.kind='squar': did you mean square\?"):
+        Whole.parse({"shape": {"kind": "squar"}})
+    with pytest.raises(ConfigError, match=r"shape\.kind='xyz': choose one of round, square"):
+        Whole.parse({"shape": {"kind": "xyz"}})
+    with pytest.raises(ConfigError, match=r"shape\.kind is missing"):
+        Whole.parse({"shape": {"cache": 2}})
+
+
+def test_an_unknown_key_of_a_kind_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"unknown key shape\.thread; did you mean shape\.threads\?"):
+        Whole.parse({"shape": {"kind": "square", "thread": 2}})
+    with pytest.raises(ConfigError, match=r"shape\.threads: Input should be greater"):
+        Whole.parse({"shape": {"kind": "square", "threads": 0}})
+
+
+def test_resumable_keys_are_whole_paths():
+    """The key `shape.cache` of a model is none, though `reading.cache` is."""
+    assert Whole.resumable_keys() == {"shape.threads", "reading.cache", "kept"}
