@@ -15,8 +15,9 @@ from typing import Any
 
 from benchmarks.machine import describe_machine
 from seqtok.runs.evaluate import probe_and_retrieve
-from seqtok.runs.kinds import load_tokenizer_run
-from seqtok.runs.train import train_tokenizer
+from seqtok.runs.kinds import load_kind
+from seqtok.runs.tokenizer import TokenizerRun
+from seqtok.runs.train import train_run
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     args = parser.parse_args()
     plain = args.demo / "tokenizer_without_text"
     words = ["model.text=null", f"data.folder={args.demo / 'data'}", f"out={plain}"]
-    train_tokenizer(load_tokenizer_run("demo-tokenizer", words))
+    train_run(load_kind(TokenizerRun, "demo-tokenizer", words))
     results = {
         name: probe_and_retrieve(str(folder / "model"), args.demo / "data", "test", "train", 2000, 8000, None)
         for name, folder in (("with text", args.demo / "tokenizer"), ("without text", plain))

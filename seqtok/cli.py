@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands import checkpoint, config, demo, doctor, evaluate, generator, plan, report, tokenizer
+from seqtok.commands import checkpoint, config, demo, doctor, evaluate, generator, plan, report, tokenizer, train
 from seqtok.commands.data import app as data
 from seqtok_core.foundation.errors import SeqtokError
 
@@ -23,6 +23,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(generator.app, name="generator")
+app.command(name="train")(train.train)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command(name="report")(report.report)

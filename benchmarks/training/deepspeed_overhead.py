@@ -25,7 +25,8 @@ from benchmarks.machine import describe_command, describe_machine
 from benchmarks.training.step import scenes_batch
 from data_pipelines.samples import ImageTextBatch
 from seq_tokenizer import SeqTokenizer, TokenizerObjective
-from seqtok.runs.kinds import load_tokenizer_run
+from seqtok.runs.kinds import load_kind
+from seqtok.runs.tokenizer import TokenizerRun
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.engine.engine import Engine
 from seqtok_core.training.optimizer import ema
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def _objective(batch: int, stage: int) -> tuple[TokenizerObjective, TrainConfig]:
-    run = load_tokenizer_run("demo-tokenizer", [f"train.batch={batch}", f"train.zero_stage={stage}"])
+    run = load_kind(TokenizerRun, "demo-tokenizer", [f"train.batch={batch}", f"train.zero_stage={stage}"])
     text = run.model.text.model_copy(update={"vocab_size": 512}) if run.model.text else None
     torch.manual_seed(0)
     return TokenizerObjective(SeqTokenizer(run.model.model_copy(update={"text": text})), run.objective), run.train

@@ -25,7 +25,8 @@ from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.scenes import make_scene, render
 from seq_tokenizer import SeqTokenizer, TokenizerObjective
-from seqtok.runs.kinds import load_tokenizer_run
+from seqtok.runs.kinds import load_kind
+from seqtok.runs.tokenizer import TokenizerRun
 from seqtok_core.layers import attention
 from seqtok_core.training.optimizer.optim import SplitOptimizer, parameter_groups
 
@@ -60,7 +61,7 @@ def main() -> None:
 def build_step(batch: ImageTextBatch, patch: int, precision: str, text: bool, fused: bool) -> Callable[[], None]:
     """One whole optimizer step; `fused` takes torch's attention kernel in bf16 too."""
     words = [f"model.patch_size={patch}", f"train.precision={precision}"] + ([] if text else ["model.text=null"])
-    run = load_tokenizer_run("demo-tokenizer", words)
+    run = load_kind(TokenizerRun, "demo-tokenizer", words)
     model = run.model
     if model.text is not None:
         model = model.model_copy(update={"text": model.text.model_copy(update={"vocab_size": 512})})

@@ -15,7 +15,7 @@ from data_pipelines.reading.order import EpochOrder, Order, ResampledOrder, Step
 from data_pipelines.reading.workers import Requests, Trace, WorkerOptions, from_workers
 from data_pipelines.shards.shard_set import ShardSet
 from data_pipelines.tars.index import OnBadShard
-from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.config import RESUMABLE, Config
 from seqtok_core.foundation.errors import ConfigError
 
 Batch = TypeVar("Batch", bound=Any)
@@ -27,11 +27,11 @@ _AUTO_CACHE = 512 * 2**20  # bytes of samples that are kept in memory without be
 class ReadConfig(Config):
     """How a split is read. Workers, prefetching, pinning and the cache change no batch."""
 
-    num_workers: Annotated[int, Field(ge=0)] = 0  # processes; 0 reads in this one
-    prefetch: Annotated[int, Field(ge=1)] = 2  # batches per worker
-    start_method: Literal["fork", "spawn", "forkserver"] | None = None  # of workers; None: Python's default
-    pin_memory: bool | None = None  # page-locked batches; None: where there is a GPU
-    cache: bool | None = None  # read once, keep in memory; None: if small enough and without workers
+    num_workers: Annotated[int, Field(ge=0), RESUMABLE] = 0  # processes; 0 reads in this one
+    prefetch: Annotated[int, Field(ge=1), RESUMABLE] = 2  # batches per worker
+    start_method: Annotated[Literal["fork", "spawn", "forkserver"] | None, RESUMABLE] = None  # None: Python's own
+    pin_memory: Annotated[bool | None, RESUMABLE] = None  # page-locked batches; None: where there is a GPU
+    cache: Annotated[bool | None, RESUMABLE] = None  # samples stay in memory; None: if small and without workers
     levels: Annotated[int, Field(ge=1)] | None = None  # L; None: the data set's longest pyramid
     max_tokens: Annotated[int, Field(ge=1)] = 32  # T; longer captions are cut, counted and warned of
     mode: Literal["epoch", "resample"] = "epoch"  # each sample once per epoch, or drawn with replacement

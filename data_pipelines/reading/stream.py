@@ -29,7 +29,7 @@ from data_pipelines.samples import ImageTextBatch
 from data_pipelines.tars.remote import expand
 from data_pipelines.tars.stream import stream_samples
 from seqtok_core.foundation import fingerprint
-from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.config import RESUMABLE, Config
 from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
 from seqtok_core.foundation.random_bits import STREAMED, philox
 
@@ -41,7 +41,7 @@ class StreamConfig(Config):
 
     shards: str | tuple[str, ...]  # paths, pipe:COMMAND, s3://, gs://, hf://, http(s)://, with {000..009}
     num_samples: Annotated[int, Field(ge=1)]  # what counts as an epoch; nobody can count a stream
-    allow_remote: bool = False  # whether commands may be run and the network be read
+    allow_remote: Annotated[bool, RESUMABLE] = False  # whether commands may be run and the network be read
     shuffle_buffer: Annotated[int, Field(ge=1)] = 1000  # encoded samples that each worker mixes
     max_bad_shards: Annotated[int, Field(ge=0)] = 10  # with on_bad_shard: skip; more different ones are an error
 

@@ -21,10 +21,11 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train a sequence model on latent shards; under torchrun the same command uses every process."""
-    from seqtok.runs.kinds import load_generator_run
-    from seqtok.runs.train import train_generator
+    from seqtok.runs.generator import GeneratorRun
+    from seqtok.runs.kinds import load_kind
+    from seqtok.runs.train import train_run
 
-    train_generator(load_generator_run(config, overrides or []), resume, overwrite, dry_run)
+    train_run(load_kind(GeneratorRun, config, overrides or []), resume, overwrite, dry_run)
 
 
 @app.command()

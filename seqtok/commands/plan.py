@@ -28,12 +28,13 @@ def plan(
 ) -> None:
     """Say what a training needs: parameters, memory by ZeRO stage, FLOPs, time, cost, disk. Trains nothing."""
     from seqtok.plan.answer import answer_plan as make
-    from seqtok.plan.subject import Assumed, PlanRequest
+    from seqtok.plan.request import PlanRequest
+    from seqtok.runs.base import AssumedData
     from seqtok_core.foundation.errors import ConfigError
 
     if mfu is not None and not 0 < mfu <= 1:
         raise ConfigError(f"--mfu {mfu}: a share above 0, at most 1")
-    assumed = Assumed(vocab, _shape(latents), samples)
+    assumed = AssumedData(vocab, _shape(latents), samples)
     answer = make(config, overrides or [], PlanRequest(gpus, gpu, price, mfu, measure, steps, assumed))
     if as_json:
         typer.echo(json.dumps(answer, indent=1, sort_keys=True))

@@ -42,11 +42,12 @@ def train(
     ] = False,
 ) -> None:
     """Train a tokenizer; under torchrun the same command uses every process."""
-    from seqtok.runs.kinds import load_tokenizer_run
-    from seqtok.runs.train import train_tokenizer
+    from seqtok.runs.kinds import load_kind
+    from seqtok.runs.tokenizer import TokenizerRun
+    from seqtok.runs.train import train_run
 
     words = [*(overrides or []), *(["data.stream.allow_remote=true"] if allow_remote else [])]
-    train_tokenizer(load_tokenizer_run(config, words), resume, overwrite, dry_run)
+    train_run(load_kind(TokenizerRun, config, words), resume, overwrite, dry_run)
 
 
 @app.command()

@@ -20,10 +20,9 @@ from typing import Any
 import psutil
 import torch
 
-from seqtok.plan.subject import Planned, PlanRequest, subject_of
-from seqtok.runs.generator import GeneratorRun
-from seqtok.runs.kinds import load_run
-from seqtok.runs.tokenizer import TokenizerRun
+from seqtok.plan.request import PlanRequest
+from seqtok.runs.base import TrainingRun, Workload
+from seqtok.runs.kinds import load_training_run
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
 from seqtok_core.layers import attention
 from seqtok_core.training.config import TrainConfig
@@ -46,68 +45,67 @@ LAUNCH = 1e-5  # seconds to start one operation on a GPU from Python, backward i
 FILL = 0.92  # of a device's memory, that a plan uses up
 
 
-def answer_plan(config: str, overrides: Sequence[str], wish: PlanRequest) -> dict[str, Any]:
+def answer_plan(config: str, overrides: Sequence[str], request: PlanRequest) -> dict[str, Any]:
     """Everything as one JSON object; bytes, seconds, FLOPs, USD. Raises ConfigError or DataError."""
-    run = load_run(config, overrides)
-    if not isinstance(run, TokenizerRun | GeneratorRun):
-        raise ConfigError(f"{config}: kind={run.kind}; plan takes a tokenizer or a generator config")
-    device = _device(wish)
-    micro = run.train.micro_batch_of(wish.gpus)
+    run = load_training_run(config, overrides)
+    device = _device(request)
+    micro = run.train.micro_batch_of(request.gpus)
     if run.train.threads is not None and device is None:
         torch.set_num_threads(run.train.threads)
     sizes = (max(1, micro // 2), max(2, micro)) if device is None else (2, 4)
-    subject = subject_of(run, wish.assumed, sizes[1])
-    counted = _count(subject, run.train, sizes, on_gpu=device is not None)
-    measure = device is None if wish.measure is None else wish.measure
-    probe = _probe(config, overrides, run, wish, micro, measure) if device is None or measure else None
-    notes = [*subject.notes]
-    stages = [_memory(subject, counted, run, stage, wish.gpus, micro, device, probe) for stage in range(4)]
+    torch.manual_seed(run.train.seed)
+    work = run.workload(request.assumed, sizes[1])
+    counted = _count(work, run.train, sizes, on_gpu=device is not None)
+    measure = device is None if request.measure is None else request.measure
+    probe = _probe(config, overrides, run, request, micro, measure) if device is None or measure else None
+    notes = [*work.notes]
+    stages = [_memory(work, counted, run, stage, request.gpus, micro, device, probe) for stage in range(4)]
     chosen = stages[run.train.zero_stage]
     answer: dict[str, Any] = {
         "config": config,
         "kind": run.kind,
-        "device": {"name": device.name if device else "cpu", "count": wish.gpus, "memory": _capacity(device)},
-        "batch": {"global": run.train.batch, "micro": micro, "accumulation": run.train.accumulation(wish.gpus)},
-        "parameters": _parameters(subject, run),
+        "device": {"name": device.name if device else "cpu", "count": request.gpus, "memory": _capacity(device)},
+        "batch": {"global": run.train.batch, "micro": micro, "accumulation": run.train.accumulation(request.gpus)},
+        "parameters": _parameters(work, run),
         "memory": {"stages": stages, "chosen_stage": run.train.zero_stage, "total": chosen["total"]},
         "flops_per_image": counted["flops"],
-        "time": _time(run, counted, wish, device, probe, subject, notes),
-        "disk": _disk(subject, run, chosen),
+        "time": _time(run, counted, request, device, probe, work, notes),
+        "disk": _disk(work, run, chosen),
         "assumptions": notes,
         "warnings": [],
     }
-    answer["disk"]["read_bytes_per_s"] = subject.stored_bytes * answer["time"]["images_per_s"]
+    answer["disk"]["read_bytes_per_s"] = work.stored_bytes * answer["time"]["images_per_s"]
     if probe and "peak_bytes" in probe:
         answer["memory"]["measured_peak"] = probe["peak_bytes"]
-        if device is None and wish.gpus == 1:  # nearer than any formula of ours; what the probe lacks is added
+        if device is None and request.gpus == 1:  # nearer than any formula of ours; what the probe lacks is added
             answer["memory"]["total"] = probe["peak_bytes"] + chosen["checkpoint_copy"] + chosen["loader"]
-    answer["warnings"] = _warnings(answer, run, subject)
+    answer["warnings"] = _warnings(answer, run, work)
     return answer
 
 
-def _device(wish: PlanRequest) -> Gpu | None:
+def _device(request: PlanRequest) -> Gpu | None:
     """None for a CPU. Raises ConfigError that lists the known names."""
     local = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR", "cuda") == "cuda"
-    name = wish.gpu or ("" if local else "cpu")
+    name = request.gpu or ("" if local else "cpu")
     gpu = this_gpu() if not name else None if name.lower() == "cpu" else known_gpu(name)
-    if wish.measure and (gpu is not None) != local:
+    if request.measure and (gpu is not None) != local:
         raise ConfigError(f"--measure: this machine has {'a GPU' if local else 'no GPU'}; plan {name} by formula")
     if gpu is None and name.lower() != "cpu":
         raise ConfigError(f"--gpu {name}: not known; choose cpu or one of {', '.join(g.name.lower() for g in GPUS)}")
     return gpu
 
 
-def _count(subject: Planned, train: TrainConfig, sizes: tuple[int, int], on_gpu: bool) -> dict[str, float]:
+def _count(work: Workload, train: TrainConfig, sizes: tuple[int, int], on_gpu: bool) -> dict[str, float]:
     """FLOPs per image, activation bytes as `fixed` + `per_image` x micro-batch: from two sizes, a line.
 
     Counted on the CPU, which for a GPU takes the fused attention of GPUs; both 16-bit formats have the same sizes.
     """
-    recomputed = recompute.wrapped(subject.objective) if train.activation_checkpointing else contextlib.nullcontext()
+    recomputed = recompute.wrapped(work.objective) if train.activation_checkpointing else contextlib.nullcontext()
     token = attention.fused_on_cpu.set(on_gpu)
     with torch.autocast("cpu", torch.bfloat16, enabled=train.precision != "fp32"):
         with recomputed:
-            small, large = (footprint(subject.objective, subject.batch(size)) for size in sizes)
-        flops = count_flops(subject.objective, subject.batch(sizes[1])) / sizes[1]
+            small, large = (footprint(work.objective, work.batch(size)) for size in sizes)
+        flops = count_flops(work.objective, work.batch(sizes[1])) / sizes[1]
     attention.fused_on_cpu.reset(token)
     slope = max(0.0, (large.bytes - small.bytes) / (sizes[1] - sizes[0]))
     fixed = max(0.0, large.bytes - slope * sizes[1])
@@ -117,21 +115,21 @@ def _count(subject: Planned, train: TrainConfig, sizes: tuple[int, int], on_gpu:
 def _probe(
     config: str,
     overrides: Sequence[str],
-    run: TokenizerRun | GeneratorRun,
-    wish: PlanRequest,
+    run: TrainingRun,
+    request: PlanRequest,
     micro: int,
     measure: bool,
 ) -> dict[str, Any]:
-    request = {
+    asked = {
         "config": config,
         "overrides": list(overrides),
-        "assumed": asdict(wish.assumed),
+        "assumed": asdict(request.assumed),
         "micro_batch": micro,
-        "accumulation": run.train.accumulation(wish.gpus),
-        "steps": wish.steps if measure else 0,
+        "accumulation": run.train.accumulation(request.gpus),
+        "steps": request.steps if measure else 0,
     }
     command = [sys.executable, "-m", "seqtok.plan.probe"]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True)
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
@@ -141,26 +139,26 @@ def _probe(
         ) from None
 
 
-def _parameters(subject: Planned, run: TokenizerRun | GeneratorRun) -> dict[str, Any]:
-    groups = _groups(subject, run)
-    total = sum(p.numel() for p in subject.objective.parameters())
+def _parameters(work: Workload, run: TrainingRun) -> dict[str, Any]:
+    groups = _groups(work, run)
+    total = sum(p.numel() for p in work.objective.parameters())
     by_group = {group["title"]: sum(p.numel() for p in group["params"]) for group in groups}
     parts: dict[str, int] = {}
-    for name, p in subject.objective.named_parameters():
+    for name, p in work.objective.named_parameters():
         part = name.split(".")[1] if name.count(".") > 1 else name
         parts[part] = parts.get(part, 0) + p.numel()
     return {"total": total, "groups": by_group, "parts": parts}
 
 
-def _groups(subject: Planned, run: TokenizerRun | GeneratorRun) -> list[dict[str, Any]]:
-    objective = subject.objective
+def _groups(work: Workload, run: TrainingRun) -> list[dict[str, Any]]:
+    objective = work.objective
     return parameter_groups(objective.named_parameters(), objective.muon_excluded(), run.train)  # type: ignore[operator]
 
 
 def _memory(
-    subject: Planned,
+    work: Workload,
     counted: dict[str, float],
-    run: TokenizerRun | GeneratorRun,
+    run: TrainingRun,
     stage: int,
     world: int,
     micro: int,
@@ -168,19 +166,19 @@ def _memory(
     probe: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """One process at one ZeRO stage. The peak lies in the backward pass, or in the optimizer's step."""
-    states: States = states_of(_groups(subject, run), run.train, stage, world)
+    states: States = states_of(_groups(work, run), run.train, stage, world)
     holes = CPU_HOLES[run.train.precision] if device is None else GPU_HOLES
     per_image, fixed = counted["per_image"] * holes, counted["fixed"] * holes
     loader = 0
-    if device is None and run.data.loader.keeps((subject.samples or 0) * subject.kept_bytes):
-        loader = (subject.samples or 0) * subject.kept_bytes
+    if device is None:
+        loader = work.cache_bytes
     base = GPU_BASE if device is not None or probe is None else probe["base_bytes"]
     copy = 0  # of the state, while it is written in the background; it lies in main memory
     if device is None and run.train.background_save:
         copy = (states.weights + states.optimizer + states.average + states.host) // (world if stage == 0 else 1)
     outside = base + states.resident + loader + copy + (states.host if device is None else 0)
     room = _capacity(device) * FILL - outside - fixed
-    parameters = sum(p.numel() for p in subject.objective.parameters())
+    parameters = sum(p.numel() for p in work.objective.parameters())
     return {
         "stage": stage,
         **asdict(states),
@@ -189,7 +187,7 @@ def _memory(
         "checkpoint_copy": copy,
         "base": base,
         "total": int(outside + max(fixed + per_image * micro, states.transient)),
-        "deepspeed": deepspeed_estimate(parameters, largest_layer(subject.objective), stage, world),
+        "deepspeed": deepspeed_estimate(parameters, largest_layer(work.objective), stage, world),
         "largest_micro_batch": max(0, int(room / per_image)) if per_image else None,
     }
 
@@ -202,22 +200,22 @@ def _capacity(device: Gpu | None) -> int:
 
 
 def _time(
-    run: TokenizerRun | GeneratorRun,
+    run: TrainingRun,
     counted: dict[str, float],
-    wish: PlanRequest,
+    request: PlanRequest,
     device: Gpu | None,
     probe: dict[str, Any] | None,
-    subject: Planned,
+    work: Workload,
     notes: list[str],
 ) -> dict[str, Any]:
     """Seconds of the training loop: by formula always, from measured steps where there are some."""
     precision = run.train.precision
     peak: Peak = device.peak(precision) if device else peak_flops("cpu", precision)
-    mfu = wish.mfu or (GPU_MFU if device else CPU_MFU)
+    mfu = request.mfu or (GPU_MFU if device else CPU_MFU)
     images = run.train.steps * run.train.batch
-    rate = peak.flops_per_s * mfu * wish.gpus / counted["flops"]
+    rate = peak.flops_per_s * mfu * request.gpus / counted["flops"]
     if device is not None:
-        launch = counted["operations"] * LAUNCH * run.train.accumulation(wish.gpus)
+        launch = counted["operations"] * LAUNCH * run.train.accumulation(request.gpus)
         if run.train.batch / rate < launch:
             notes.append(
                 f"a step's {counted['operations']:.0f} operations take {LAUNCH * 1e6:.0f} us each to start: "
@@ -231,40 +229,40 @@ def _time(
         "mfu": mfu,
         "formula_seconds": formula,
     }
-    notes.append(f"MFU of {mfu:.2f} {'given' if wish.mfu else 'assumed'}; time of communication is in it")
+    notes.append(f"MFU of {mfu:.2f} {'given' if request.mfu else 'assumed'}; time of communication is in it")
     if probe and "step_seconds" in probe:
-        micro = run.train.micro_batch_of(wish.gpus)
-        rate = micro * run.train.accumulation(wish.gpus) * wish.gpus / probe["step_seconds"]
+        micro = run.train.micro_batch_of(request.gpus)
+        rate = micro * run.train.accumulation(request.gpus) * request.gpus / probe["step_seconds"]
         result["step_seconds"] = probe["step_seconds"]
-        if device is None and wish.gpus > 1:
+        if device is None and request.gpus > 1:
             notes.append("measured with one process: several on one machine share its cores")
     seconds = images / rate
-    price = wish.price if wish.price is not None else (device.price if device else 0.0)
+    price = request.price if request.price is not None else (device.price if device else 0.0)
     if price:
-        notes.append(f"{price:.2f} USD per GPU hour {'given' if wish.price is not None else 'assumed (--price)'}")
-    reads = subject.read_per_s
+        notes.append(f"{price:.2f} USD per GPU hour {'given' if request.price is not None else 'assumed (--price)'}")
+    reads = work.read_per_s
     return {
         **result,
         "seconds": seconds,
         "images_per_s": rate,
-        "gpu_hours": seconds * wish.gpus / 3600,
-        "cost_usd": seconds * wish.gpus / 3600 * price,
-        "communication_bytes_per_step": _traffic(subject, run, wish.gpus),
-        "read_images_per_s": reads and reads * max(1, run.data.loader.num_workers) * wish.gpus,
+        "gpu_hours": seconds * request.gpus / 3600,
+        "cost_usd": seconds * request.gpus / 3600 * price,
+        "communication_bytes_per_step": _traffic(work, run, request.gpus),
+        "read_images_per_s": reads and reads * max(1, work.loader.num_workers) * request.gpus,
     }
 
 
-def _traffic(subject: Planned, run: TokenizerRun | GeneratorRun, world: int) -> int:
+def _traffic(work: Workload, run: TrainingRun, world: int) -> int:
     """Bytes that a process sends in a step (ZeRO, section 7): 2 N values at stages 0-2, 3 N at stage 3."""
     if world == 1:
         return 0
-    values = sum(p.numel() for group in _groups(subject, run) for p in group["params"])
+    values = sum(p.numel() for group in _groups(work, run) for p in group["params"])
     return 4 * values * (3 if run.train.zero_stage == 3 else 2)
 
 
-def _disk(subject: Planned, run: TokenizerRun | GeneratorRun, chosen: dict[str, Any]) -> dict[str, Any]:
+def _disk(work: Workload, run: TrainingRun, chosen: dict[str, Any]) -> dict[str, Any]:
     """Checkpoints hold weights, optimizer states and average; from stage 1 on an fp32 copy of the weights too."""
-    groups = _groups(subject, run)
+    groups = _groups(work, run)
     whole = states_of(groups, run.train, 0, 1)
     one = whole.weights * (2 if chosen["stage"] else 1) + whole.optimizer + whole.average
     every = run.train.checkpoint_every or run.train.images
@@ -272,12 +270,12 @@ def _disk(subject: Planned, run: TokenizerRun | GeneratorRun, chosen: dict[str, 
         "checkpoint_bytes": one,
         "checkpoints": -(-run.train.images // every),
         "kept_bytes": one * (run.train.keep + 1),  # the next one is written before the oldest goes
-        "data_bytes": subject.stored_bytes * (subject.samples or 0),
-        "sample_bytes": subject.stored_bytes,
+        "data_bytes": work.stored_bytes * (work.samples or 0),
+        "sample_bytes": work.stored_bytes,
     }
 
 
-def _warnings(answer: dict[str, Any], run: TokenizerRun | GeneratorRun, subject: Planned) -> list[str]:
+def _warnings(answer: dict[str, Any], run: TrainingRun, work: Workload) -> list[str]:
     found, memory = [], answer["memory"]
     chosen = memory["stages"][run.train.zero_stage]
     if memory["total"] > answer["device"]["memory"] * FILL:
@@ -287,7 +285,6 @@ def _warnings(answer: dict[str, Any], run: TokenizerRun | GeneratorRun, subject:
             way = f"train.micro_batch={chosen['largest_micro_batch']} fits" + (f", and {way}" if fits else "")
         found.append(f"does not fit: {memory['total'] / GB:.1f} GB of {answer['device']['memory'] / GB:.1f} GB; {way}")
     reads, rate = answer["time"]["read_images_per_s"], answer["time"]["images_per_s"]
-    cached = run.data.loader.keeps((subject.samples or 0) * subject.kept_bytes)
-    if reads and reads < 1.2 * rate and not cached:
+    if reads and reads < 1.2 * rate and not work.cache_bytes:
         found.append(f"reading gives {reads:.0f} images/s, training takes {rate:.0f}: raise data.loader.num_workers")
     return found

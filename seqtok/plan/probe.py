@@ -18,10 +18,8 @@ import psutil
 import torch
 from torch import nn
 
-from seqtok.plan.subject import Assumed, subject_of
-from seqtok.runs.generator import GeneratorRun
-from seqtok.runs.kinds import load_run
-from seqtok.runs.tokenizer import TokenizerRun
+from seqtok.runs.base import AssumedData, TrainingRun
+from seqtok.runs.kinds import load_training_run
 from seqtok_core.training.costs.hardware import synchronise
 from seqtok_core.training.engine.engine import Engine
 from seqtok_core.training.processes.distributed import World, connect
@@ -32,8 +30,7 @@ _PERIOD = 8  # different batches, used in turn
 
 def main() -> None:
     request = json.loads(sys.stdin.read())
-    run = load_run(request["config"], request["overrides"])
-    assert isinstance(run, TokenizerRun | GeneratorRun)
+    run = load_training_run(request["config"], request["overrides"])
     if run.train.threads is not None:
         torch.set_num_threads(run.train.threads)
     world = World.from_environment()
@@ -41,23 +38,18 @@ def main() -> None:
     answer: dict[str, Any] = {"base_bytes": _base(run, world), "device": str(world.device)}
     if request["steps"]:
         assumed = request["assumed"]
-        words = Assumed(assumed["vocab"], tuple(assumed["latents"]) if assumed["latents"] else None, None)
+        words = AssumedData(assumed["vocab"], tuple(assumed["latents"]) if assumed["latents"] else None, None)
         answer |= _steps(run, words, world, request["micro_batch"], request["accumulation"], request["steps"])
     print("\n" + json.dumps(answer))
 
 
-def _base(run: TokenizerRun | GeneratorRun, world: World) -> int:
+def _base(run: TrainingRun, world: World) -> int:
     """Resident bytes once everything is imported and an engine of a few weights has made a step."""
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401  a run writes to it
 
     import seqtok.runs.train  # noqa: F401
 
-    if _has_text(run):  # open_clip and what it imports: a sixth of a GB
-        from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig
-
-        text = TextConfig(vocab_size=16, width=8, heads=1, layers=1, embed_dim=8)
-        tiny = {"image_size": 8, "patch_size": 4, "num_latents": 2, "latent_dim": 2, "width": 8, "heads": 1}
-        SeqTokenizer(TokenizerConfig.parse({**tiny, "encoder_layers": 1, "decoder_layers": 1, "text": text}))
+    run.import_parts()
     one = run.train.model_copy(update={"batch": 1, "micro_batch": None, "zero_stage": 0})
     engine = Engine(_Line(), one, World(0, 1, 0, world.device))
     for _ in range(2):
@@ -65,10 +57,6 @@ def _base(run: TokenizerRun | GeneratorRun, world: World) -> int:
         engine.step(0)
     engine.close()
     return int(psutil.Process().memory_info().rss)
-
-
-def _has_text(run: TokenizerRun | GeneratorRun) -> bool:
-    return run.model.text is not None if isinstance(run, TokenizerRun) else run.tokenizer is not None
 
 
 class _Line(nn.Module):
@@ -81,14 +69,15 @@ class _Line(nn.Module):
 
 
 def _steps(
-    run: TokenizerRun | GeneratorRun, assumed: Assumed, world: World, micro: int, accumulation: int, steps: int
+    run: TrainingRun, assumed: AssumedData, world: World, micro: int, accumulation: int, steps: int
 ) -> dict[str, Any]:
     """Median seconds of `steps` optimizer steps, and this process's memory at their end."""
-    subject = subject_of(run, assumed, _PERIOD * micro)
-    whole = subject.batch(_PERIOD * micro)
+    torch.manual_seed(run.train.seed)
+    work = run.workload(assumed, _PERIOD * micro)
+    whole = work.batch(_PERIOD * micro)
     batches = [_part(whole, slice(i * micro, (i + 1) * micro)).to(world.device) for i in range(_PERIOD)]
     config = run.train.model_copy(update={"batch": micro * accumulation, "micro_batch": micro})
-    engine = Engine(subject.objective, config, World(0, 1, 0, world.device))
+    engine = Engine(work.objective, config, World(0, 1, 0, world.device))
     seconds = []
     for step in range(_WARM + steps):
         synchronise(world.device)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from seqtok.runs.generator import GeneratorRun
-from seqtok.runs.tokenizer import TokenizerRun
+from seqtok.runs.base import TrainingRun
+from seqtok.runs.kinds import require_training, run_of
 from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint, reading
@@ -34,22 +34,18 @@ def export_model(path: Path, out: Path, averaged: bool = True, data: Path | None
     `data` replaces the data folder of the run's config: a tokenizer measures its latents on training images.
     Raises ConfigError, DataError or MismatchError.
     """
-    from seqtok.runs.generator import GeneratorHooks, build_generator
-    from seqtok.runs.tokenizer import TokenizerHooks, build_tokenizer
-
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out}: is there already and not empty; choose another folder")
     source = reading.find_checkpoint(path)
     run = _config_of(source, data)
-    objective = (build_tokenizer(run) if isinstance(run, TokenizerRun) else build_generator(run))[0]
+    objective, _ = run.build()
     reading.fill(objective, source, averaged)
-    hooks = TokenizerHooks(run) if isinstance(run, TokenizerRun) else GeneratorHooks(run)
     objective.requires_grad_(False).eval()
-    hooks.on_finish(objective, out)
+    run.hooks().on_finish(objective, out)
     return source
 
 
-def _config_of(source: Path, data: Path | None) -> TokenizerRun | GeneratorRun:
+def _config_of(source: Path, data: Path | None) -> TrainingRun:
     """The settings of the run that a checkpoint lies in."""
     where = source.resolve().parent.parent / "config.yaml"
     try:
@@ -58,14 +54,12 @@ def _config_of(source: Path, data: Path | None) -> TokenizerRun | GeneratorRun:
         raise DataError(f"{where}: no such file; a checkpoint is exported from within its run folder") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: not readable as settings ({error})") from None
-    kinds: dict[str, type[TokenizerRun | GeneratorRun]] = {"tokenizer": TokenizerRun, "generator": GeneratorRun}
-    kind = values.get("kind") if isinstance(values, dict) else None
-    if kind not in kinds:
-        raise DataError(f"{where}: kind={kind!r}; only runs of a tokenizer or a generator can be exported")
+    if not isinstance(values, dict):
+        raise DataError(f"{where}: not the settings of a run")
     values = {key: value for key, value in values.items() if key not in run_folder.CONTENT_KEYS}
     if data is not None:
         values["data"] = {**values["data"], "folder": str(data)}
-    return kinds[kind].parse({**values, "out": str(where.parent)}, str(where))
+    return require_training(run_of({**values, "out": str(where.parent)}, str(where)), str(where))
 
 
 def _size(count: float) -> str:

@@ -35,10 +35,10 @@ from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.export import export_latents
 from seqtok.runs.evaluate import load_tokenizer
 from seqtok.runs.generator import GeneratorRun
-from seqtok.runs.kinds import DemoConfig, load_generator_run, load_tokenizer_run
+from seqtok.runs.kinds import DemoConfig, load_kind
 from seqtok.runs.settings import find_config, read_values
 from seqtok.runs.tokenizer import TokenizerRun
-from seqtok.runs.train import train_generator, train_tokenizer
+from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.foundation.files import read_json, write_json
 from seqtok_core.training import TrainResult
@@ -58,10 +58,10 @@ def run_demo(config: str, out: Path, overrides: Sequence[str], overwrite: bool) 
     stages = _Stages(out)
     with stages.stage("draw scenes", settings.train + settings.test):
         _draw(settings, folders["data"])
-    stages.trained("train tokenizer", train_tokenizer(tokenizer_run))
+    stages.trained("train tokenizer", train_run(tokenizer_run))
     with stages.stage("encode scenes", settings.train + settings.test):
         export_latents(folders["tokenizer"] / "model", folders["data"], folders["latents"])
-    stages.trained("train sequence model", train_generator(generator_run))
+    stages.trained("train sequence model", train_run(generator_run))
     with stages.stage("train reader", settings.reader.images):
         reader = load_or_train_reader(folders["reader"], settings.reader)
     results, pictures = _judge(settings, folders, reader)
@@ -77,10 +77,11 @@ def _runs(settings: DemoConfig, beside: Path, folders: dict[str, Path]) -> tuple
         return str(beside / name) if (beside / name).is_file() else name
 
     model = folders["tokenizer"] / "model"
-    tokenizer = load_tokenizer_run(
-        named(settings.tokenizer), [f"out={folders['tokenizer']}", f"data.folder={folders['data']}"]
+    tokenizer = load_kind(
+        TokenizerRun, named(settings.tokenizer), [f"out={folders['tokenizer']}", f"data.folder={folders['data']}"]
     )
-    generator = load_generator_run(
+    generator = load_kind(
+        GeneratorRun,
         named(settings.generator),
         [f"out={folders['generator']}", f"data.folder={folders['latents']}", f"tokenizer={model}"],
     )

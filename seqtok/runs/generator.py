@@ -13,12 +13,20 @@ from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
+from data_pipelines.samples import LatentTextBatch
+from data_pipelines.shards.manifest import FILE as MANIFEST
+from data_pipelines.shards.manifest import read_manifest
 from seq_tokenizer import LatentSpec, SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, prefix_lengths
 from seqtok.export import require_export
 from seqtok.grids import grid
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
+from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
+from seqtok.runs.tokenizer import import_text_tower
 from seqtok_core.foundation.config import Config
-from seqtok_core.training import TrainConfig, World
+from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.files import sha256_file
+from seqtok_core.training import World
 
 _PROMPTS = 4
 
@@ -35,39 +43,78 @@ class LatentData(Config):
         return self.folder / CAPTIONS_FILE
 
 
-class GeneratorRun(Config):
+class GeneratorRun(TrainingRun):
     """seqtok generator train."""
 
     kind: Literal["generator"]
-    out: Path
     data: LatentData
     model: GeneratorConfig = GeneratorConfig()
     objective: GeneratorObjectiveConfig = GeneratorObjectiveConfig()
     tokenizer: Path | None = None  # model folder: draws sample pictures during training
-    train: TrainConfig
 
+    def build(self) -> tuple[GeneratorObjective, LatentTextLoader]:
+        captions, world, folder = (
+            CaptionTokenizer.load(self.data.captions_path),
+            World.from_environment(),
+            self.data.folder,
+        )
+        loader = LatentTextLoader(
+            folder,
+            self.data.split,
+            captions,
+            self.data.loader,
+            seed=self.train.seed,
+            global_batch=self.train.batch,
+            micro_batch=self.train.micro_batch_of(world.size),
+            rank=world.rank,
+            world=world.size,
+        )
+        spec = LatentSpec.from_json(loader.latent_spec, f"{folder}/{MANIFEST}")
+        require_export(folder, self.data.split, captions)
+        if self.tokenizer is not None:
+            SeqTokenizer.from_pretrained(self.tokenizer).spec.require_same(spec, str(self.tokenizer), str(folder))
+        torch.manual_seed(self.train.seed)
+        return GeneratorObjective(SeqGenerator(self.model, spec, captions), self.objective, spec, str(folder)), loader
 
-def build_generator(run: GeneratorRun) -> tuple[GeneratorObjective, LatentTextLoader]:
-    """The objective with fresh weights and this process's loader. Raises ConfigError, DataError or MismatchError."""
-    captions, world = CaptionTokenizer.load(run.data.captions_path), World.from_environment()
-    loader = LatentTextLoader(
-        run.data.folder,
-        run.data.split,
-        captions,
-        run.data.loader,
-        seed=run.train.seed,
-        global_batch=run.train.batch,
-        micro_batch=run.train.micro_batch_of(world.size),
-        rank=world.rank,
-        world=world.size,
-    )
-    spec = LatentSpec.from_json(loader.latent_spec, f"{run.data.folder}/dataset.json")
-    require_export(run.data.folder, run.data.split, captions)
-    if run.tokenizer is not None:
-        SeqTokenizer.from_pretrained(run.tokenizer).spec.require_same(spec, str(run.tokenizer), str(run.data.folder))
-    torch.manual_seed(run.train.seed)
-    generator = SeqGenerator(run.model, spec, captions)
-    return GeneratorObjective(generator, run.objective, spec, str(run.data.folder)), loader
+    def hooks(self) -> GeneratorHooks:
+        return GeneratorHooks(self)
+
+    def content(self, loader: RunLoader) -> dict[str, str]:
+        return {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+
+    def import_parts(self) -> None:
+        if self.tokenizer is not None:
+            import_text_tower()
+
+    def workload(self, assumed: AssumedData, rows: int) -> Workload:
+        notes: list[str] = []
+        folder, split, config = self.data.folder, self.data.split, self.data.loader
+        words = vocabulary_or_stand_in(self.data.captions_path, assumed, notes)
+        spec = self._latent_spec(assumed, notes)
+        objective = GeneratorObjective(SeqGenerator(self.model, spec, words), self.objective, spec)
+        kept = 4 * spec.length * spec.dim
+        if isinstance(words, CaptionTokenizer) and (folder / MANIFEST).is_file():
+            read = lambda count: read_latents(folder, split, words, count, config)  # noqa: E731
+            return workload_of_data(objective, read, (folder, split), config, kept, rows, notes)
+        levels = config.levels or LEVELS
+        notes.append(f"no data read from {folder}: random latents, {levels} caption levels")
+
+        def batch(count: int) -> LatentTextBatch:
+            latents = torch.randn(count, spec.length, spec.dim, generator=seeded_generator(1))
+            captions = random_captions(count, levels, config.max_tokens, words.vocab_size)
+            return LatentTextBatch(latents=latents, **captions)
+
+        return Workload(objective, batch, assumed.samples, kept, kept, None, config, notes)
+
+    def _latent_spec(self, assumed: AssumedData, notes: list[str]) -> LatentSpec:
+        folder = self.data.folder
+        if assumed.latents is None and (folder / MANIFEST).is_file():
+            return LatentSpec.from_json(read_manifest(folder).latent_spec or {}, f"{folder}/{MANIFEST}")
+        if assumed.latents is None:
+            raise ConfigError(f"{folder}: no latents there to take K and D from; say --latents 64x16")
+        length, dim = assumed.latents
+        notes.append(f"{length} latents of {dim} channels assumed (--latents)")
+        return LatentSpec(length, dim, torch.zeros(length, dim), torch.ones(length, dim), "assumed")
 
 
 class GeneratorHooks:

@@ -17,13 +17,18 @@ from data_pipelines.reading.image_text import ImageTextLoader, read_split
 from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.reading.stream import StreamConfig, StreamLoader
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
+from data_pipelines.samples import ImageTextBatch
+from data_pipelines.shards.manifest import FILE as MANIFEST
 from data_pipelines.tars.remote import scheme_of
-from seq_tokenizer import SeqTokenizer, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
+from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
 from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
 from seqtok.grids import strip
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
+from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
-from seqtok_core.training import TrainConfig, World
+from seqtok_core.foundation.files import sha256_file
+from seqtok_core.training import World
 
 _STATISTICS = 4096  # training images that latent means and deviations are measured on
 _SHOWN = 8  # images in a sample picture
@@ -68,35 +73,71 @@ class ImageData(Config):
         return str(self.folder) if self.stream is None else self.stream.patterns[0]
 
 
-class TokenizerRun(Config):
+class TokenizerRun(TrainingRun):
     """seqtok tokenizer train."""
 
     kind: Literal["tokenizer"]
-    out: Path
     data: ImageData
     model: TokenizerConfig
     objective: TokenizerTrainingConfig = TokenizerTrainingConfig()
-    train: TrainConfig
 
-
-def build_tokenizer(run: TokenizerRun) -> tuple[TokenizerObjective, ImageTextLoader | StreamLoader]:
-    """The objective with fresh weights and this process's loader. Raises ConfigError or DataError."""
-    captions = CaptionTokenizer.load(run.data.captions_path)
-    model, loader = run.model, _image_loader(run, captions)
-    if loader.image_size != model.image_size:
-        raise ConfigError(
-            f"model.image_size={model.image_size}, but {run.data.name} holds pictures of {loader.image_size} "
-            f"pixels; set one of model.image_size and data.loader.image_size"
-        )
-    if model.text is not None:
-        text = model.text.model_copy(update={"vocab_size": captions.vocab_size})
-        if text.context <= run.data.loader.max_tokens:
+    def build(self) -> tuple[TokenizerObjective, ImageTextLoader | StreamLoader]:
+        captions = CaptionTokenizer.load(self.data.captions_path)
+        model, loader = self.model, _image_loader(self, captions)
+        if loader.image_size != model.image_size:
             raise ConfigError(
-                f"model.text.context={text.context} must be above data.loader.max_tokens={run.data.loader.max_tokens}"
+                f"model.image_size={model.image_size}, but {self.data.name} holds pictures of {loader.image_size} "
+                f"pixels; set one of model.image_size and data.loader.image_size"
             )
-        model = model.model_copy(update={"text": text})
-    torch.manual_seed(run.train.seed)
-    return TokenizerObjective(SeqTokenizer(model), run.objective), loader
+        if model.text is not None and model.text.context <= self.data.loader.max_tokens:
+            raise ConfigError(
+                f"model.text.context={model.text.context} must be above "
+                f"data.loader.max_tokens={self.data.loader.max_tokens}"
+            )
+        torch.manual_seed(self.train.seed)
+        return self._objective(captions.vocab_size), loader
+
+    def _objective(self, vocab_size: int) -> TokenizerObjective:
+        model = self.model
+        if model.text is not None:
+            model = model.model_copy(update={"text": model.text.model_copy(update={"vocab_size": vocab_size})})
+        return TokenizerObjective(SeqTokenizer(model), self.objective)
+
+    def hooks(self) -> TokenizerHooks:
+        return TokenizerHooks(self)
+
+    def content(self, loader: RunLoader) -> dict[str, str]:
+        return {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+
+    def import_parts(self) -> None:
+        if self.model.text is not None:
+            import_text_tower()
+
+    def workload(self, assumed: AssumedData, rows: int) -> Workload:
+        notes: list[str] = []
+        size, config = self.model.image_size, self.data.loader
+        words = vocabulary_or_stand_in(self.data.captions_path, assumed, notes)
+        objective = self._objective(words.vocab_size)
+        kept = 3 * size**2
+        folder = self.data.folder  # None: a stream, of which nothing is read for a plan
+        if isinstance(words, CaptionTokenizer) and folder is not None and (folder / MANIFEST).is_file():
+            read = lambda count: read_split(folder, self.data.split, words, count, config)  # noqa: E731
+            return workload_of_data(objective, read, (folder, self.data.split), config, kept, rows, notes)
+        levels = len(self.objective.level_starts or ()) or config.levels or LEVELS
+        notes.append(f"no data read from {self.data.name}: random pictures, {levels} caption levels that never repeat")
+
+        def batch(count: int) -> ImageTextBatch:
+            images = torch.randint(0, 256, (count, 3, size, size), generator=seeded_generator(1), dtype=torch.uint8)
+            return ImageTextBatch(images=images, **random_captions(count, levels, config.max_tokens, words.vocab_size))
+
+        return Workload(objective, batch, assumed.samples, kept, kept, None, config, notes)
+
+
+def import_text_tower() -> None:
+    """open_clip and what it imports, a sixth of a GB, come with the first tower."""
+    text = TextConfig(vocab_size=16, width=8, heads=1, layers=1, embed_dim=8)
+    tiny = {"image_size": 8, "patch_size": 4, "num_latents": 2, "latent_dim": 2, "width": 8, "heads": 1}
+    SeqTokenizer(TokenizerConfig.parse({**tiny, "encoder_layers": 1, "decoder_layers": 1, "text": text}))
 
 
 def _image_loader(run: TokenizerRun, captions: CaptionTokenizer) -> ImageTextLoader | StreamLoader:

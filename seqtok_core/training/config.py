@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.config import RESUMABLE, Config
 from seqtok_core.foundation.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
@@ -27,7 +27,7 @@ class TrainConfig(Config):
 
     images: Count  # images or sequences seen in total; the run rounds up to whole steps
     batch: Count  # global batch: over all processes and accumulation steps
-    micro_batch: Count | None = None  # per process and backward pass; null: batch / processes
+    micro_batch: Annotated[Count | None, RESUMABLE] = None  # per process and backward pass; null: batch / processes
     lr: Annotated[float, Field(gt=0)] = 1e-3  # AdamW's part
     muon_lr: Annotated[float, Field(gt=0)] | None = 0.02  # matrices; null: AdamW for them too
     weight_decay: Annotated[float, Field(ge=0)] = 0.01  # decoupled: each step removes lr * weight_decay
@@ -37,24 +37,24 @@ class TrainConfig(Config):
     decay_fraction: Fraction = 0.2  # wsd only: the last part of the run, in which the rate falls
     final_lr_fraction: Fraction = 0.05  # of the rate, at the end of cosine and wsd
     clip: Annotated[float, Field(gt=0)] | None = 1.0  # global gradient norm; null: none
-    zero_stage: Literal[0, 1, 2, 3] = 0
-    offload: Literal["none", "optimizer", "parameters"] = "none"  # to main memory; parameters: those and the optimizer
+    zero_stage: Annotated[Literal[0, 1, 2, 3], RESUMABLE] = 0
+    offload: Annotated[Literal["none", "optimizer", "parameters"], RESUMABLE] = "none"  # to main memory
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"  # products by autocast; weights, gradients, averages stay fp32
-    activation_checkpointing: bool = False  # keep block inputs only, compute the rest again: less memory, same bits
-    compile: bool = False  # torch.compile of the objective; not with zero_stage 3
+    activation_checkpointing: Annotated[bool, RESUMABLE] = False  # keep block inputs, compute the rest again: same bits
+    compile: Annotated[bool, RESUMABLE] = False  # torch.compile of the objective; not with zero_stage 3
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = 0.999  # per step, warmed up; null: no average
     ema_every: Count = 1  # steps between two updates of the average (decay ** ema_every each)
-    checkpoint_every: Count | None = None  # images; null: only at the end
-    keep: Count = 2  # newest checkpoints that stay
-    keep_every: Count | None = None  # images; a checkpoint at each multiple, which stays for ever
-    background_save: bool | None = None  # write while training goes on, from a copy in memory; null: on a GPU
-    sample_every: Count | None = None  # images; null: never
+    checkpoint_every: Annotated[Count | None, RESUMABLE] = None  # images; null: only at the end
+    keep: Annotated[Count, RESUMABLE] = 2  # newest checkpoints that stay
+    keep_every: Annotated[Count | None, RESUMABLE] = None  # images; a checkpoint at each multiple, which stays for ever
+    background_save: Annotated[bool | None, RESUMABLE] = None  # write a copy while training goes on; null: on a GPU
+    sample_every: Annotated[Count | None, RESUMABLE] = None  # images; null: never
     log_every: Count = 20  # steps; a line holds the means since the line before
     max_skipped: Count = 10  # steps in a row with a NaN or infinite loss or gradient before the run stops
-    timeout_minutes: Annotated[float, Field(gt=0)] = 30.0  # without progress, or without the others, the run stops
-    wandb: WandbConfig | None = None
+    timeout_minutes: Annotated[float, Field(gt=0), RESUMABLE] = 30.0  # without progress or the others: the run stops
+    wandb: Annotated[WandbConfig | None, RESUMABLE] = None
     seed: Annotated[int, Field(ge=0)] = 0
-    threads: Count | None = None  # of one process on CPU; null: as the machine is set up
+    threads: Annotated[Count | None, RESUMABLE] = None  # of one process on CPU; null: as the machine is set up
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -54,6 +54,7 @@ def train(
     folder: Path,
     *,
     resolved: dict[str, Any],
+    resumable: frozenset[str] = frozenset(),
     resume: str = "auto",
     overwrite: bool = False,
     on_sample: OnSample | None = None,
@@ -63,7 +64,8 @@ def train(
 
     `objective(batch)` gives {"loss": mean over the micro-batch, further scalars}; `objective.muon_excluded()`
     names matrices that AdamW shall train, `objective.checkpointed_blocks()` modules that activation
-    checkpointing may compute twice. `on_sample(module, folder / "samples", images)` and
+    checkpointing may compute twice. `resolved` is everything that must be equal for a run to be continued, but for
+    the dotted paths `resumable` in it. `on_sample(module, folder / "samples", images)` and
     `on_finish(module, folder / "model")` run on rank 0 with a copy of the objective that has the averaged
     weights.
 
@@ -82,7 +84,9 @@ def train(
         on_first(world, lambda: stack.enter_context(files.folder_lock(folder)))
         on_first(
             world,
-            lambda: run_folder.prepare_run_folder(folder, resolved, world, hosts, resume=resume, overwrite=overwrite),
+            lambda: run_folder.prepare_run_folder(
+                folder, resolved, world, hosts, resume=resume, overwrite=overwrite, resumable=resumable
+            ),
         )
         source = run_folder.start_from(folder, resume, world)
         batches, speed = _first_look(objective, loader, config, source, world)

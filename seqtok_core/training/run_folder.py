@@ -19,21 +19,23 @@ from seqtok_core.training.processes.distributed import World, on_first
 _OWN = ("metrics.jsonl", environment.FILE, "preempted.json", "bad_batch.json", "wandb.json", "config.yaml")
 _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
 _IGNORED = ("run.lock",)
-FREE_KEYS = frozenset(  # may differ between a run and its continuation, with all below them
-    {"zero_stage", "offload", "activation_checkpointing", "compile", "micro_batch", "workers", "threads"}
-    | {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"}  # how data is read
-    | {"keep", "keep_every", "checkpoint_every", "sample_every", "background_save", "timeout_minutes", "wandb"}
-)
-
 CONTENT_KEYS = frozenset({"data_fingerprint", "captions_sha256"})  # what is learned from, beside the settings
 
 
 def prepare_run_folder(
-    folder: Path, resolved: Mapping[str, Any], world: World, hosts: list[str], *, resume: str, overwrite: bool
+    folder: Path,
+    resolved: Mapping[str, Any],
+    world: World,
+    hosts: list[str],
+    *,
+    resume: str,
+    overwrite: bool,
+    resumable: frozenset[str],
 ) -> None:
     """Make or accept `folder` for a run with the settings `resolved` (rank 0, under the lock).
 
-    `hosts`: the machine of every process, for environment.json.
+    `hosts`: the machine of every process, for environment.json. `resumable`: dotted paths that may differ from what
+    the folder holds, with all below them.
 
     Raises ConfigError when the folder is in use for something else, MismatchError when its run has other
     settings (all differing keys in one message), StorageError when it cannot be written.
@@ -47,7 +49,7 @@ def prepare_run_folder(
     if used and overwrite:
         _clear(folder)
     elif used:
-        _compare(folder / "config.yaml", resolved)
+        _compare(folder / "config.yaml", resolved, resumable)
     if overwrite or not used:
         with files.atomic_write(folder / "config.yaml", "w") as stream:
             yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
@@ -65,14 +67,14 @@ def _clear(folder: Path) -> None:
         dump.unlink()
 
 
-def _compare(path: Path, resolved: Mapping[str, Any]) -> None:
+def _compare(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str]) -> None:
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as YAML ({error})") from None
     old, new = dict(_leaves(before)), dict(_leaves(yaml.safe_load(yaml.safe_dump(dict(resolved)))))
     differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k, ...) != new.get(k, ...)]
-    differing = [k for k in differing if FREE_KEYS.isdisjoint(k.split("."))]
+    differing = [k for k in differing if not any(f"{k}.".startswith(f"{free}.") for free in resumable)]
     if differing:
         shown = "; ".join(f"{k}: {old.get(k, 'absent')} there, {new.get(k, 'absent')} here" for k in differing)
         if CONTENT_KEYS.issuperset(differing):

@@ -16,8 +16,10 @@ from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer import TokenizerObjective, TokenizerTrainingConfig
 from seqtok.cli import app
 from seqtok.plan.answer import answer_plan
-from seqtok.plan.subject import Assumed, PlanRequest, subject_of
-from seqtok.runs.kinds import load_generator_run
+from seqtok.plan.request import PlanRequest
+from seqtok.runs.base import AssumedData
+from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.kinds import load_kind
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import TrainConfig
 from seqtok_core.training.costs.flops import lent
@@ -179,8 +181,8 @@ def test_mistakes_are_one_message(config: str, words: list[str], wish: PlanReque
 
 
 def test_a_generator_is_planned_from_shapes_alone():
-    run = load_generator_run("demo-generator", NO_DATA)
-    subject = subject_of(run, Assumed(vocab=300, latents=(8, 4)), 4)
+    run = load_kind(GeneratorRun, "demo-generator", NO_DATA)
+    subject = run.workload(AssumedData(vocab=300, latents=(8, 4)), 4)
     batch = subject.batch(4)
     assert isinstance(batch, LatentTextBatch)
     assert batch.latents.shape == (4, 8, 4)

@@ -18,9 +18,9 @@ from data_pipelines.reading import loader as loading
 from data_pipelines.reading.image_text import ImageTextLoader, read_split
 from data_pipelines.reading.loader import ReadConfig
 from data_pipelines.reading.picture_reader import LoaderConfig, batch_memory
+from data_pipelines.reading.stream import StreamConfig
 from data_pipelines.samples import ImageTextBatch
 from seqtok_core.foundation.errors import ConfigError, DataError
-from seqtok_core.training.run_folder import FREE_KEYS
 from tests.data_pipelines.toy import file_bytes, foreign_members, picture, scenes_folder, vocabulary, write_tar
 
 TOKENIZER = vocabulary()
@@ -79,8 +79,9 @@ def test_how_it_is_read_changes_no_batch(folder, kind, rule):
 
 
 def test_how_it_is_read_may_differ_when_a_run_continues():
-    assert {"num_workers", "prefetch", "start_method", "pin_memory", "cache", "allow_remote"} <= FREE_KEYS
-    assert not FREE_KEYS & {"mode", "weights", "shuffle", "window", "levels", "max_tokens", "augment", "on_bad_sample"}
+    reading = {"num_workers", "prefetch", "start_method", "pin_memory", "cache"}
+    assert ReadConfig.resumable_keys() == LoaderConfig.resumable_keys() == reading
+    assert StreamConfig.resumable_keys() == {"allow_remote"}
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(60_000, False), (120_000, True)])

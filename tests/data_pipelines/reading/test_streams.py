@@ -21,8 +21,8 @@ from data_pipelines.samples import ImageTextBatch
 from data_pipelines.sources.records import Fields
 from data_pipelines.tars.remote import expand, scheme_of
 from data_pipelines.tars.stream import stream_samples
-from seqtok.runs.kinds import load_tokenizer_run
-from seqtok.runs.tokenizer import TokenizerRun, build_tokenizer
+from seqtok.runs.kinds import load_kind
+from seqtok.runs.tokenizer import TokenizerRun
 from seqtok_core.foundation.errors import ConfigError, DataError
 from tests.data_pipelines.toy import foreign_members, vocabulary, write_tar
 
@@ -247,10 +247,10 @@ def test_a_tokenizer_run_takes_a_stream(tars, tmp_path):
         *(f"data.captions={tmp_path / 'captions.model'}", "train.images=64", "train.warmup_images=8"),
     ]
     with pytest.raises(ConfigError, match="--allow-remote"):
-        build_tokenizer(load_tokenizer_run("tests/configs/tiny-tokenizer.yaml", words))
-    run = load_tokenizer_run("tests/configs/tiny-tokenizer.yaml", [*words, "data.stream.allow_remote=true"])
+        load_kind(TokenizerRun, "tests/configs/tiny-tokenizer.yaml", words).build()
+    run = load_kind(TokenizerRun, "tests/configs/tiny-tokenizer.yaml", [*words, "data.stream.allow_remote=true"])
     assert isinstance(run, TokenizerRun)
-    objective, loader = build_tokenizer(run)
+    objective, loader = run.build()
     batch = next(iter(loader.iterate(0)))
     assert torch.isfinite(objective(batch)["loss"])
     for wrong, message in (
@@ -260,4 +260,4 @@ def test_a_tokenizer_run_takes_a_stream(tars, tmp_path):
         ([word for word in words if "captions" not in word], "name the captions model"),
     ):
         with pytest.raises(ConfigError, match=message):
-            load_tokenizer_run("tests/configs/tiny-tokenizer.yaml", wrong)
+            load_kind(TokenizerRun, "tests/configs/tiny-tokenizer.yaml", wrong)

@@ -14,8 +14,10 @@ from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.sources.drawn_scenes import ScenesSource
 from seqtok.export import export_latents
-from seqtok.runs.kinds import load_generator_run, load_tokenizer_run
-from seqtok.runs.train import train_generator, train_tokenizer
+from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.kinds import load_kind
+from seqtok.runs.tokenizer import TokenizerRun
+from seqtok.runs.train import train_run
 from seqtok_core.foundation.files import sha256_file
 from tests.seqtok.commands.test_commands import TINY, seqtok
 
@@ -36,9 +38,9 @@ def runs(tmp_path_factory) -> Path:
     """A tokenizer and a sequence model over its latents, eight steps each."""
     root = tmp_path_factory.mktemp("runs")
     data = make_data(root / "scenes", 64)
-    train_tokenizer(load_tokenizer_run(TINY / "tiny-tokenizer.yaml", settings(data, root / "tokenizer")))
+    train_run(load_kind(TokenizerRun, TINY / "tiny-tokenizer.yaml", settings(data, root / "tokenizer")))
     export_latents(root / "tokenizer" / "model", data, root / "latents")
-    train_generator(load_generator_run(TINY / "tiny-generator.yaml", settings(root / "latents", root / "generator")))
+    train_run(load_kind(GeneratorRun, TINY / "tiny-generator.yaml", settings(root / "latents", root / "generator")))
     return root
 
 

@@ -22,9 +22,9 @@ from data_pipelines.shards.shard_set import open_shards
 from seq_tokenizer import SeqTokenizer
 from seqtok.export import ExportConfig, export_latents, export_tokens
 from seqtok.export.encode import Encoder
-from seqtok.runs.generator import build_generator
-from seqtok.runs.kinds import load_generator_run, load_tokenizer_run
-from seqtok.runs.train import _identity
+from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.kinds import load_kind
+from seqtok.runs.tokenizer import TokenizerRun
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
 from tests.data_pipelines.toy import foreign_members, write_tar
 from tests.seqtok.export.toy import COUNTS, DIM, EMBED, LENGTH, PER_SHARD, content, saved_tokenizer, scenes
@@ -246,8 +246,8 @@ def test_drift_is_said_of_the_whole_not_of_a_shard():
 
 
 def generator_run(latents: Path, *words: str):
-    return load_generator_run(
-        CONFIGS / "tiny-generator.yaml", [f"data.folder={latents}", "out=none", "train.batch=8", *words]
+    return load_kind(
+        GeneratorRun, CONFIGS / "tiny-generator.yaml", [f"data.folder={latents}", "out=none", "train.batch=8", *words]
     )
 
 
@@ -260,11 +260,11 @@ def copied(latents: Path, folder: Path) -> Path:
 
 def test_a_swapped_captions_model_is_refused_before_the_first_step(latents: Path, tmp_path: Path):
     folder = copied(latents, tmp_path / "latents")
-    build_generator(generator_run(folder))
+    generator_run(folder).build()
     was = CaptionTokenizer.load(folder / "captions.model").sha256
     other = CaptionTokenizer.train(["quite another text"], folder / "captions.model", 300).sha256
     with pytest.raises(MismatchError, match=f"{other}.*{was}"):
-        build_generator(generator_run(folder))
+        generator_run(folder).build()
 
 
 def test_a_tokenizers_own_captions_model_cannot_be_swapped(data: Path, tmp_path: Path):
@@ -278,14 +278,19 @@ def test_a_tokenizers_own_captions_model_cannot_be_swapped(data: Path, tmp_path:
 def test_a_run_is_another_one_with_another_captions_model(data: Path, tmp_path: Path):
     for text in ("a b", "c d"):
         CaptionTokenizer.train([text], tmp_path / f"{text[0]}.model", 300)
-    runs = [
-        load_tokenizer_run(
-            CONFIGS / "tiny-tokenizer.yaml", [f"data.folder={data}", f"data.captions={tmp_path / 'a.model'}", "out=x"]
-        )
-    ] * 2
-    first = _identity(runs[0], "f")
+    words = [
+        f"data.folder={data}",
+        f"data.captions={tmp_path / 'a.model'}",
+        "out=x",
+        "train.batch=8",
+        "model.image_size=16",
+    ]
+    run = load_kind(TokenizerRun, CONFIGS / "tiny-tokenizer.yaml", words)
+    _, loader = run.build()
+    first = run.content(loader)
+    assert first == run.content(loader)
     (tmp_path / "a.model").write_bytes((tmp_path / "c.model").read_bytes())
-    assert _identity(runs[1], "f") != first
+    assert run.content(loader) != first
 
 
 def test_changed_statistics_or_latents_are_refused(model: Path, latents: Path, tmp_path: Path):
@@ -294,17 +299,17 @@ def test_changed_statistics_or_latents_are_refused(model: Path, latents: Path, t
     manifest["latent_spec"]["mean"][1][2] += 0.5
     (folder / "dataset.json").write_text(json.dumps(manifest))
     with pytest.raises(MismatchError, match="statistics differ"):
-        build_generator(generator_run(folder, f"tokenizer={model}"))
+        generator_run(folder, f"tokenizer={model}").build()
     manifest["latent_spec"]["mean"][1][2] += 100
     (folder / "dataset.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"latents-train-000000.tar:train-.*standard deviations"):
-        build_generator(generator_run(folder))
+        generator_run(folder).build()
 
 
 def test_tables_are_not_mistaken_for_training_data(model: Path, data: Path, tmp_path: Path):
     out = run(model, data, tmp_path / "n", format="numpy")
     with pytest.raises(DataError, match="holds latents as numpy files"):
-        build_generator(generator_run(out))
+        generator_run(out).build()
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,7 @@ def train_toy(
         config,
         folder,
         resolved=resolved,
+        resumable=frozenset(f"train.{key}" for key in TrainConfig.resumable_keys()),
         resume=resume,
         overwrite=overwrite,
         on_finish=save_weights,

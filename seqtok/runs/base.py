@@ -1,0 +1,97 @@
+"""A kind of run that trains. Each is one file: its settings, what they build, what it shows and leaves, and what a
+plan needs; checkpoints, plans and continuations ask nothing else of it. A new kind is a file and a line in kinds.py.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from data_pipelines.reading.loader import ReadConfig
+from seqtok_core.foundation.config import Config
+from seqtok_core.training import TrainConfig
+
+
+class RunLoader(Protocol):
+    """Batches of this process, endless, from any step on; what they are; how many samples an epoch has."""
+
+    @property
+    def global_batch(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def samples(self) -> int: ...
+
+    def iterate(self, start_step: int) -> Iterator[Any]: ...
+
+
+class Hooks(Protocol):
+    """What a run draws on its way and leaves at its end; called on rank 0 with averaged weights."""
+
+    def on_sample(self, module: nn.Module, folder: Path, images: int) -> None: ...
+
+    def on_finish(self, module: nn.Module, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class AssumedData:
+    """What the user of a plan says of data that is not there."""
+
+    vocab: int | None = None  # pieces of the captions model
+    latents: tuple[int, int] | None = None  # K, D
+    samples: int | None = None
+
+
+@dataclass
+class Workload:
+    """An objective, batches for it, and what is known of its data. Bytes are per sample."""
+
+    objective: nn.Module
+    batch: Callable[[int], Any]  # B -> batch of B samples
+    samples: int | None
+    kept_bytes: int  # in memory, where the loader keeps samples
+    stored_bytes: int  # on the disk
+    read_per_s: float | None  # samples that one process reads and decodes in a second; None: not measured
+    loader: ReadConfig
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of all samples, where the loader keeps them; 0 where it does not."""
+        needed = (self.samples or 0) * self.kept_bytes
+        return needed if self.loader.keeps(needed) else 0
+
+
+class TrainingRun(Config):
+    """Settings of a run. `kind` is the word in the config file; what is learned from is named under `data`."""
+
+    kind: str
+    out: Path
+    train: TrainConfig
+
+    @abstractmethod
+    def build(self) -> tuple[nn.Module, RunLoader]:
+        """The objective with fresh weights and this process's loader. Raises ConfigError, DataError or
+        MismatchError."""
+
+    @abstractmethod
+    def hooks(self) -> Hooks: ...
+
+    @abstractmethod
+    def workload(self, assumed: AssumedData, rows: int) -> Workload:
+        """For a plan, with or without the data set. `rows`: samples of the largest batch that will be asked for.
+        Raises ConfigError or DataError."""
+
+    def content(self, loader: RunLoader) -> dict[str, str]:
+        """What must be the same for a run to be continued, beside its settings."""
+        return {"data_fingerprint": loader.fingerprint}
+
+    def import_parts(self) -> None:
+        """Import what is only imported when a model of this run is made: a plan measures the memory of it."""
