@@ -76,7 +76,7 @@ class TokenizerObjective(nn.Module):
         starts = self.config.level_starts or level_starts(length, levels)
         if len(starts) != levels or max(starts) > length:
             raise ConfigError(
-                f"objective.level_starts={list(starts)}: one length of at most {length} tokens is needed for each of "
+                f"`level_starts` {list(starts)}: one length of at most {length} tokens is needed for each of "
                 f"the {levels} caption levels"
             )
         u = uniform(self.config.seed, "caption prefix", batch.epoch, batch.index, (levels,))

@@ -10,6 +10,7 @@ import typer
 
 from seqtok.commands import checkpoint, config, demo, doctor, evaluate, generator, plan, report, tokenizer, train
 from seqtok.commands.data import app as data
+from seqtok.commands.words import command_of, in_words_of
 from seqtok_core.foundation.errors import SeqtokError
 
 app = typer.Typer(
@@ -55,7 +56,7 @@ def _run() -> int:
     try:
         app()
     except SeqtokError as error:
-        typer.echo(f"seqtok: {error}", err=True)
+        typer.echo(f"seqtok: {in_words_of(command_of(app, sys.argv[1:]), str(error))}", err=True)
         return error.exit_code
     except KeyboardInterrupt:
         typer.echo("seqtok: interrupted; the same command continues", err=True)

@@ -20,10 +20,12 @@ TEMPLATES = (".j2", ".typed")
 
 # A flag, a command of ours, or a dotted config key: what only the roof may speak of.
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-COMMAND = re.compile(r"\bseqtok (?:data|tokenizer|generator|checkpoint|evaluate|report|doctor|config|plan|demo)\b")
-SECTIONS = "data|train|model|captions|latents|loader|stream"
-FILE_ENDINGS = "py|json|yaml|html|md|model|safetensors|typed|tar"
-DOTTED_KEY = re.compile(rf"(?<![\w.])(?:{SECTIONS})\.(?!(?:{FILE_ENDINGS})\b)[a-z_]+(?:\.[a-z_]+)*")
+GROUPS = "data|tokenizer|generator|checkpoint|evaluate|config"
+COMMAND = re.compile(rf"\bseqtok (?:(?:{GROUPS}) [a-z]+|train|report|doctor|plan|demo)\b")
+SECTIONS = "data|train|model|objective"
+FILE_ENDINGS = "py|json|jsonl|yaml|html|md|model|safetensors|typed|tar"
+OTHER_PROGRAM = re.compile(r"`(?!seqtok\b|-)\S[^`]* [^`]*`")  # `torchrun --nproc-per-node 2`: that program's words
+DOTTED_KEY = re.compile(rf"(?<![\w.])(?:{SECTIONS})\.(?!(?:{FILE_ENDINGS})\b)[a-z_]+(?:\.[a-z_]+)*(?![\w(.])")
 
 
 @cache
@@ -156,13 +158,27 @@ def entries(top: Iterable[str] = (*ROOMS, "tests", "benchmarks", "configs")) -> 
 def roof_words(path: Path) -> Iterator[tuple[int, str]]:
     """(line, word) of every flag, command and dotted config key in the strings of a file below the roof.
 
-    Another program's own flags, in a list of arguments that is run, are that program's words: a string that IS a flag.
+    Another program's own flags are that program's words: in a list of arguments that begins with its name, or in a
+    command of it in backticks.
     """
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and not FLAG.fullmatch(node.value):
+    tree = tree_of(path)
+    lists = [node.elts for node in ast.walk(tree) if isinstance(node, ast.List)]
+    others = {id(item) for items in lists if items and not _is_flag(items[0]) for item in items}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in others:
             for pattern in (FLAG, COMMAND, DOTTED_KEY):
-                for match in pattern.finditer(node.value):
+                for match in pattern.finditer(OTHER_PROGRAM.sub("", node.value)):
                     yield node.lineno, match.group(0)
+
+
+def _is_flag(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and str(node.value).startswith("-")
+
+
+def roof_words_below() -> list[str]:
+    """The place and the word of each, in all rooms below the roof."""
+    below = (path for path in files() if module_of(path).split(".")[0] in BELOW_THE_ROOF)
+    return [f"{path.relative_to(ROOT)}:{line}: {word}" for path in below for line, word in roof_words(path)]
 
 
 def classes() -> dict[str, list[str]]:
@@ -239,8 +255,7 @@ def main() -> None:
     print(f"lines of a file: median {sorted(sizes.values())[len(sizes) // 2]}, most {long[1]} ({long[0]})")
     median = sorted(functions.values())[len(functions) // 2]
     print(f"lines of a function: median {median}, most {functions.most_common(1)[0][1]}")
-    spoken = sum(1 for path in files() if module_of(path).split(".")[0] in BELOW_THE_ROOF for _ in roof_words(path))
-    print(f"words of the roof below it: {spoken}")
+    print(f"words of the roof below it: {len(roof_words_below())}")
     print("class names twice:", ", ".join(twice(classes())) or "none")
     print("public functions twice:", ", ".join(twice(public_functions())) or "none")
 

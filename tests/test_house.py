@@ -75,6 +75,11 @@ def test_a_circle_is_seen():
     assert house.circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
+def test_only_the_roof_speaks_of_flags_commands_and_config_keys():
+    """A library user has no `--image-field`: rooms below name their fields, and the roof translates."""
+    assert house.roof_words_below() == []
+
+
 @pytest.mark.parametrize(("folder", "count"), house.entries().items())
 def test_a_folder_shows_a_sentence_and_not_a_list(folder: str, count: int):
     assert count <= FOLDER_ENTRIES

@@ -97,7 +97,7 @@ class CaptionTokenizer:
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
-            hint = "`seqtok data text FOLDER` learns one from a data set"
+            hint = "`train_vocabulary()` learns one from a data set"
             raise DataError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
         except DataError as error:
             raise DataError(f"{path}: {error}") from None

@@ -129,7 +129,7 @@ def _import_ray() -> Any:
         import ray
         import ray.exceptions
     except ImportError:
-        raise SeqtokError("--engine ray needs Ray, which is not installed: pip install seqtok[ray]") from None
+        raise SeqtokError("`engine=ray` needs Ray, which is not installed: pip install seqtok[ray]") from None
     return ray
 
 
@@ -148,7 +148,7 @@ def _connected(ray: Any, address: str, processes: int) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise SeqtokError(
             f"no Ray cluster at {address!r} ({_first_line(error)}); start one with `ray start --head`, name its "
-            "address with --ray-address, or use --ray-address local"
+            "address with `ray_address`, or use `ray_address=local`"
         ) from None
     try:
         yield

@@ -200,7 +200,7 @@ def _beside(
     """What is not in a shard: the captions model, files that belong to nothing, counts of small things."""
     counted = {
         "members are links, devices or have no ending: nothing reads them": sum(r.ignored for r in reports),
-        "keys are no safe file names (`seqtok data prepare` gives safe ones)": sum(r.unsafe for r in reports),
+        "keys are no safe file names; preparing the data set again gives safe ones": sum(r.unsafe for r in reports),
         "samples have no caption": sum(r.without_caption for r in reports),
     }
     verdict.notes += [f"{count} {what}" for what, count in counted.items() if count]

@@ -1,6 +1,6 @@
 """One shard, checked to its last byte: archive, index, hash, members, records, pictures or latents.
 
-A task of `seqtok data verify`: faults are collected with their places, memory holds one sample.
+A task of verify.py: faults are collected with their places, memory holds one sample.
 """
 
 from __future__ import annotations

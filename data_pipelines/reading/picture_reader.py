@@ -115,8 +115,8 @@ class PictureReader:
                 place = self._shards.place(index)
                 if self._on_bad_sample == "error":
                     raise DataError(
-                        f"{place}: {error}; `seqtok data prepare` leaves bad samples out, "
-                        "on_bad_sample: skip takes the next picture instead"
+                        f"{place}: {error}; `prepare()` leaves bad samples out, "
+                        "`on_bad_sample=skip` takes the next picture instead"
                     ) from None
                 self._bad[index] = f"{place}: {error}"
         raise DataError(f"{self._shards.place(asked)}: {_IN_A_ROW} pictures in a row cannot be decoded")

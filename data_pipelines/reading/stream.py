@@ -68,7 +68,7 @@ class StreamLoader:
         """Opens nothing yet. Raises ConfigError."""
         self.names = expand(source.patterns, source.allow_remote)
         self._plan = StepPlan(global_batch, micro_batch or max(global_batch // world, 1), rank, world)
-        self._plan.check(source.num_samples, "data.stream.num_samples")
+        self._plan.check(source.num_samples, "`num_samples`")
         self._reader = StreamReader(self.names, source, captions, config, seed)
         self.image_size, self.global_batch = self._reader.image_size, global_batch
         self.fingerprint = fingerprint.of_value({"stream": self.names, "fields": config.fields.model_dump(mode="json")})
@@ -122,9 +122,9 @@ class StreamReader:
     def __post_init__(self) -> None:
         missing = [key for key in ("image_size", "levels") if getattr(self.config, key) is None]
         if missing:
-            raise ConfigError(f"data.loader.{missing[0]}: must be set for a stream, which cannot be measured first")
+            raise ConfigError(f"`{missing[0]}`: must be set for a stream, which cannot be measured first")
         if self.config.weights or self.config.cache:
-            raise ConfigError("data.loader: weights and cache are not for streams")
+            raise ConfigError("`weights` and `cache` are not for streams")
         self.image_size = int(self.config.image_size or 0)
         self.full = needs(self.config.augment, self.image_size)
         self.on_open: Any = None  # told the number of a shard before it is opened

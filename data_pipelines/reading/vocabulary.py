@@ -54,7 +54,7 @@ def train_vocabulary(
     texts = (text for pyramid in captions_in(Path(folder), split, fields) for text in pyramid)
     tokenizer = CaptionTokenizer.train(texts, None, vocab_size)
     if path.is_file() and not overwrite and CaptionTokenizer.load(path).sha256 != tokenizer.sha256:
-        raise DataError(f"{path}: holds another captions model; keep it, or replace it with --overwrite")
+        raise DataError(f"{path}: holds another captions model; keep it, or replace it with `overwrite`")
     tokenizer.save(path)
     return tokenizer
 

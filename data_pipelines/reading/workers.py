@@ -126,8 +126,8 @@ def _next(running: Iterator[Any], workers: list[BaseProcess], trace: Trace) -> A
         running._shutdown = True  # type: ignore[attr-defined]
         named = "; ".join(f"worker {n} (process {workers[n].pid}){trace.last(n)}" for n in dead)
         raise DataError(
-            f"a loader worker died: {named}. If memory or /dev/shm is short, use fewer num_workers; "
-            "`seqtok data verify` looks at the shard"
+            f"a loader worker died: {named}. If memory or /dev/shm is short, use fewer `num_workers`; "
+            "`verify_folder()` looks at the shard"
         ) from None
 
 

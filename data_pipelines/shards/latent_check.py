@@ -72,7 +72,7 @@ def refuse_outliers(facts: Mapping[str, Any]) -> None:
         raise DataError(
             f"{facts['largest_key']}: a latent lies {facts['largest']:.1f} standard deviations from the tokenizer's "
             f"mean (limit {LIMIT:g}; {facts['outliers']} such pictures in this shard); look at the picture, or "
-            "write it all the same with --on-outlier warn"
+            "write it all the same with `on_outlier=warn`"
         )
 
 

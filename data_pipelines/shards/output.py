@@ -55,10 +55,10 @@ def refuse_used(out: Path, plan: Mapping[str, Any], *, overwrite: bool, resume: 
     if not entries or overwrite:
         return
     if PLAN not in entries:
-        raise DataError(f"{out}: not empty ({entries[0]}); choose another folder or use --overwrite")
+        raise DataError(f"{out}: not empty ({entries[0]}); choose another folder or use `overwrite`")
     if read_json(out / PLAN) != plan:
         raise DataError(
-            f"{out}: holds a data set of another source or other settings; choose another folder or use --overwrite"
+            f"{out}: holds a data set of another source or other settings; choose another folder or use `overwrite`"
         )
     if resume == "never":
-        raise DataError(f"{out}: already begun; --resume auto continues, --overwrite starts again")
+        raise DataError(f"{out}: already begun; `resume=auto` continues, `overwrite` starts again")

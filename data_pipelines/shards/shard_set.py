@@ -1,7 +1,7 @@
 """All shards of one split as one list of samples, read at their offsets.
 
 Reads folders with a `dataset.json`, and foreign folders of tars, which are scanned once. Before the first sample
-is read, every shard's size and every index's hash are checked; hashes of shards only by `seqtok data verify`.
+is read, every shard's size and every index's hash are checked; hashes of shards only when a data set is verified.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def open_shards(
     if (folder / "prepare.json").is_file():
         raise DataError(f"{folder}: the data set is not finished; run the command that makes it again")
     if kind == "latents":
-        raise DataError(f"{folder}: no {manifests.FILE}; latents are written by `seqtok tokenizer export`")
+        raise DataError(f"{folder}: no {manifests.FILE}; latents are written by `export_tokens()`")
     return _open_foreign(folder, split, fields or Fields(), on_bad_shard)
 
 

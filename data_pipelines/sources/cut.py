@@ -124,14 +124,14 @@ class Condition:
 def parse_condition(text: str) -> Condition:
     match = _FORM.fullmatch(text.strip())
     if not match:
-        raise ConfigError(f"--where {text!r}: not a condition such as label=dog, vendor=noto,fluent or width>=256")
+        raise ConfigError(f"`where` {text!r}: not a condition such as label=dog, vendor=noto,fluent or width>=256")
     field, relation, rest = match.groups()
     values = tuple(word.strip() for word in rest.split(",")) if relation in ("=", "!=") else (rest.strip(),)
     if relation not in ("=", "!="):
         try:
             float(values[0])
         except ValueError:
-            raise ConfigError(f"--where {text!r}: {rest!r} is not a number") from None
+            raise ConfigError(f"`where` {text!r}: {rest!r} is not a number") from None
     return Condition(text.strip(), field.strip(), relation, values)
 
 
@@ -160,7 +160,7 @@ def keep_in_all(sources: Mapping[str, Recorded], conditions: Sequence[Condition]
         text = " and ".join(condition.text for condition in conditions)
         first = next(iter(sources.values()))
         shown = sorted({_shown(record, conditions) for record in first.records(0, min(len(first), 1000))})[:10]
-        raise DataError(f"no sample fits --where {text}; the first ones have {'; '.join(shown)}")
+        raise DataError(f"no sample fits `where` {text}; the first ones have {'; '.join(shown)}")
     return found
 
 

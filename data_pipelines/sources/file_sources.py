@@ -107,4 +107,4 @@ def _find_images(path: Path, first: str) -> Path:
         if (folder / first).is_file():
             return folder
     shown = ", ".join(str(folder) for folder in candidates)
-    raise DataError(f"{path}: its first picture {first} is in none of {shown}; name the folder with --images")
+    raise DataError(f"{path}: its first picture {first} is in none of {shown}; name the folder with `images`")

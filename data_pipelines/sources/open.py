@@ -60,7 +60,7 @@ def open_source(path: Path, config: SourceConfig) -> dict[str, Source]:
     conditions = [parse_condition(text) for text in config.where]
     found = _open(path, kind, config, tuple(condition.field for condition in conditions))
     if config.split != "train" and config.split not in found:
-        raise ConfigError(f"{path}: the names of its files say their splits ({', '.join(found)}); leave out --split")
+        raise ConfigError(f"{path}: the names of its files say their splits ({', '.join(found)}); leave out `split`")
     sources: dict[str, Source] = keep_in_all(found, conditions) if conditions else {**found}
     return _cut(path, sources, config)
 
@@ -80,7 +80,7 @@ def detect_kind(path: Path) -> Kind:
         return "tars"
     tables = sorted({TABLE_ENDINGS[table.suffix.lower()] for table in _tables(path)})
     if len(tables) > 1:
-        raise DataError(f"{path}: holds tables of several kinds; name one with --kind ({', '.join(tables)})")
+        raise DataError(f"{path}: holds tables of several kinds; name one with `kind` ({', '.join(tables)})")
     if tables:
         return tables[0]
     if any(entry.is_dir() or entry.suffix.lower() in PICTURE_ENDINGS for entry in path.iterdir()):
@@ -91,8 +91,8 @@ def detect_kind(path: Path) -> Kind:
 def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
     """Options that a kind of source has no use for."""
     own = kind in ("tars", "pictures", "sidecar", "classes")
-    given = {"--image-field": config.fields.image, "--images": config.images} if own else {}
-    given |= {"--key-field": config.fields.key} if kind == "tars" else {}
+    given = {"`fields.image`": config.fields.image, "`images`": config.images} if own else {}
+    given |= {"`fields.key`": config.fields.key} if kind == "tars" else {}
     unused = [option for option, value in given.items() if value]
     if unused:
         raise ConfigError(f"{path}: {', '.join(unused)} has no use for a source of kind {kind}; leave it out")
@@ -161,4 +161,4 @@ def _check_tar(source: TarSource, fields: Fields, also: tuple[str, ...]) -> None
         columns.update(dict.fromkeys(() if isinstance(record, Bad) else record))
     place = str(source.shards[0])
     check_fields(fields.model_copy(update={"image": "", "key": ""}), tuple(columns), place)
-    check_columns([("--where", name) for name in also], tuple(columns), place)
+    check_columns([("`where`", name) for name in also], tuple(columns), place)

@@ -2,7 +2,7 @@
 
 Stated rules: pictures are known by their endings; they come folder by folder, each in order of names. Hidden files are
 left aside, linked folders too, and these are counted. A sidecar belongs to the picture of the same path but for the
-ending: KEY.json is a record, each line of KEY.txt that is not empty is a level (with `--pyramid sentences` all of it is
+ending: KEY.json is a record, each line of KEY.txt that is not empty is a level (with `pyramid=sentences` all of it is
 one text). Of class folders the first folder is the label; its caption is the label with `_` read as space. Class
 folders that lie in folders called train, val, test (or valid, validation, dev, training ...) are splits.
 Pictures that lie as files are read only inside the folder that the user named.
@@ -153,7 +153,7 @@ def list_pictures(root: Path, kind: Literal["auto", "sidecar", "classes"] = "aut
     if kind == "classes" and listing.at_top:
         raise DataError(
             f"{root}: not a source: its pictures have no captions (no KEY.txt or KEY.json beside them, no class "
-            "folders); add them, or name a table of captions with --images for this folder"
+            "folders); add them, or name a table of captions with `images` for this folder"
         )
     if kind == "sidecar" and not listing.beside:
         raise DataError(f"{root}: no picture has a KEY.txt or KEY.json beside it")
@@ -179,7 +179,7 @@ class _Listing:
 
     def refuse_doubtful_classes(self) -> None:
         """Folders that were not asked to be classes must look like it: two at least, nothing deeper, no records."""
-        way_out = "name what holds the captions, or say --kind classes if its first folders are the classes"
+        way_out = "name what holds the captions, or say `kind=classes` if its first folders are the classes"
         why = f"{self.records} belongs to no picture" if self.records else ""
         why = why or ("some pictures lie deeper than class folders do" if self.deep else "")
         why = why or ("all of them lie in one folder" if len(self.classes) == 1 else "")

@@ -113,7 +113,7 @@ def record_source(
     """
     columns = rows.columns()
     chosen = choose_fields(fields, columns, str(place), table=table)
-    check_columns([("--where", name) for name in also], columns, str(place))
+    check_columns([("`where`", name) for name in also], columns, str(place))
     made = levels_made(chosen, columns) | ({"order": order} if order and fields.pyramid == "given" else {})
     source = RecordSource(kind, rows, chosen, root, made, also)
     for record in rows.read(0, min(len(rows), _LOOKED_AT), columns_in(chosen.image), pictures=False):

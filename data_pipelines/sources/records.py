@@ -99,27 +99,27 @@ def choose_fields(fields: Fields, columns: Sequence[str], place: str, *, table: 
     if table and fields.default_captions and not set(CAPTION_FIELDS) & set(columns):
         known = ", ".join(CAPTION_FIELDS)
         raise ConfigError(
-            f"{place}: no field with captions is known ({known}); name it with --captions-field ('' for none); "
+            f"{place}: no field with captions is known ({known}); name it with `fields.captions` ('' for none); "
             f"{_near('', columns)}"
         )
     image = fields.image or next((name for name in IMAGE_FIELDS if name in columns), "")
     if not image:
         hint = "it has web addresses only: download with img2dataset first" if "url" in columns else _near("", columns)
-        raise ConfigError(f"{place}: no field with pictures is known; name one with --image-field; {hint}")
+        raise ConfigError(f"{place}: no field with pictures is known; name one with `fields.image`; {hint}")
     key = fields.key or ("key" if table and "key" in columns else "")
     return fields.model_copy(update={"image": image, "key": key})
 
 
 def check_fields(fields: Fields, columns: Sequence[str], place: str) -> None:
     """Raises ConfigError for a field that was asked for and is none of `columns`."""
-    check_columns([(flag, name) for flag, field in _asked(fields) for name in columns_in(field)], columns, place)
+    check_columns([(setting, name) for setting, field in _asked(fields) for name in columns_in(field)], columns, place)
 
 
 def check_columns(asked: Sequence[tuple[str, str]], columns: Sequence[str], place: str) -> None:
-    """`asked` are (option, name). Raises ConfigError naming the nearest columns."""
-    for flag, name in asked:
+    """`asked` are (what names it, name). Raises ConfigError naming the nearest columns."""
+    for setting, name in asked:
         if name not in columns:
-            raise ConfigError(f"{place}: no field {name!r} ({flag}); {_near(name, columns)}")
+            raise ConfigError(f"{place}: no field {name!r} ({setting}); {_near(name, columns)}")
 
 
 def levels_made(fields: Fields, columns: Sequence[str] = CAPTION_FIELDS) -> dict[str, Any]:
@@ -151,10 +151,10 @@ def _texts(record: Mapping[str, Any], field: str, fields: Fields) -> list[str]:
 
 
 def _asked(fields: Fields) -> list[tuple[str, str]]:
-    asked = [] if fields.default_captions else [("--captions-field", name) for name in fields.caption_fields]
-    asked += [("--label-field", name) for name in fields.labels]
-    asked += [("--image-field", fields.image)] if fields.image else []
-    return asked + ([("--key-field", fields.key)] if fields.key else [])
+    asked = [] if fields.default_captions else [("`fields.captions`", name) for name in fields.caption_fields]
+    asked += [("`fields.labels`", name) for name in fields.labels]
+    asked += [("`fields.image`", fields.image)] if fields.image else []
+    return asked + ([("`fields.key`", fields.key)] if fields.key else [])
 
 
 def _near(name: str, columns: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ def expand(patterns: Sequence[str], allowed: bool) -> tuple[str, ...]:
     try:
         names = tuple(name for pattern in patterns for name in braceexpand(pattern))
     except ValueError as error:
-        raise ConfigError(f"data.stream.shards: {error}") from None
+        raise ConfigError(f"`shards`: {error}") from None
     for name in names:
         scheme = scheme_of(name)
         if scheme is None:
@@ -40,11 +40,9 @@ def expand(patterns: Sequence[str], allowed: bool) -> tuple[str, ...]:
             raise ConfigError(f"{name}: {scheme}:// cannot be read; known are {', '.join(SCHEMES)} and paths")
         if not allowed:
             does = "runs a command of the shell" if scheme == "pipe" else "reads from the network"
-            raise ConfigError(
-                f"{name}: {does}, which must be allowed: data.stream.allow_remote=true, or --allow-remote"
-            )
+            raise ConfigError(f"{name}: {does}, which must be allowed: `allow_remote=true`")
     if not names:
-        raise ConfigError("data.stream.shards names no shard")
+        raise ConfigError("`shards` names no shard")
     return names
 
 

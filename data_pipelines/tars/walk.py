@@ -1,6 +1,6 @@
 """All that can be read of a tar, damaged or not, and what is wrong with it, with the place of each fault.
 
-Where `scan_tar` stops at the first fault, this goes on: `seqtok data verify` says everything at once.
+Where `scan_tar` stops at the first fault, this goes on: verifying says everything at once.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class TextTower(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         if config.vocab_size is None:
-            raise ConfigError("model.text.vocab_size is not set: it must be that of the captions model")
+            raise ConfigError("`text.vocab_size` is not set: it must be that of the captions model")
         self.context = config.context
         self.tower = _open_clip().transformer.TextTransformer(
             context_length=config.context,

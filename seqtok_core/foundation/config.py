@@ -67,7 +67,7 @@ class Config(BaseModel):
             if RESUMABLE in field.metadata:
                 found.add(name)
                 continue
-            parts = [part for part in _models_in(field.annotation) if issubclass(part, Config)]
+            parts = [part for part in models_in(field.annotation) if issubclass(part, Config)]
             found |= {f"{name}.{key}" for part in parts for key in part.resumable_keys()}
         return frozenset(found)
 
@@ -132,7 +132,7 @@ def _model_at(cls: type[BaseModel], loc: list[str | int]) -> tuple[type[BaseMode
             continue
         path.append(part)
         field = owner.model_fields.get(str(part)) if owner else None
-        models = _models_in(field.annotation) if field else models if isinstance(part, int) else []
+        models = models_in(field.annotation) if field else models if isinstance(part, int) else []
         owner = models[0] if models else None
     return owner, path
 
@@ -141,9 +141,10 @@ def _is_kind(model: type[BaseModel], word: str | int) -> bool:
     return word in typing.get_args(model.model_fields["kind"].annotation)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes that a field's annotation allows."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, list, tuple, dict):
-        return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+        return [model for part in typing.get_args(annotation) for model in models_in(part)]
     return []

@@ -52,9 +52,9 @@ def _require_same(source: Path, there: dict[str, Any], here: dict[str, Any], wor
         raise MismatchError(f"{source}: saved from a model with other weights (names or shapes); not usable here")
     if there["batch"] != here["batch"]:
         raise MismatchError(
-            f"{source}: saved after {there['step']} steps of {there['batch']}, this run has train.batch="
-            f"{here['batch']}: its place in the data would be another; keep the batch (micro_batch, processes and "
-            "zero_stage may differ), or export the weights and begin with them"
+            f"{source}: saved after {there['step']} steps of {there['batch']}, this run has batches "
+            f"of {here['batch']}: its place in the data would be another; keep `batch` (`micro_batch`, processes and "
+            "`zero_stage` may differ), or export the weights and begin with them"
         )
     if there["together"] != here["together"] and world.is_first:
         log.warning(

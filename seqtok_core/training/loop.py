@@ -75,7 +75,7 @@ def train(
     """
     world, folder = World.from_environment(), Path(folder)
     if loader.global_batch != config.batch:
-        raise ConfigError(f"the loader's global batch is {loader.global_batch}, train.batch={config.batch}")
+        raise ConfigError(f"the loader's global batch is {loader.global_batch}, `batch` is {config.batch}")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     connect(world, 66 * config.timeout_minutes)  # a tenth more: who hangs shall say so before the others give up

@@ -170,7 +170,7 @@ class Run:
         on_first(self._world, lambda: files.write_json(path, {"step": self._step, "keys": everyone}))
         raise SeqtokError(
             f"{self._folder}: no finite gradient in {self._ledger.in_a_row} steps in a row (step {self._step}); the "
-            f"samples of the last one are in {path.name}. Lower train.lr and train.muon_lr, or look at them"
+            f"samples of the last one are in {path.name}. Lower `lr` and `muon_lr`, or look at them"
         )
 
     def finish(self, on_finish: OnFinish | None) -> None:

@@ -45,7 +45,7 @@ def prepare_run_folder(
     if present and not used:
         raise ConfigError(f"{folder}: holds files but no run ({present[0]}, …); choose another folder")
     if used and resume == "never" and not overwrite:
-        raise ConfigError(f"{folder}: holds a run; continue it (--resume auto), or start anew with --overwrite")
+        raise ConfigError(f"{folder}: holds a run; continue it (`resume=auto`), or start anew with `overwrite`")
     if used and overwrite:
         _clear(folder)
     elif used:
@@ -80,11 +80,11 @@ def _compare(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str])
         if CONTENT_KEYS.issuperset(differing):
             raise MismatchError(
                 f"{path.parent}: the data have changed since this run began ({shown}), so its place in them means "
-                "nothing; put them back, choose another folder, or start anew with --overwrite"
+                "nothing; put them back, choose another folder, or start anew with `overwrite`"
             )
         raise MismatchError(
             f"{path.parent}: holds a run with other settings ({shown}); choose another folder, or start anew "
-            "with --overwrite"
+            "with `overwrite`"
         )
 
 

@@ -194,7 +194,7 @@ def read_checkpoint_manifest(path: Path) -> dict[str, Any]:
         way = "it can be continued by that version only" if older else "use that version"
         raise MismatchError(
             f"{path}: format {version} of {'an earlier' if older else 'another'} seqtok, this one reads format "
-            f"{FORMAT}; {way}, or begin anew with --overwrite"
+            f"{FORMAT}; {way}, or begin anew with `overwrite`"
         )
     if manifest.get("sha256") != fingerprint.of_value({k: v for k, v in manifest.items() if k != "sha256"}):
         raise DataError(f"{where}: its content has changed since it was written (sha256); damaged")
@@ -255,7 +255,7 @@ def newest_valid(folder: Path, world: World) -> Path | None:
         if world.is_first:
             log.warning("%s; going back to the one before", problem)
     if found:
-        raise DataError(f"{folder}: none of {len(found)} checkpoints is whole ({problem}); begin anew with --overwrite")
+        raise DataError(f"{folder}: none of {len(found)} checkpoints is whole ({problem}); begin anew with `overwrite`")
     return None
 
 

@@ -117,7 +117,7 @@ def _usable(name: str, parts: Parts, wanted: set[str]) -> set[str]:
     if found and found != needed:
         raise MismatchError(
             f"checkpoint: {name} was trained with {', '.join(sorted(found))}, this run needs "
-            f"{', '.join(sorted(needed))}; set train.muon_lr to null or to a rate as it was there, or export the "
+            f"{', '.join(sorted(needed))}; set `muon_lr` to null or to a rate as it was there, or export the "
             "weights and begin with them"
         )
     return found | (wanted & parts.kinds(name) & {"average"})

@@ -47,7 +47,7 @@ class Gpu:
         """Raises ConfigError when this GPU has no arithmetic of that precision."""
         figure = getattr(self, precision, None)
         if not isinstance(figure, float):
-            raise ConfigError(f"{self.name} has no {precision} arithmetic; set train.precision to fp16 or fp32")
+            raise ConfigError(f"{self.name} has no {precision} arithmetic; set `precision` to fp16 or fp32")
         return Peak(figure * TERA, f"{self.source} {self.name}, {precision} dense")
 
 

@@ -23,8 +23,8 @@ def compile_module(module: nn.Module) -> None:
     except (InvalidCxxCompiler, OSError, RuntimeError):
         wanted = os.environ.get("CXX", "g++")
         raise ConfigError(
-            f"train.compile needs a C++ compiler ({wanted} was not found): install g++, name yours in CXX, or set "
-            "train.compile=false"
+            f"`compile` needs a C++ compiler ({wanted} was not found): install g++, name yours in CXX, or set "
+            "`compile=false`"
         ) from None
     torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)  # batches differ in length
     module.compile()

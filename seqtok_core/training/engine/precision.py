@@ -55,4 +55,4 @@ def require_support(precision: str, device: torch.device) -> None:
     """Raises ConfigError where bf16 would be emulated: on GPUs before Ampere."""
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name(device)
-        raise ConfigError(f"train.precision=bf16: {name} has no bf16 arithmetic; set train.precision to fp16 or fp32")
+        raise ConfigError(f"`precision=bf16`: {name} has no bf16 arithmetic; set `precision` to fp16 or fp32")

@@ -22,7 +22,7 @@ def blocks_of(objective: nn.Module) -> list[nn.Module]:
     blocks = list(getattr(objective, "checkpointed_blocks", list)())
     if not blocks:
         raise ConfigError(
-            f"train.activation_checkpointing: {type(objective).__name__} has no blocks to recompute; set it to false"
+            f"`activation_checkpointing`: {type(objective).__name__} has no blocks to recompute; set it to false"
         )
     return blocks
 

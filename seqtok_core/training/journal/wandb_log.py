@@ -29,7 +29,7 @@ class WandbLog:
             import wandb
         except ImportError:
             raise ConfigError(
-                "train.wandb: the package is not installed; `pip install wandb`, or set train.wandb=null"
+                "`wandb`: the package is not installed; `pip install wandb`, or set `wandb=null`"
             ) from None
         try:
             self._run = wandb.init(
@@ -44,7 +44,7 @@ class WandbLog:
             )
         except wandb.errors.Error as error:
             raise ConfigError(
-                f"train.wandb: {' '.join(str(error).split())}; log in (`wandb login`), or set train.wandb.mode=offline"
+                f"`wandb`: {' '.join(str(error).split())}; log in (`wandb login`), or set `wandb.mode=offline`"
             ) from None
 
     def write(self, line: Mapping[str, float | int | None]) -> None:

@@ -49,7 +49,9 @@ def _device(local_rank: int, launcher: str) -> torch.device:
     if wanted not in (None, "cpu", "cuda"):
         raise ConfigError(f"DS_ACCELERATOR={wanted}: choose cpu or cuda, or unset it")
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("DS_ACCELERATOR=cuda, but torch finds no usable GPU; unset it, or see `seqtok doctor`")
+        raise ConfigError(
+            "DS_ACCELERATOR=cuda, but torch finds no usable GPU; unset it, or look at the driver and at torch's build"
+        )
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     visible = torch.cuda.device_count()
@@ -57,8 +59,7 @@ def _device(local_rank: int, launcher: str) -> torch.device:
         return torch.device("cuda", 0)  # --gpus-per-task=1 shows each task its own GPU alone
     if local_rank >= visible:
         raise ConfigError(
-            f"LOCAL_RANK={local_rank}, but {visible} GPUs are visible here; start one process per GPU "
-            f"(torchrun --nproc-per-node {visible})"
+            f"LOCAL_RANK={local_rank}, but {visible} GPUs are visible here; start one process per GPU, {visible} in all"
         )
     return torch.device("cuda", local_rank)
 
@@ -101,7 +102,7 @@ def _no_meeting(error: Exception, timeout_s: float) -> str:
     if "EADDRINUSE" in str(error) or "address already in use" in str(error):
         return (
             f"port {port} of {host} is in use by another launch, or by one that was left over; "
-            "give another (deepspeed --master_port, torchrun --master-port, MASTER_PORT under srun)"
+            "give another (`deepspeed --master_port`, `torchrun --master-port`, MASTER_PORT under srun)"
         )
     return (
         f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} found no common start at {host}:{port} within "

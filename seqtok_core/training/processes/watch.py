@@ -74,7 +74,7 @@ class Watch:
         message = (
             f"{self._folder}: process {self._world.rank} of {self._world.size} {where}, without progress for "
             f"{self._timeout / 60:.3g} min ({self._doing[0]} {self._doing[1]}); all stacks are in {path.name}. Raise "
-            "train.timeout_minutes if this may take longer; the same command continues"
+            "`timeout_minutes` if this may take longer; the same command continues"
         )
         try:
             with open(path, "w", encoding="utf-8") as stream:

@@ -171,7 +171,7 @@ def test_conditions(text, kept):
 
 @pytest.mark.parametrize("text", ["label", "=dog", "width>=wide", ""])
 def test_what_is_no_condition(text):
-    with pytest.raises(ConfigError, match="--where"):
+    with pytest.raises(ConfigError, match="`where`"):
         parse_condition(text)
 
 
@@ -193,7 +193,7 @@ def test_filtered_samples_are_counted_and_the_rest_is_whole(tmp_path):
     assert manifest.splits["train"].samples == 8
     only = opened(tmp_path, where=("year<2001",))
     assert set(only) == {"train"}, "a split of which nothing is left goes"
-    with pytest.raises(DataError, match=r"no sample fits --where group=g9.*group=g0"):
+    with pytest.raises(DataError, match=r"no sample fits `where` group=g9.*group=g0"):
         opened(tmp_path, where=("group=g9",))
 
 

@@ -151,7 +151,7 @@ assert not heavy, heavy
 
 def test_a_missing_ray_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SeqtokError, match=r"^--engine ray needs Ray, .*pip install seqtok\[ray\]$"):
+    with pytest.raises(SeqtokError, match=r"^`engine=ray` needs Ray, .*pip install seqtok\[ray\]$"):
         list(run_tasks(square, {"folder": tmp_path}, range(3), ray_address="local"))
 
 

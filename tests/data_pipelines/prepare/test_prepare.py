@@ -191,7 +191,7 @@ def test_too_many_bad_samples_are_one_error_that_names_them(tmp_path):
 
 
 def test_a_wrong_captions_field_is_an_error_not_an_empty_text(tmp_path):
-    with pytest.raises(ConfigError, match=r"no field 'caption' \(--captions-field\); did you mean captions"):
+    with pytest.raises(ConfigError, match=r"no field 'caption' \(`fields.captions`\); did you mean captions"):
         folder_source(jsonl_folder(tmp_path / "f"), Fields(captions="caption"))
     source = folder_source(tmp_path / "f", Fields(captions=""))
     with pytest.raises(DataError, match="no caption: 12"):

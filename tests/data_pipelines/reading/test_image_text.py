@@ -225,7 +225,7 @@ def test_a_corrupt_picture_is_named_wherever_it_is_read(tmp_path, workers):
     members[9] = ("k3.jpg", members[9][1][:50])
     write_tar(tmp_path / "train-0.tar", members)
     source = loader(tmp_path, num_workers=workers, shuffle=False)
-    with pytest.raises(SeqtokError, match=r"train-0\.tar:k3: .*seqtok data prepare") as caught:
+    with pytest.raises(SeqtokError, match=r"train-0\.tar:k3: .*`prepare\(\)`") as caught:
         take(source, 1)
     assert "Traceback" not in str(caught.value)
 

@@ -210,7 +210,7 @@ def test_more_damaged_pictures_than_allowed_stop_the_run(damaged):
         warnings.simplefilter("ignore")
         with pytest.raises(DataError, match=r"2 pictures of 12 cannot be decoded, which is above max_bad_share=0\.1"):
             take(loader(damaged, on_bad_sample="skip", max_bad_share=0.1, batch=4), 6)
-    with pytest.raises(DataError, match="on_bad_sample: skip takes the next picture"):
+    with pytest.raises(DataError, match="`on_bad_sample=skip` takes the next picture"):
         take(loader(damaged, batch=4), 6)
 
 

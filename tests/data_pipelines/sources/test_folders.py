@@ -125,8 +125,8 @@ def test_pictures_without_captions_or_too_deep_are_no_source(tmp_path):
     put(tmp_path / "none", {"a/notes.md": "x"})
     put(tmp_path / "one", {"images/1.png": None})
     put(tmp_path / "coco", {"train/1.png": None, "other/2.png": None, "annotations/captions.json": "{}"})
-    cases = [("flat", "no captions"), ("deep", "deeper.*--kind classes"), ("none", "no pictures")]
-    cases += [("one", "one folder.*--kind classes"), ("coco", r"annotations/captions\.json belongs to no picture")]
+    cases = [("flat", "no captions"), ("deep", "deeper.*`kind=classes`"), ("none", "no pictures")]
+    cases += [("one", "one folder.*`kind=classes`"), ("coco", r"annotations/captions\.json belongs to no picture")]
     for name, words in cases:
         with pytest.raises(DataError, match=words):
             opened(tmp_path / name)

@@ -97,7 +97,7 @@ def test_a_coco_file_that_is_none_or_without_pictures(tmp_path):
     with pytest.raises(DataError, match="not in the form of COCO"):
         coco_source(tmp_path / "captions.json")
     coco(tmp_path, images=[{"id": 5, "file_name": "gone.png"}])
-    with pytest.raises(DataError, match=r"gone\.png.*--images"):
+    with pytest.raises(DataError, match=r"gone\.png.*`images`"):
         coco_source(tmp_path / "captions.json")
     (tmp_path / "captions.json").write_text("{")
     with pytest.raises(DataError, match=r"captions\.json"):

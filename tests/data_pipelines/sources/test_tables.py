@@ -222,7 +222,7 @@ def test_paths_stay_inside_the_folder(tmp_path):
     reasons = [item.reason if isinstance(item, Bad) else item.image for item in found]
     assert reasons == ["path leaves the folder"] * 3 + ["not a file", "not a file name", *images[1:4]]
     wider = everything(opened(tmp_path / "set/t.jsonl", images=tmp_path)["train"])
-    assert isinstance(wider[1], Pair), "--images says what may be read"
+    assert isinstance(wider[1], Pair), "`images` says what may be read"
 
 
 def test_addresses_are_refused_with_the_way_out(tmp_path):
@@ -243,12 +243,12 @@ def test_addresses_are_refused_with_the_way_out(tmp_path):
 def test_unknown_columns_name_the_nearest(tmp_path):
     (tmp_path / "t.csv").write_text("path,title,description\na.png,x,y\n")
     for fields, words in (
-        ({"captions": "titel"}, r"t\.csv: no field 'titel' \(--captions-field\); did you mean title"),
+        ({"captions": "titel"}, r"t\.csv: no field 'titel' \(`fields.captions`\); did you mean title"),
         ({"captions": "a {titel}"}, "'titel'.*did you mean title"),
-        ({"captions": "title", "labels": ("zzz",)}, r"--label-field.*there are path, title, description"),
-        ({"captions": "title", "image": "pth"}, r"--image-field.*did you mean path"),
-        ({"captions": "title", "where": ("pth=1",)}, r"--where.*did you mean path"),
-        ({}, r"no field with captions is known.*--captions-field"),
+        ({"captions": "title", "labels": ("zzz",)}, r"`fields.labels`.*there are path, title, description"),
+        ({"captions": "title", "image": "pth"}, r"`fields.image`.*did you mean path"),
+        ({"captions": "title", "where": ("pth=1",)}, r"`where`.*did you mean path"),
+        ({}, r"no field with captions is known.*`fields.captions`"),
     ):
         with pytest.raises(ConfigError, match=words):
             opened(tmp_path / "t.csv", **fields)

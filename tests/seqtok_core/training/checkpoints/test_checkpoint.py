@@ -71,7 +71,7 @@ def test_a_damaged_newest_checkpoint_is_left_with_a_warning_and_refused_by_name(
 def test_when_all_are_damaged_the_run_is_not_begun_anew_in_silence(run):
     for path in checkpoint.all_in(run / "checkpoints"):
         damage_flipped(path / FILES[0])
-    with pytest.raises(DataError, match=r"none of 2 checkpoints is whole .*--overwrite"):
+    with pytest.raises(DataError, match=r"none of 2 checkpoints is whole .*`overwrite`"):
         again(run)
 
 
@@ -150,7 +150,7 @@ def test_going_back_asks_to_remove_what_is_newer(run):
 
 def test_another_batch_is_refused_with_the_way_out(run, tmp_path):
     source = run / "checkpoints" / "step_00000009"
-    with pytest.raises(MismatchError, match=r"9 steps of 8, this run has train.batch=16.*export the weights"):
+    with pytest.raises(MismatchError, match=r"9 steps of 8, this run has batches of 16.*export the weights"):
         train_toy(tmp_path / "other", images=160, batch=16, resume=str(source))
 
 
@@ -229,12 +229,12 @@ def test_a_used_folder_with_other_settings_names_all_of_them(run):
     with pytest.raises(MismatchError) as caught:
         again(run, lr=0.5, clip=None)
     assert "train.clip: 1.0 there, None here; train.lr: 0.003 there, 0.5 here" in str(caught.value)
-    assert "--overwrite" in str(caught.value)
+    assert "`overwrite`" in str(caught.value)
     again(run, threads=1)  # does not change what is computed
 
 
 def test_never_resume_overwrite_and_foreign_folders(run, tmp_path):
-    with pytest.raises(ConfigError, match="--overwrite"):
+    with pytest.raises(ConfigError, match="`overwrite`"):
         again(run, resume="never")
     (run / "notes.txt").write_text("mine")
     assert again(run, overwrite=True, lr=0.5).resumed_from is None

@@ -109,7 +109,7 @@ def test_a_gpu_without_bf16_says_so(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    with pytest.raises(ConfigError, match=r"Tesla T4 has no bf16 arithmetic; set train\.precision to fp16 or fp32"):
+    with pytest.raises(ConfigError, match=r"Tesla T4 has no bf16 arithmetic; set `precision` to fp16 or fp32"):
         require_support("bf16", torch.device("cuda", 0))
     require_support("fp16", torch.device("cuda", 0))
 
