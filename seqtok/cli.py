@@ -10,7 +10,7 @@ import typer
 
 from seqtok.commands import checkpoint, config, demo, doctor, evaluate, generator, plan, report, tokenizer, train
 from seqtok.commands.data import app as data
-from seqtok.commands.words import command_of, in_words_of
+from seqtok.words import command_of, in_words_of
 from seqtok_core.foundation.errors import SeqtokError
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seqtok.cli import app
-from seqtok.commands.words import _COMMANDS, _OPTIONS, command_of, in_words_of
+from seqtok.words import _COMMANDS, _OPTIONS, command_of, in_words_of
 from tests.seqtok.commands.test_commands import seqtok
 
 
