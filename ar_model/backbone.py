@@ -23,6 +23,8 @@ _INPUT_STD = 0.5  # of token and place vectors; at the usual 0.02 content drowns
 class Backbone(nn.Module):
     """Slots in, hidden states out: h of a slot depends on that slot and earlier ones."""
 
+    MUON_EXCLUDED = ("token_in.weight", "latent_in.weight", "place_in.weight", "text_out.weight")
+
     def __init__(self, config: GeneratorConfig, vocab_size: int, length: int, dim: int) -> None:
         super().__init__()
         self.heads, self.head_dim = config.heads, config.width // config.heads
@@ -56,7 +58,3 @@ class Backbone(nn.Module):
     def text_logits(self, h: Tensor) -> Tensor:
         """(..., W) -> (..., V)."""
         return self.text_out(h)
-
-    def muon_excluded(self) -> set[str]:
-        """Names of 2-D weights that map from or to words and latents."""
-        return {"token_in.weight", "latent_in.weight", "place_in.weight", "text_out.weight"}

@@ -107,11 +107,6 @@ class SeqGenerator(nn.Module):
         padded = [ids + [PAD] * (longest - len(ids)) for ids in rows]
         return torch.tensor(padded, dtype=torch.int64, device=self.device).reshape(len(rows), longest)
 
-    def muon_excluded(self) -> set[str]:
-        """Names of 2-D weights that map from or to words and latents, not between features."""
-        own = {"backbone." + name for name in self.backbone.muon_excluded()}
-        return own | {"head." + name for name in self.head.muon_excluded()}
-
     def save_pretrained(self, path: Path | str) -> None:
         """Write the model folder."""
         folder, weights = Path(path), self.state_dict()

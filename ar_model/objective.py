@@ -28,6 +28,7 @@ from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.blocks import Block
+from seqtok_core.layers.muon import excluded_from_muon
 from seqtok_core.layers.randomness import Draws
 
 
@@ -50,7 +51,7 @@ class GeneratorObjective(nn.Module):
         return [module for module in self.modules() if isinstance(module, Block)]
 
     def muon_excluded(self) -> set[str]:
-        return {"generator." + name for name in self.generator.muon_excluded()}
+        return excluded_from_muon(self)
 
     def forward(self, batch: LatentTextBatch) -> dict[str, Tensor]:
         """-> "loss", "flow_loss", and where they are trained "text_loss" (captions) and "prompt_loss"."""

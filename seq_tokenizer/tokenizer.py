@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from seq_tokenizer.bottlenecks.rms import RmsBottleneck
-from seq_tokenizer.card import model_card
+from seq_tokenizer.bottlenecks.base import Bottled
+from seq_tokenizer.bottlenecks.build import build_bottleneck
 from seq_tokenizer.config import TokenizerConfig
-from seq_tokenizer.decoders.pixel import PixelDecoder
+from seq_tokenizer.decoders.build import build_decoder
 from seq_tokenizer.encoders.build import build_encoder
 from seq_tokenizer.latents import LatentSpec
 from seq_tokenizer.text.readout import PrefixReadout
@@ -25,8 +25,9 @@ from seq_tokenizer.text.tower import TextTower
 from seqtok_core.foundation import fingerprint, model_folder
 from seqtok_core.foundation.errors import DataError, MismatchError
 from seqtok_core.foundation.files import atomic_write, sha256_file
+from seqtok_core.layers.randomness import Draws
 
-KIND, FORMAT = "seqtok tokenizer", 1
+KIND, FORMAT = "seqtok tokenizer", 2
 
 
 class SeqTokenizer(nn.Module):
@@ -36,9 +37,9 @@ class SeqTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = build_encoder(config)
-        self.bottleneck = RmsBottleneck(config.width, config.latent_dim)
-        self.decoder = PixelDecoder(config)
+        self.encoder = build_encoder(config.encoder, config)
+        self.bottleneck = build_bottleneck(config.bottleneck, config)
+        self.decoder = build_decoder(config.decoder, config)
         self.text: TextTower | None = None
         if config.text is not None:
             self.text = TextTower(config.text)
@@ -54,7 +55,11 @@ class SeqTokenizer(nn.Module):
 
     def encode(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
         """pixels (B, 3, H, W) float in [-1, 1], H and W multiples of the patch -> (B, k, D), k = num_tokens or K."""
-        return self.bottleneck(self.encoder(pixels, num_tokens))
+        return self.bottle(pixels, None, num_tokens).z
+
+    def bottle(self, pixels: Tensor, draws: Draws | None, num_tokens: int | None = None) -> Bottled:
+        """As `encode`, with all that the bottleneck says; with `draws` as it is in training."""
+        return self.bottleneck(self.encoder(pixels, num_tokens), draws)
 
     def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor:
         """latents (B, k, D) with k <= K, of which the first num_tokens (all, one number, or one per image) count
@@ -116,7 +121,7 @@ class SeqTokenizer(nn.Module):
         parts: dict[str, Any] = {"tokenizer": self.config.model_dump(mode="json"), "latents": spec.to_json()}
         if captions_model is not None:
             parts["captions_sha256"] = sha256_file(folder / model_folder.CAPTIONS)
-        model_folder.write_model_folder(folder, KIND, FORMAT, parts, weights, model_card(self.config, spec, weights))
+        model_folder.write_model_folder(folder, KIND, FORMAT, parts, weights, _model_card(self.config, spec, weights))
 
     @classmethod
     def from_pretrained(cls, path: Path | str) -> Self:
@@ -131,6 +136,14 @@ class SeqTokenizer(nn.Module):
         return model.eval()
 
 
+def parameter_count(config: TokenizerConfig) -> int:
+    """Weights of such a tokenizer, its text tower included, without room for them."""
+    text = config.text and config.text.model_copy(update={"vocab_size": config.text.vocab_size or 1})
+    with torch.device("meta"):
+        model = SeqTokenizer(config.model_copy(update={"text": text}))
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def _require_captions(path: Path, recorded: str | None) -> None:
     if recorded is None or not path.is_file():
         return
@@ -140,3 +153,34 @@ def _require_captions(path: Path, recorded: str | None) -> None:
             f"{path}: has sha256 {found}, this tokenizer was trained with captions model {recorded}; "
             "put the original file back"
         )
+
+
+def _model_card(config: TokenizerConfig, spec: LatentSpec, weights: Mapping[str, Tensor]) -> str:
+    """README.md of the model folder, in the words that the hub and a stranger expect."""
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    text = f"{config.text.layers} layers of width {config.text.width}" if config.text else "none"
+    return f"""---
+library_name: seqtok
+pipeline_tag: feature-extraction
+---
+# Tokenizer of seqtok
+
+An image becomes {spec.length} ordered tokens of {spec.dim} channels; any prefix of them is an image.
+
+| | |
+| --- | --- |
+| parameters | {parameters / 1e6:.2f} M |
+| pictures | {config.image_size} px in patches of {config.patch_size} |
+| encoder | {config.encoder.kind}, {config.encoder_layers} layers of width {config.width} |
+| decoder | {config.decoder.kind}, {config.decoder_layers} layers |
+| text tower | {text} |
+| tokenizer id | `{spec.tokenizer_id}` |
+
+```python
+from seq_tokenizer import SeqTokenizer
+
+tokenizer = SeqTokenizer.from_pretrained("this folder")
+latents = tokenizer.encode(images)         # images (B, 3, H, W) in [-1, 1] -> (B, {spec.length}, {spec.dim})
+preview = tokenizer.decode(latents[:, :4])  # any prefix is an image
+```
+"""

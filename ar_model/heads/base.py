@@ -32,7 +32,3 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def sampler(self, config: SampleConfig) -> Sampler: ...
-
-    def muon_excluded(self) -> set[str]:
-        """Names, from this module on, of 2-D weights that map from or to data, not between features."""
-        return set()

@@ -25,6 +25,8 @@ _TIME_FEATURES = 64
 
 
 class FlowHead(Head):
+    MUON_EXCLUDED = ("latent_in.weight", "time_in.weight", "out.weight")
+
     def __init__(self, config: FlowHeadConfig, width: int, dim: int) -> None:
         super().__init__()
         self.config, self.dim = config, dim
@@ -51,9 +53,6 @@ class FlowHead(Head):
         for i in range(self.config.depth):
             nn.init.constant_(self.time_out.bias[(3 * i + 2) * c : (3 * i + 3) * c], 0.5)  # gates half open
         nn.init.zeros_(self.out.weight)
-
-    def muon_excluded(self) -> set[str]:
-        return {"latent_in.weight", "time_in.weight", "out.weight"}
 
     def time_modulation(self, t: Tensor) -> Tensor:
         """t (*) -> (*, M)."""

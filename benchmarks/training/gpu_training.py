@@ -44,7 +44,7 @@ def _model(width: int, heads: int, layers: int, patch: int, latents: int, dim: i
     return (
         *(f"model.width={width}", f"model.heads={heads}", f"model.patch_size={patch}"),
         *(f"model.encoder_layers={layers}", f"model.decoder_layers={layers}"),
-        *(f"model.num_latents={latents}", f"model.latent_dim={dim}", "objective.level_starts=null"),
+        *(f"model.num_latents={latents}", f"model.latent_dim={dim}", "objective.contrast.level_starts=null"),
     )
 
 

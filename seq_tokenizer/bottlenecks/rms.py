@@ -1,32 +1,49 @@
-"""The narrow place that every token passes: D channels of unit root mean square.
+"""Channels of unit root mean square, and Gaussian noise in training.
 
-With Gaussian noise of std s in training a channel carries at most log2(1 + 1/s^2) / 2 bits (Shannon), so a sequence
-carries at most K D / 2 log2(1 + 1/s^2). Shapes: B images, K tokens, W width, D channels.
+With noise of std s a channel carries at most log2(1 + 1/s^2) / 2 bits (Shannon), so a sequence carries at most
+K D / 2 log2(1 + 1/s^2). Shapes: B images, K tokens, W width, D channels.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from seq_tokenizer.bottlenecks.base import Bottled, Bottleneck
+from seq_tokenizer.shape import TokenizerShape
+from seqtok_core.foundation.config import Config
+from seqtok_core.layers.randomness import Draws
 
-class RmsBottleneck(nn.Module):
+
+class RmsConfig(Config):
+    """Unit-RMS latents, blurred in training."""
+
+    kind: Literal["rms"] = "rms"
+    noise: Annotated[float, Field(ge=0)] = 0.1  # std of what is added in training
+
+
+class RmsBottleneck(Bottleneck):
     """Linear to D channels, scaled to unit RMS per token: latents can neither grow nor vanish."""
 
-    def __init__(self, width: int, dim: int) -> None:
+    def __init__(self, config: RmsConfig, shape: TokenizerShape) -> None:
         super().__init__()
-        self.project = nn.Linear(width, dim)
-        nn.init.normal_(self.project.weight, std=width**-0.5)
+        self.config, self.dim = config, shape.latent_dim
+        self.project = nn.Linear(shape.width, shape.latent_dim)
+        nn.init.normal_(self.project.weight, std=shape.width**-0.5)
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, K, W) -> (B, K, D)."""
-        z = self.project(tokens).float()  # the latent itself is never rounded to 16 bits
-        return z * torch.rsqrt(z.square().mean(-1, keepdim=True) + 1e-6)
+    def forward(self, h: Tensor, draws: Draws | None) -> Bottled:
+        z = self.project(h).float()  # the latent itself is never rounded to 16 bits
+        z = z * torch.rsqrt(z.square().mean(-1, keepdim=True) + 1e-6)
+        if draws is not None:
+            z = z + self.config.noise * draws.normal("latent noise", tuple(z.shape[1:]))
+        return Bottled(z, None, self.bits(z.shape[1]), {})
 
-
-def rms_bits(length: int, dim: int, noise: float) -> float:
-    """Upper bound, in bits, of what `length` latents of `dim` channels carry through noise of that std."""
-    return length * dim / 2 * math.log2(1 + noise**-2)
+    def bits(self, length: int) -> float:
+        if self.config.noise == 0:
+            return math.inf
+        return length * self.dim / 2 * math.log2(1 + self.config.noise**-2)

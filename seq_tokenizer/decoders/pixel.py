@@ -6,34 +6,44 @@ predicting pixels directly in place of its second stage. Shapes: B images, K lat
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from seq_tokenizer.config import TokenizerConfig
+from seq_tokenizer.decoders.base import Decoder
 from seq_tokenizer.encoders.patches import patch_positions
 from seq_tokenizer.orders.prefix import keep_prefix
+from seq_tokenizer.shape import TokenizerShape
+from seqtok_core.foundation.config import Config
 from seqtok_core.layers.blocks import Block, init_linear
 from seqtok_core.layers.embed import unpatchify
+from seqtok_core.layers.randomness import Draws
 
 
-class PixelDecoder(nn.Module):
-    def __init__(self, config: TokenizerConfig) -> None:
+class PixelConfig(Config):
+    kind: Literal["pixel"] = "pixel"
+
+
+class PixelDecoder(Decoder):
+    MUON_EXCLUDED = ("positions", "pixels.linear.weight")
+
+    def __init__(self, config: PixelConfig, shape: TokenizerShape) -> None:
         super().__init__()
-        self.config, self.patch = config, config.patch_size
-        self.project = nn.Linear(config.latent_dim, config.width)
-        self.absent = nn.Parameter(torch.zeros(config.width))
-        self.positions = nn.Parameter(torch.randn(config.num_latents, config.width))
-        self.canvas = nn.Parameter(torch.zeros(config.width))
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, i) for i in range(config.decoder_layers))
-        self.norm = nn.LayerNorm(config.width, bias=False)
-        self.pixels = PixelHead(config.width, 3 * config.patch_size**2)
-        init_linear(self.blocks, config.decoder_layers)
-        nn.init.normal_(self.project.weight, std=config.latent_dim**-0.5)
+        self.shape, self.patch = shape, shape.patch_size
+        self.project = nn.Linear(shape.latent_dim, shape.width)
+        self.absent = nn.Parameter(torch.zeros(shape.width))
+        self.positions = nn.Parameter(torch.randn(shape.num_latents, shape.width))
+        self.canvas = nn.Parameter(torch.zeros(shape.width))
+        self.blocks = nn.ModuleList(Block(shape.width, shape.heads, i) for i in range(shape.decoder_layers))
+        self.norm = nn.LayerNorm(shape.width, bias=False)
+        self.pixels = PixelHead(shape.width, 3 * shape.patch_size**2)
+        init_linear(self.blocks, shape.decoder_layers)
+        nn.init.normal_(self.project.weight, std=shape.latent_dim**-0.5)
 
-    def forward(self, latents: Tensor, num_tokens: Tensor | int, size: tuple[int, int] | None = None) -> Tensor:
-        """latents (B, k, D), k <= K, of which the first num_tokens count -> (B, 3, H, W), about in [-1, 1]."""
-        height, width = size or (self.config.image_size, self.config.image_size)
-        where = patch_positions(self.config, height // self.patch, width // self.patch, latents.device)
+    def forward(self, latents: Tensor, num_tokens: Tensor | int, draws: Draws | None = None) -> Tensor:
+        side = self.shape.image_size // self.patch
+        where = patch_positions(self.shape, side, side, latents.device)
         canvas = self.canvas + where
         tokens = keep_prefix(self.project(latents), num_tokens, self.absent)
         missing = len(self.positions) - tokens.shape[1]
@@ -44,7 +54,7 @@ class PixelDecoder(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x)
         h = self.norm(self.blocks[-1](x, rows=slice(len(where))))  # latents end here
-        return unpatchify(self.pixels(h), self.patch, height)
+        return unpatchify(self.pixels(h), self.patch, self.shape.image_size)
 
 
 class PixelHead(nn.Module):

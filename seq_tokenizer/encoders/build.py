@@ -1,21 +1,29 @@
-"""Image -> ordered tokens. In both encoders token i is a function of the image and of tokens < i alone.
+"""Image -> ordered tokens. In every encoder token i is a function of the image and of tokens < i alone.
 
 So encoding with fewer queries gives exactly the first tokens of the whole sequence. Positions of patches are
 fixed sine-cosine features of unit scale, in patches from the corner: other sizes and shapes of picture can be
 encoded. Query embeddings start at std 1: at the usual 0.02 they drown in the content.
 
-Shapes: B images, N patches, p patch size, K queries, W width.
+A new encoder is a file beside this one, and its line in both places below.
 Sources: TiTok (Yu et al. 2024, arXiv:2406.07550); Q-Former (BLIP-2, Li et al. 2023, arXiv:2301.12597).
 """
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Annotated, Any
 
-from seq_tokenizer.config import TokenizerConfig
-from seq_tokenizer.encoders.qformer import QFormerEncoder
-from seq_tokenizer.encoders.titok import TitokEncoder
+from pydantic import Tag
+
+from seq_tokenizer.encoders.base import Encoder
+from seq_tokenizer.encoders.qformer import QFormerConfig, QFormerEncoder
+from seq_tokenizer.encoders.titok import TitokConfig, TitokEncoder
+from seq_tokenizer.shape import TokenizerShape
+from seqtok_core.foundation.config import BY_KIND
+
+EncoderConfig = Annotated[Annotated[TitokConfig, Tag("titok")] | Annotated[QFormerConfig, Tag("qformer")], BY_KIND]
+ENCODERS: dict[str, Any] = {"titok": TitokEncoder, "qformer": QFormerEncoder}
 
 
-def build_encoder(config: TokenizerConfig) -> nn.Module:
-    return TitokEncoder(config) if config.encoder == "titok" else QFormerEncoder(config)
+def build_encoder(config: EncoderConfig, shape: TokenizerShape) -> Encoder:
+    """The encoder of `config.kind` with fresh weights."""
+    return ENCODERS[config.kind](config, shape)

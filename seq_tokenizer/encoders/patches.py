@@ -8,14 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seq_tokenizer.config import TokenizerConfig
+from seq_tokenizer.shape import TokenizerShape
 from seqtok_core.layers.embed import grid_positions, patchify, sincos
 
 
-def patch_positions(config: TokenizerConfig, rows: int, columns: int, device: torch.device) -> Tensor:
+def patch_positions(shape: TokenizerShape, rows: int, columns: int, device: torch.device) -> Tensor:
     """(rows * columns, W) position features; the longest wavelength is four sides of a training picture."""
-    longest = 4.0 * max(config.image_size // config.patch_size, 2)
-    return sincos(grid_positions(rows, columns).to(device), config.width, longest)
+    longest = 4.0 * max(shape.image_size // shape.patch_size, 2)
+    return sincos(grid_positions(rows, columns).to(device), shape.width, longest)
 
 
 class PatchInput(nn.Module):
@@ -24,10 +24,12 @@ class PatchInput(nn.Module):
     A small MLP over the same raw pixels is added: it sees edges and corners before they are narrowed to W.
     """
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    MUON_EXCLUDED = ("project.weight",)
+
+    def __init__(self, shape: TokenizerShape) -> None:
         super().__init__()
-        self.config, self.patch = config, config.patch_size
-        values, width = 3 * self.patch**2, config.width
+        self.shape, self.patch = shape, shape.patch_size
+        values, width = 3 * self.patch**2, shape.width
         self.project = nn.Linear(values, width)
         self.corners = nn.Sequential(nn.Linear(values, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         nn.init.orthogonal_(self.project.weight)
@@ -35,6 +37,6 @@ class PatchInput(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, W)."""
         rows, columns = pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch
-        where = patch_positions(self.config, rows, columns, pixels.device)
+        where = patch_positions(self.shape, rows, columns, pixels.device)
         patches = patchify(pixels, self.patch)
         return self.project(patches) + self.corners(patches) + where.to(pixels.dtype)

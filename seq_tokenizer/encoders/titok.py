@@ -5,27 +5,36 @@ Shapes: B images, n patches, K latents.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from seq_tokenizer.config import TokenizerConfig
+from seq_tokenizer.encoders.base import Encoder
 from seq_tokenizer.encoders.patches import PatchInput
+from seq_tokenizer.shape import TokenizerShape
+from seqtok_core.foundation.config import Config
 from seqtok_core.layers.blocks import Block, init_linear, readout_mask
 
 
-class TitokEncoder(nn.Module):
+class TitokConfig(Config):
+    kind: Literal["titok"] = "titok"
+
+
+class TitokEncoder(Encoder):
     """Patches and queries in one stack of self-attention, under a mask that is causal among the queries."""
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    MUON_EXCLUDED = ("queries",)
+
+    def __init__(self, config: TitokConfig, shape: TokenizerShape) -> None:
         super().__init__()
-        self.patches = PatchInput(config)
-        self.queries = nn.Parameter(torch.randn(config.num_latents, config.width))
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, i) for i in range(config.encoder_layers))
-        self.norm = nn.LayerNorm(config.width, bias=False)
-        init_linear(self.blocks, config.encoder_layers)
+        self.patches = PatchInput(shape)
+        self.queries = nn.Parameter(torch.randn(shape.num_latents, shape.width))
+        self.blocks = nn.ModuleList(Block(shape.width, shape.heads, i) for i in range(shape.encoder_layers))
+        self.norm = nn.LayerNorm(shape.width, bias=False)
+        init_linear(self.blocks, shape.encoder_layers)
 
     def forward(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
-        """(B, 3, H, W) -> (B, k, W), k = num_tokens or K."""
         patches, queries = self.patches(pixels), self.queries[:num_tokens]
         x = torch.cat([patches, queries.expand(len(pixels), -1, -1).to(patches.dtype)], 1)
         mask = readout_mask(patches.shape[1], len(queries), x.device)

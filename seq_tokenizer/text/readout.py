@@ -13,6 +13,8 @@ class PrefixReadout(nn.Module):
     The linear path keeps early latents linearly readable; the MLP sees sums over the prefix only, so it is causal.
     """
 
+    MUON_EXCLUDED = ("start",)
+
     def __init__(self, length: int, dim: int, embed_dim: int, hidden: int = 256) -> None:
         super().__init__()
         self.linear = nn.Parameter(torch.randn(length, dim, embed_dim) * dim**-0.5)

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from seq_tokenizer.config import TextConfig
+from seq_tokenizer.shape import Positive
 from seqtok_core.foundation.compat import prepare_torchvision
+from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 
 # Shapes that text comes in are rounded up to multiples of these: every new shape makes torch's CPU library compile
@@ -41,8 +42,21 @@ def _plain_attention(device: torch.device) -> contextlib.AbstractContextManager[
     return contextlib.nullcontext()
 
 
+class TextConfig(Config):
+    """The open_clip text tower and the space that it shares with prefixes."""
+
+    vocab_size: Positive | None = None  # None: filled in from the captions model when a run is built
+    context: Positive = 48  # text tokens, <eos> included
+    width: Positive = 128
+    layers: Positive = 2
+    heads: Positive = 4
+    embed_dim: Positive = 64  # E
+
+
 class TextTower(nn.Module):
     """open_clip's TextTransformer, bidirectional with padding masked, read at <eos>."""
+
+    MUON_EXCLUDED = ("tower.token_embedding.weight", "tower.positional_embedding", "tower.text_projection")
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ class Encoded:
     captions_cut: int = 0
 
 
-class Encoder:
+class ShardEncoder:
     """A tokenizer with its captions model on a device; `threads` slices are encoded side by side."""
 
     def __init__(self, model: Path, device: str = "cpu", threads: int = 1) -> None:

@@ -11,7 +11,7 @@ from data_pipelines.shards import latent_check
 from data_pipelines.shards.latents import LatentWriter
 from seq_tokenizer import SeqTokenizer
 from seqtok.export.config import FORMAT_VERSION, ExportConfig, is_single_file
-from seqtok.export.encode import Encoder
+from seqtok.export.encode import ShardEncoder
 from seqtok.export.single_file import parts_folder
 from seqtok.export.source import ExportSource, open_export_source
 from seqtok.export.stores import LatentStore, PartStore
@@ -35,7 +35,7 @@ def plan_export(
         )
     on_cpu = world.device.type == "cpu"
     threads = max(1, torch.get_num_threads() // config.processes) if on_cpu else _GPU_THREADS
-    encoder = Encoder(folder, str(world.device), threads)
+    encoder = ShardEncoder(folder, str(world.device), threads)
     tokenizer, spec = encoder.tokenizer, encoder.tokenizer.spec
     prefixes = _prefixes(tokenizer, config)
     source = open_export_source(Path(data), config.splits, tokenizer.config.image_size)

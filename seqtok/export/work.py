@@ -9,7 +9,7 @@ from typing import Any
 from data_pipelines.shards.latent_check import Statistics
 from data_pipelines.shards.shard_set import ShardSet, open_shards
 from seqtok.export.config import ExportConfig
-from seqtok.export.encode import Encoder
+from seqtok.export.encode import ShardEncoder
 from seqtok.export.source import ExportSource
 from seqtok.export.stores import LatentStore, PartStore, checked
 from seqtok_core.foundation import faults
@@ -36,15 +36,15 @@ class ExportWork:
     device: str = "cpu"
     threads: int = 1  # slices that each process encodes side by side
     batch: int = 64
-    encoder: Encoder | None = None
+    encoder: ShardEncoder | None = None
     shards: dict[str, ShardSet] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "encoder": None, "shards": {}}
 
-    def open(self, split: str) -> tuple[Encoder, ShardSet]:
+    def open(self, split: str) -> tuple[ShardEncoder, ShardSet]:
         if self.encoder is None:
-            self.encoder = Encoder(self.model, self.device, self.threads)
+            self.encoder = ShardEncoder(self.model, self.device, self.threads)
         if split not in self.shards:
             self.shards[split] = open_shards(self.source.folder, split)
         return self.encoder, self.shards[split]

@@ -23,7 +23,6 @@ from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.scenes import make_scene
 from data_pipelines.sources.base import Source
 from data_pipelines.sources.drawn_scenes import ScenesSource
-from seq_tokenizer.bottlenecks.rms import rms_bits
 from seqtok.evaluation.generation_runner import evaluate_generation, pictures_for_report
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import merge, write_report
@@ -67,7 +66,7 @@ def run_demo(config: str, out: Path, overrides: Sequence[str], overwrite: bool) 
     results, pictures = _judge(settings, folders, reader)
     results = merge(
         results,
-        {"stages": stages.stages, "about": _about(tokenizer_run, generator_run), "title": "seqtok demo"},
+        {"stages": stages.stages, "about": _about(tokenizer_run, generator_run, folders), "title": "seqtok demo"},
     )
     return write_report(out / "report", results, pictures)
 
@@ -114,13 +113,13 @@ def _judge(
     return merge(seen, made), pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN)
 
 
-def _about(tokenizer: TokenizerRun, generator: GeneratorRun) -> dict[str, str]:
+def _about(tokenizer: TokenizerRun, generator: GeneratorRun, folders: dict[str, Path]) -> dict[str, str]:
     model = tokenizer.model
-    bits = rms_bits(model.num_latents, model.latent_dim, tokenizer.objective.latent_noise)
+    bits = load_tokenizer(folders["tokenizer"] / "model")[0].bottleneck.bits(model.num_latents)
     return {
         "tokens": f"{model.num_latents} of {model.latent_dim} channels, at most {bits:.0f} bits through their noise",
-        "tokenizer": f"{model.encoder}, {model.encoder_layers} + {model.decoder_layers} layers of width {model.width}, "
-        f"{tokenizer.train.images:,} images",
+        "tokenizer": f"{model.encoder.kind}, {model.encoder_layers} + {model.decoder_layers} layers of width "
+        f"{model.width}, {tokenizer.train.images:,} images",
         "sequence model": f"{generator.model.depth} layers of width {generator.model.width}, "
         f"{generator.train.images:,} sequences",
         "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",

@@ -103,6 +103,11 @@ class TokenizerRun(TrainingRun):
             model = model.model_copy(update={"text": model.text.model_copy(update={"vocab_size": vocab_size})})
         return TokenizerObjective(SeqTokenizer(model), self.objective)
 
+    def _caption_levels(self) -> int | None:
+        """As many as the objective names starts for."""
+        contrast = self.objective.contrast
+        return len(contrast.level_starts) if contrast and contrast.level_starts else None
+
     def hooks(self) -> TokenizerHooks:
         return TokenizerHooks(self)
 
@@ -123,7 +128,7 @@ class TokenizerRun(TrainingRun):
         if isinstance(words, CaptionTokenizer) and folder is not None and (folder / MANIFEST).is_file():
             read = lambda count: read_split(folder, self.data.split, words, count, config)  # noqa: E731
             return workload_of_data(objective, read, (folder, self.data.split), config, kept, rows, notes)
-        levels = len(self.objective.level_starts or ()) or config.levels or LEVELS
+        levels = self._caption_levels() or config.levels or LEVELS
         notes.append(f"no data read from {self.data.name}: random pictures, {levels} caption levels that never repeat")
 
         def batch(count: int) -> ImageTextBatch:
@@ -136,8 +141,7 @@ class TokenizerRun(TrainingRun):
 def import_text_tower() -> None:
     """open_clip and what it imports, a sixth of a GB, come with the first tower."""
     text = TextConfig(vocab_size=16, width=8, heads=1, layers=1, embed_dim=8)
-    tiny = {"image_size": 8, "patch_size": 4, "num_latents": 2, "latent_dim": 2, "width": 8, "heads": 1}
-    SeqTokenizer(TokenizerConfig.parse({**tiny, "encoder_layers": 1, "decoder_layers": 1, "text": text}))
+    SeqTokenizer(TokenizerConfig(preset="tiny", image_size=8, patch_size=4, num_latents=2, latent_dim=2, text=text))
 
 
 def _image_loader(run: TokenizerRun, captions: CaptionTokenizer) -> ImageTextLoader | StreamLoader:

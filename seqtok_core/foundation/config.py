@@ -115,6 +115,9 @@ def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:
         return f"{prefix}kind={given!r}: {_nearest(given, known)}"
     if item["type"] == "union_tag_not_found":
         return f"{prefix}kind is missing"
+    if item["type"] == "literal_error" and path[-1:] == ["kind"]:
+        known = item["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return f"{prefix[:-1]}={item['input']!r}: {_nearest(str(item['input']), known)}"
     message = item["msg"].removeprefix("Value error, ")
     shown = f" (got {item['input']!r})" if not isinstance(item["input"], Mapping) else ""
     return f"{prefix[:-1]}: {message}{shown}" if path else message

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from seq_tokenizer import SeqTokenizer, TextConfig
-from seq_tokenizer.bottlenecks.rms import rms_bits
+from seq_tokenizer.bottlenecks.rms import RmsBottleneck, RmsConfig
+from seq_tokenizer.shape import TokenizerShape
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.embed import patchify, unpatchify
 from tests.seq_tokenizer.toy import toy_pixels, toy_tokenizer
@@ -24,11 +27,10 @@ def test_patches_are_lossless():
 def test_wide_enough_patch_projection_can_be_undone():
     """Orthogonal columns: with width >= 3 p^2 the pixels come back by the transpose."""
     torch.manual_seed(0)
-    from seq_tokenizer.config import TokenizerConfig
-    from seq_tokenizer.encoders.titok import TitokEncoder
+    from seq_tokenizer.encoders.titok import TitokConfig, TitokEncoder
 
-    config = TokenizerConfig(image_size=8, patch_size=4, width=64, heads=2, encoder_layers=1, decoder_layers=1)
-    project = TitokEncoder(config).patches.project
+    shape = TokenizerShape(image_size=8, patch_size=4, width=64, heads=2, encoder_layers=1, decoder_layers=1)
+    project = TitokEncoder(TitokConfig(), shape).patches.project
     patches = torch.randn(5, 48)
     torch.testing.assert_close((project(patches) - project.bias) @ project.weight, patches)
 
@@ -130,5 +132,9 @@ def test_a_caption_that_is_too_long_is_refused_and_padding_is_not():
 
 
 def test_capacity_is_shannons():
-    assert rms_bits(1, 2, 1.0) == pytest.approx(1.0)
-    assert rms_bits(16, 8, 0.1) == pytest.approx(64 * 6.658, rel=1e-3)
+    def bits(length: int, dim: int, noise: float) -> float:
+        return RmsBottleneck(RmsConfig(noise=noise), TokenizerShape(latent_dim=dim)).bits(length)
+
+    assert bits(1, 2, 1.0) == pytest.approx(1.0)
+    assert bits(16, 8, 0.1) == pytest.approx(64 * 6.658, rel=1e-3)
+    assert bits(16, 8, 0.0) == math.inf

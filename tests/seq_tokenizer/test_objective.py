@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from data_pipelines.captions import tokenizer as caption_ids
 from seq_tokenizer import SeqTokenizer, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
+from seq_tokenizer.losses.contrast import ContrastConfig
 from seq_tokenizer.text import tower as text_alignment
 from seq_tokenizer.text.contrast import CaptionLoss
 from seqtok_core.foundation.compat import prepare_torchvision
@@ -67,7 +68,7 @@ def test_text_reaches_the_encoder_only_when_it_has_weight():
     gradients = []
     for weight in (0.0, 1.0):
         model = toy_tokenizer()
-        losses = TokenizerObjective(model, TokenizerTrainingConfig(text_weight=weight))(toy_batch())
+        losses = TokenizerObjective(model, TokenizerTrainingConfig(contrast=ContrastConfig(weight=weight)))(toy_batch())
         losses["loss"].backward()
         gradients.append(model.encoder.queries.grad.clone())
     assert not torch.allclose(*gradients)
@@ -155,6 +156,8 @@ def test_settings_that_do_not_fit_say_the_way_out():
 
 @pytest.mark.parametrize("starts", [(1,), (1, 7)])
 def test_starts_that_do_not_fit_the_pyramid_are_named(starts: tuple[int, ...]):
-    objective = TokenizerObjective(toy_tokenizer(), TokenizerTrainingConfig(level_starts=starts))
+    objective = TokenizerObjective(
+        toy_tokenizer(), TokenizerTrainingConfig(contrast=ContrastConfig(level_starts=starts))
+    )
     with pytest.raises(ConfigError, match="level_starts"):
         objective(toy_batch())

@@ -242,7 +242,7 @@ def test_a_tokenizer_run_takes_a_stream(tars, tmp_path):
     TOKENIZER.save(tmp_path / "captions.model")
     words = [
         *("data.folder=null", f"out={tmp_path / 'run'}"),
-        *("objective.level_starts=[1,2]", f"data.stream.shards={pattern(tars)}", "data.stream.num_samples=30"),
+        *("objective.contrast.level_starts=[1,2]", f"data.stream.shards={pattern(tars)}", "data.stream.num_samples=30"),
         *("data.loader.image_size=16", "data.loader.levels=2", "model.image_size=16", "train.batch=8"),
         *(f"data.captions={tmp_path / 'captions.model'}", "train.images=64", "train.warmup_images=8"),
     ]

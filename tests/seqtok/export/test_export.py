@@ -21,7 +21,7 @@ from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.shards.shard_set import open_shards
 from seq_tokenizer import SeqTokenizer
 from seqtok.export import ExportConfig, export_latents, export_tokens
-from seqtok.export.encode import Encoder
+from seqtok.export.encode import ShardEncoder
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun
@@ -360,7 +360,7 @@ def test_captions_too_long_for_the_tower_are_cut_and_counted(data: Path, tmp_pat
 
 def spoil(monkeypatch: pytest.MonkeyPatch, row: int, value: float) -> None:
     """One number of the picture at `row` of each shard that has so many."""
-    whole_shard = Encoder.encode
+    whole_shard = ShardEncoder.encode
 
     def spoiled(self, *arguments):
         found = whole_shard(self, *arguments)
@@ -368,4 +368,4 @@ def spoil(monkeypatch: pytest.MonkeyPatch, row: int, value: float) -> None:
             found.values[row, 1, 2] = value
         return found
 
-    monkeypatch.setattr(Encoder, "encode", spoiled)
+    monkeypatch.setattr(ShardEncoder, "encode", spoiled)

@@ -1,0 +1,35 @@
+"""What a bottleneck is: the narrow place that every token passes. Noise, rounding, and losses that keep latents in
+shape belong to it, and so does the number of bits that can pass.
+
+Shapes: B images, K tokens, W width, D channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from seqtok_core.layers.randomness import Draws
+
+
+class Bottled(NamedTuple):
+    """What came through."""
+
+    z: Tensor  # (B, K, D) float32
+    codes: Tensor | None  # (B, K) int64 where latents are entries of a codebook
+    bits: float  # upper bound of what the K latents of one image carry
+    losses: dict[str, Tensor]  # by name, weighted already: they are added to the objective
+
+
+class Bottleneck(nn.Module, ABC):
+    """Made from its config and the sizes that all parts share."""
+
+    @abstractmethod
+    def forward(self, h: Tensor, draws: Draws | None) -> Bottled:
+        """h (B, K, W). With `draws` as in training, without them free of noise: what `encode` hands out."""
+
+    @abstractmethod
+    def bits(self, length: int) -> float:
+        """Upper bound of what `length` latents carry; infinite where nothing bounds it."""

@@ -1,0 +1,32 @@
+"""The terms of the objective by name. A new one is a file beside this one, its settings and its line below."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from seq_tokenizer.losses.base import Term
+from seq_tokenizer.losses.contrast import ContrastConfig, ContrastTerm
+from seq_tokenizer.losses.pixels import PixelsConfig, PixelsTerm
+from seqtok_core.foundation.config import Config
+
+
+class LossesConfig(Config):
+    """Each term's settings under its name; null leaves it out."""
+
+    pixels: PixelsConfig | None = PixelsConfig()
+    contrast: ContrastConfig | None = ContrastConfig()
+
+
+TERMS: dict[str, type[Any]] = {"pixels": PixelsTerm, "contrast": ContrastTerm}
+
+
+def build_terms(config: LossesConfig, with_text: bool) -> nn.ModuleDict:
+    """The terms that `config` asks for, in the order of TERMS, without those that need a text tower that is missing."""
+    terms: dict[str, Term] = {}
+    for name, term in TERMS.items():
+        settings = getattr(config, name)
+        if settings is not None and (with_text or not term.needs_text):
+            terms[name] = term(settings)
+    return nn.ModuleDict(terms)
