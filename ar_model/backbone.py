@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ar_model.config import GeneratorConfig
+from ar_model.shape import TransformerShape
 from seqtok_core.layers.attention import KeyValueStore
 from seqtok_core.layers.blocks import Block, init_linear
 from seqtok_core.layers.rope import rope_table
@@ -25,16 +25,16 @@ class Backbone(nn.Module):
 
     MUON_EXCLUDED = ("token_in.weight", "latent_in.weight", "place_in.weight", "text_out.weight")
 
-    def __init__(self, config: GeneratorConfig, vocab_size: int, length: int, dim: int) -> None:
+    def __init__(self, shape: TransformerShape, vocab_size: int, length: int, dim: int) -> None:
         super().__init__()
-        self.heads, self.head_dim = config.heads, config.width // config.heads
-        self.token_in = nn.Embedding(vocab_size, config.width)
-        self.latent_in = nn.Linear(dim, config.width)
-        self.place_in = nn.Embedding(length, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, i) for i in range(config.depth))
-        self.norm_out = nn.LayerNorm(config.width, bias=False)
-        self.text_out = nn.Linear(config.width, vocab_size, bias=False)
-        init_linear(self, config.depth)
+        self.heads, self.head_dim = shape.heads, shape.width // shape.heads
+        self.token_in = nn.Embedding(vocab_size, shape.width)
+        self.latent_in = nn.Linear(dim, shape.width)
+        self.place_in = nn.Embedding(length, shape.width)
+        self.blocks = nn.ModuleList(Block(shape.width, shape.heads, i) for i in range(shape.depth))
+        self.norm_out = nn.LayerNorm(shape.width, bias=False)
+        self.text_out = nn.Linear(shape.width, vocab_size, bias=False)
+        init_linear(self, shape.depth)
         nn.init.normal_(self.token_in.weight, std=_INPUT_STD)
         nn.init.normal_(self.place_in.weight, std=_INPUT_STD)
         nn.init.zeros_(self.text_out.weight)  # starts from even odds

@@ -1,40 +1,44 @@
-"""Settings of the sequence model, of its training objective and of sampling. Widths are in channels."""
+"""Settings of the sequence model, saved with its weights, and of its training objective."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from seqtok_core.foundation.config import Config
+from ar_model.heads.build import HeadConfig
+from ar_model.heads.flow import FlowHeadConfig
+from ar_model.sequences.build import SequenceConfig
+from ar_model.sequences.next_token import NextTokenConfig
+from ar_model.shape import TransformerShape
+from seqtok_core.foundation.config import Config, fill_preset
+
+# Transformers: S as in DiT (arXiv:2212.09748), B, L and XL as in LlamaGen (arXiv:2406.06525); flow heads of B, L and XL
+# as MAR's B, L and H (arXiv:2406.11838). tiny is the demo's.
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"width": 192, "depth": 4, "heads": 4, "head": {"kind": "flow", "width": 192, "depth": 3}},
+    "S": {"width": 384, "depth": 12, "heads": 6, "head": {"kind": "flow", "width": 512, "depth": 3}},
+    "B": {"width": 768, "depth": 12, "heads": 12, "head": {"kind": "flow", "width": 1024, "depth": 6}},
+    "L": {"width": 1024, "depth": 24, "heads": 16, "head": {"kind": "flow", "width": 1280, "depth": 8}},
+    "XL": {"width": 1280, "depth": 36, "heads": 20, "head": {"kind": "flow", "width": 1536, "depth": 12}},
+}
 
 
-class FlowHeadConfig(Config):
-    """A small MLP that turns noise into the next latent."""
+class GeneratorConfig(TransformerShape):
+    """The causal Transformer, its sequence and its head. Sizes of latents and vocabulary come from the data.
 
-    kind: Literal["flow"] = "flow"
-    width: int = Field(192, ge=8)
-    depth: int = Field(3, ge=1)
-    repeats: int = Field(4, ge=1)  # flow times per token and training step: they share the Transformer's pass
-    prediction: Literal["velocity", "data"] = "velocity"
-    time_mean: float = 0.0  # of the logit of t in training; above 0 means more often near the data
-    time_std: float = Field(1.0, gt=0)
+    `preset` stands for the Transformer's width, depth and heads, and for width and depth of a flow head; each of
+    them, given beside it, wins.
+    """
 
+    preset: Literal["tiny", "S", "B", "L", "XL"] | None = None
+    sequence: SequenceConfig = NextTokenConfig()
+    head: HeadConfig = FlowHeadConfig()
 
-class GeneratorConfig(Config):
-    """The causal Transformer and its head. Sizes of latents and vocabulary come from the data."""
-
-    width: int = Field(192, ge=8)
-    depth: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    max_text_tokens: int = Field(64, ge=1)  # of one caption; longer prompts are refused
-    head: FlowHeadConfig = FlowHeadConfig()
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % (2 * self.heads):
-            raise ValueError(f"width={self.width} must be a multiple of 2 * heads={2 * self.heads}")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, values: Any) -> Any:
+        return fill_preset(values, PRESETS)
 
 
 class GeneratorObjectiveConfig(Config):
@@ -47,13 +51,3 @@ class GeneratorObjectiveConfig(Config):
     text_weight: float = Field(0.2, ge=0)  # of the cross-entropy of captions written after the image
     prompt_weight: float = Field(0.0, ge=0)  # of the cross-entropy of prompts before the image
     seed: int = 0
-
-
-class SampleConfig(Config):
-    """How latents are drawn."""
-
-    guidance: float = Field(3.0, ge=0)  # 1 = follow the prompt as learnt, more = insist on it
-    schedule: Literal["constant", "linear"] = "constant"  # linear: guidance rises from 1 at the first token
-    temperature: float = Field(1.0, ge=0)  # scale of the initial noise
-    steps: int = Field(10, ge=1)  # of the solver, per token
-    solver: Literal["euler", "heun"] = "euler"

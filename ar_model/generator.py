@@ -12,17 +12,18 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from ar_model.backbone import Backbone
-from ar_model.card import model_card
-from ar_model.config import GeneratorConfig, SampleConfig
+from ar_model.config import GeneratorConfig
 from ar_model.heads.base import Head
 from ar_model.heads.build import build_head
-from ar_model.sampling import sample_latents
+from ar_model.sampling import SampleConfig
+from ar_model.sequences.base import SequenceVariant
+from ar_model.sequences.build import build_sequence
 from ar_model.sequences.next_token import trim
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seq_tokenizer.latents import LatentSpec
@@ -30,7 +31,7 @@ from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.layers.randomness import Draws
 
-KIND, FORMAT = "seqtok sequence model", 1
+KIND, FORMAT = "seqtok sequence model", 2
 
 
 class SeqGenerator(nn.Module):
@@ -41,6 +42,7 @@ class SeqGenerator(nn.Module):
         self.config, self.spec, self.captions = config, spec, captions
         self.backbone = Backbone(config, captions.vocab_size, spec.length, spec.dim)
         self.head: Head = build_head(config.head, config.width, spec.dim)
+        self.sequence: SequenceVariant = build_sequence(config.sequence)
 
     @property
     def device(self) -> torch.device:
@@ -49,32 +51,21 @@ class SeqGenerator(nn.Module):
     def sample(
         self,
         prompts: Sequence[str],
+        config: SampleConfig | None = None,
         *,
-        guidance: float = 3.0,
-        schedule: Literal["constant", "linear"] = "constant",
-        temperature: float = 1.0,
-        steps: int = 10,
-        solver: Literal["euler", "heun"] = "euler",
         seed: int = 0,
         num_tokens: int | None = None,
         batch: int = 256,
+        **changes: Any,
     ) -> Tensor:
         """Latents of pictures of the prompts, as the tokenizer's `decode` takes them: (B, k, D) float32.
 
-        An empty prompt asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row
+        `changes` are keys of SampleConfig over those of `config`: guidance=2.5, flow={"steps": 20}. An empty prompt
+        asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row
         depends on its prompt, how often the same one stood before it, and `seed`; not on the other prompts,
         nor on `batch`, the number of prompts computed at once.
         """
-        config = SampleConfig.parse(
-            {
-                "guidance": guidance,
-                "schedule": schedule,
-                "temperature": temperature,
-                "steps": steps,
-                "solver": solver,
-            },
-            "sample",
-        )
+        config = (config or SampleConfig()).changed(**changes)
         tokens = self.spec.length if num_tokens is None else num_tokens
         if not 1 <= tokens <= self.spec.length:
             raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
@@ -84,7 +75,7 @@ class SeqGenerator(nn.Module):
         for start in range(0, len(prompts), batch):
             rows = slice(start, start + batch)
             parts.append(
-                sample_latents(
+                self.sequence.sample(
                     self.backbone,
                     self.head,
                     trim(text_ids[rows]),
@@ -117,7 +108,7 @@ class SeqGenerator(nn.Module):
         }
         self.captions.save(folder / model_folder.CAPTIONS)
         parameters = sum(tensor.numel() for tensor in weights.values())
-        card = model_card(self.config, self.spec, self.captions.vocab_size, parameters)
+        card = _model_card(self.config, self.spec, self.captions.vocab_size, parameters)
         model_folder.write_model_folder(folder, KIND, FORMAT, parts, weights, card)
 
     @classmethod
@@ -153,3 +144,44 @@ def of_rows(prompts: Sequence[Sequence[int]], seed: int, device: torch.device | 
         seen[digest] += 1
     int64 = torch.int64
     return Draws(seed, torch.tensor(epoch, dtype=int64, device=device), torch.tensor(index, dtype=int64, device=device))
+
+
+def parameter_count(config: GeneratorConfig, vocab_size: int, length: int, dim: int) -> int:
+    """Weights of such a model over `length` latents of `dim` channels, without room for them."""
+    with torch.device("meta"):
+        parts = (
+            Backbone(config, vocab_size, length, dim),
+            build_head(config.head, config.width, dim),
+            build_sequence(config.sequence),
+        )
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+
+
+def _model_card(config: GeneratorConfig, spec: LatentSpec, vocab_size: int, parameters: int) -> str:
+    """README.md of the model folder, in the words that the hub and a stranger expect."""
+    head = config.head
+    return f"""---
+library_name: seqtok
+pipeline_tag: text-to-image
+---
+# Sequence model of seqtok
+
+Text becomes ordered image latents: {spec.length} tokens of {spec.dim} channels, drawn one by one.
+Any prefix of them is an image.
+
+| | |
+| --- | --- |
+| parameters | {parameters / 1e6:.2f} M |
+| Transformer | {config.depth} layers of width {config.width}, {config.heads} heads |
+| head | {head.kind}, {head.depth} layers of width {head.width} |
+| vocabulary | {vocab_size} sentencepiece tokens |
+| latents of tokenizer | `{spec.tokenizer_id}` |
+
+```python
+from ar_model import SeqGenerator
+
+generator = SeqGenerator.from_pretrained("this folder")
+latents = generator.sample(["a prompt in the words of the training captions"], guidance=3.0, seed=0)
+```
+The latents become pictures with the tokenizer named above, and with no other one.
+"""

@@ -15,14 +15,7 @@ from torch import Tensor, nn
 
 from ar_model.config import GeneratorObjectiveConfig
 from ar_model.generator import SeqGenerator
-from ar_model.sequences.next_token import (
-    attention_mask,
-    caption_block,
-    prompt_block,
-    prompt_targets,
-    slot_positions,
-    trim,
-)
+from ar_model.sequences.next_token import trim
 from data_pipelines.captions.tokenizer import PAD
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
@@ -61,22 +54,33 @@ class GeneratorObjective(nn.Module):
         text_ids = self._text(batch, draws)
         to_image = draws.uniform("direction") < config.text_to_image  # (B,)
         prompted = to_image & (draws.uniform("condition") >= config.condition_dropout)
-        prompt, prompt_valid = prompt_block(text_ids, prompted)
-        x, valid, targets = self._slots(z, prompt, prompt_valid, text_ids, ~to_image, draws)
-        slots, length = prompt.shape[1], z.shape[1]
-        h = generator.backbone(x, slot_positions(slots, x.shape[1], x.device), attention_mask(valid))
-        flow_loss = generator.head.loss(h[:, slots - 1 : slots - 1 + length], z, draws).mean()
+        writes = ~to_image if config.text_to_image < 1.0 else None
+        slots = generator.sequence.arrange(generator.backbone, self._read(z, draws), text_ids, prompted, writes)
+        h = generator.backbone(slots.x, slots.positions, slots.mask)
+        flow_loss = generator.head.loss(h[:, slots.latents], z, draws).mean()
         losses = {"loss": flow_loss, "flow_loss": flow_loss.detach()}
-        if targets is not None:
-            text = self._text_loss(h[:, slots + length :], targets, 1.0 - config.text_to_image)
-            losses["loss"] = losses["loss"] + config.text_weight * text
-            losses["text_loss"] = text.detach()
-        if config.prompt_weight and config.text_to_image:
-            expected = config.text_to_image * (1.0 - config.condition_dropout)
-            text = self._text_loss(h[:, : slots - 1], prompt_targets(prompt, prompt_valid), expected)
-            losses["loss"] = losses["loss"] + config.prompt_weight * text
-            losses["prompt_loss"] = text.detach()
+        for name, (weight, expected) in self._text_weights().items():
+            rows, targets = slots.texts[name]
+            text = self._text_loss(h[:, rows], targets, expected)
+            losses["loss"] = losses["loss"] + weight * text
+            losses[f"{name}_loss"] = text.detach()
         return losses
+
+    def _text_weights(self) -> dict[str, tuple[float, float]]:
+        """Texts that are trained -> their weight, and the share of samples that is expected to have them."""
+        config = self.config
+        found = {}
+        if config.text_to_image < 1.0:
+            found["text"] = (config.text_weight, 1.0 - config.text_to_image)
+        if config.prompt_weight and config.text_to_image:
+            found["prompt"] = (config.prompt_weight, config.text_to_image * (1.0 - config.condition_dropout))
+        return found
+
+    def _read(self, z: Tensor, draws: Draws) -> Tensor:
+        """(B, K, D), as the model reads them."""
+        if not self.config.input_noise:
+            return z
+        return z + self.config.input_noise * draws.normal("input noise", tuple(z.shape[1:]))
 
     def _text(self, batch: LatentTextBatch, draws: Draws) -> Tensor:
         """-> (B, T): the caption of each sample at the level drawn for it, empty where it has none."""
@@ -88,28 +92,6 @@ class GeneratorObjective(nn.Module):
         if text_ids.shape[1] > limit:
             raise ConfigError(f"captions of {text_ids.shape[1]} tokens; raise max_text_tokens={limit}")
         return text_ids
-
-    def _slots(
-        self, z: Tensor, prompt: Tensor, prompt_valid: Tensor, text_ids: Tensor, writes: Tensor, draws: Draws
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """-> inputs (B, N, W), valid (B, N), and caption targets (B, T + 1) where captions are trained.
-
-        Without captions the last latent predicts nothing and is left out.
-        """
-        backbone, config = self.generator.backbone, self.config
-        captions = config.text_to_image < 1.0
-        seen = z if captions else z[:, :-1]
-        if config.input_noise:
-            noise = draws.normal("input noise", tuple(z.shape[1:]))
-            seen = seen + config.input_noise * noise[:, : seen.shape[1]]
-        parts = [backbone.embed_text(prompt), backbone.embed_latents(seen)]
-        valid = [prompt_valid, prompt_valid.new_ones(seen.shape[:2])]
-        targets = None
-        if captions:
-            ids, caption_valid, targets = caption_block(text_ids, writes)
-            parts.append(backbone.embed_text(ids))
-            valid.append(caption_valid)
-        return torch.cat(parts, 1), torch.cat(valid, 1), targets
 
     def _text_loss(self, h: Tensor, targets: Tensor, expected_share: float) -> Tensor:
         """h (B, n, W), targets (B, n), PAD where nothing is asked -> cross-entropy in nats a token."""

@@ -1,65 +1,27 @@
-"""From prompts to latents, token by token: the model reads each slot once and keeps its keys and values.
-
-Shapes: B prompts, R rows (B, or 2 B with guidance: first with the prompt, then without), P prompt slots,
-K latents of D channels.
-"""
+"""How latents are drawn: the one owner of every default."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any, Literal, Self
 
-from ar_model.backbone import Backbone
-from ar_model.cache import StaticCache
-from ar_model.config import SampleConfig
-from ar_model.heads.base import Head
-from ar_model.sequences.next_token import attention_mask, prompt_block, slot_positions
-from seqtok_core.layers.flow import guidance_at
-from seqtok_core.layers.randomness import Draws
+from pydantic import Field
+
+from ar_model.heads.build import HeadSampleConfig
+from seqtok_core.foundation.config import overlay
 
 
-def is_guided(config: SampleConfig) -> bool:
-    return config.guidance != 1.0
+class SampleConfig(HeadSampleConfig):
+    """What holds for every head; beside it each head's own part, under its kind."""
 
+    guidance: float = Field(3.0, ge=0)  # 1 = follow the prompt as learnt, more = insist on it
+    schedule: Literal["constant", "linear"] = "constant"  # linear: guidance rises from 1 at the first token
+    temperature: float = Field(1.0, ge=0)  # scale of the initial noise
 
-def guided_prompts(text_ids: Tensor, guided: bool) -> tuple[Tensor, Tensor]:
-    """(B, T) -> ids (R, P), valid (R, P): the prompts, and below them as many empty ones when guided."""
-    keep = torch.ones(len(text_ids), dtype=torch.bool, device=text_ids.device)
-    if guided:
-        text_ids, keep = torch.cat([text_ids, text_ids]), torch.cat([keep, ~keep])
-    return prompt_block(text_ids, keep)
+    @property
+    def guided(self) -> bool:
+        """Whether the model must be read without the prompt, too."""
+        return self.guidance != 1.0
 
-
-@torch.inference_mode()
-def sample_latents(
-    backbone: Backbone,
-    head: Head,
-    text_ids: Tensor,
-    draws: Draws,
-    config: SampleConfig,
-    length: int,
-    tokens: int,
-) -> Tensor:
-    """text_ids (B, T) -> the first `tokens` of K = `length` standardised latents (B, tokens, D) float32."""
-    guided = is_guided(config)
-    ids, valid = guided_prompts(text_ids, guided)
-    rows, prompt_slots = ids.shape
-    capacity = prompt_slots + tokens - 1
-    positions = slot_positions(prompt_slots, capacity, ids.device)
-    valid = torch.cat([valid, valid.new_ones(rows, tokens - 1)], 1)
-    x = backbone.embed_text(ids)
-    cache = StaticCache(len(backbone.blocks), rows, backbone.heads, capacity, backbone.head_dim, like=x)
-    h = backbone(x, positions[:prompt_slots], attention_mask(valid[:, :prompt_slots]), cache)[:, -1]
-    draw = head.sampler(config)
-    latents = []
-    for place in range(tokens):
-        scale = guidance_at(place, length, config.guidance, config.schedule)
-        with_prompt, free = h.chunk(2) if guided else (h, None)
-        latents.append(draw(with_prompt, free, scale, draws, place))
-        if place + 1 < tokens:
-            slot = prompt_slots + place
-            z = latents[-1].repeat(rows // len(text_ids), 1)
-            x = backbone.embed_latents(z[:, None], place)
-            seen = valid[:, None, None, : slot + 1]
-            h = backbone(x, positions[slot : slot + 1], seen, cache)[:, -1]
-    return torch.stack(latents, 1)
+    def changed(self, **changes: Any) -> Self:
+        """With other values, in a head's part too. Raises ConfigError that names the nearest key."""
+        return type(self).parse(overlay(self.model_dump(), changes), "sample") if changes else self

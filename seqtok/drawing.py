@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ar_model import SeqGenerator
+from ar_model import SampleConfig, SeqGenerator
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from seq_tokenizer import LatentSpec, SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
@@ -35,25 +36,43 @@ def sample_prompts(
     tokenizer_model: str | Path,
     prompts: Sequence[str],
     out: Path,
-    guidance: float,
-    temperature: float,
-    steps: int,
+    config: SampleConfig,
     seed: int,
     num_tokens: int | None,
-) -> Path:
-    """One row per prompt, decoded from its first 1, 2, 4, ... tokens. Latents of another tokenizer are refused."""
+) -> dict[str, Any]:
+    """One row per prompt, decoded from its first 1, 2, 4, ... tokens. Latents of another tokenizer are refused.
+
+    Returns what was asked and used, as JSON takes it.
+    """
     generator, tokenizer = load_pair(model, tokenizer_model)
-    latents = generator.sample(
-        list(prompts),
-        guidance=guidance,
-        temperature=temperature,
-        steps=steps,
-        seed=seed,
-        num_tokens=num_tokens,
-    )
+    latents = generator.sample(prompts, config, seed=seed, num_tokens=num_tokens)
     prefixes = prefix_lengths(latents.shape[1])
     decoded = _decoded(tokenizer, latents.cpu(), prefixes)
-    return _save(grid([list(row) for row in decoded], [str(k) for k in prefixes], _scale(decoded)), out)
+    _save(grid([list(row) for row in decoded], [str(k) for k in prefixes], _scale(decoded)), out)
+    return {
+        "model": str(model),
+        "tokenizer": str(tokenizer_model),
+        "tokenizer_id": generator.spec.tokenizer_id,
+        "prompts": list(prompts),
+        "sample": config.model_dump(mode="json"),
+        "seed": seed,
+        "num_tokens": latents.shape[1],
+        "prefixes": list(prefixes),
+        "out": str(out),
+    }
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a text file that are not blank. Raises DataError when there are none, or it is not UTF-8 text."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DataError(f"{path}: prompts cannot be read ({reason})") from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise DataError(f"{path}: holds no prompt; write one a line")
+    return prompts
 
 
 def load_pair(model: str | Path, tokenizer_model: str | Path) -> tuple[SeqGenerator, SeqTokenizer]:

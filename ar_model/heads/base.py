@@ -6,11 +6,10 @@ Shapes: B samples, K latents of D channels, W width of the Transformer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from ar_model.config import SampleConfig
 from seqtok_core.layers.randomness import Draws
 
 
@@ -24,11 +23,15 @@ class Sampler(Protocol):
 
 
 class Head(nn.Module, ABC):
-    """Weights lie in submodules called as modules: ZeRO 3 does not see methods of the head itself."""
+    """Made from its config, the width W and D. Weights lie in submodules called as modules: ZeRO 3 does not see
+    methods of the head itself."""
+
+    kind: ClassVar[str]
 
     @abstractmethod
     def loss(self, h: Tensor, z: Tensor, draws: Draws) -> Tensor:
         """h (B, K, W), the z (B, K, D) it should lead to -> (B, K) float32."""
 
     @abstractmethod
-    def sampler(self, config: SampleConfig) -> Sampler: ...
+    def sampler(self, temperature: float, config: Any) -> Sampler:
+        """`config`: this head's part of the sampling settings."""

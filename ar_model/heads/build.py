@@ -1,12 +1,25 @@
-"""From a head's settings to the head."""
+"""The heads by kind. A new one is a file beside this one and its line in each place below: the type becomes
+`Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], BY_KIND]`.
+"""
 
 from __future__ import annotations
 
-from ar_model.config import FlowHeadConfig
+from typing import Any
+
 from ar_model.heads.base import Head
-from ar_model.heads.flow import FlowHead
+from ar_model.heads.flow import FlowHead, FlowHeadConfig, FlowSampleConfig
+from seqtok_core.foundation.config import Config
+
+HeadConfig = FlowHeadConfig
+HEADS: dict[str, Any] = {"flow": FlowHead}
 
 
-def build_head(config: FlowHeadConfig, width: int, dim: int) -> Head:
-    """`width` of the hidden states, `dim` channels of a latent."""
-    return FlowHead(config, width, dim)
+class HeadSampleConfig(Config):
+    """What each kind of head is told when it draws."""
+
+    flow: FlowSampleConfig = FlowSampleConfig()
+
+
+def build_head(config: HeadConfig, width: int, dim: int) -> Head:
+    """The head of `config.kind` with fresh weights: `width` of the hidden states, `dim` channels of a latent."""
+    return HEADS[config.kind](config, width, dim)

@@ -11,12 +11,15 @@ M = (3 depth + 2) C modulations.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from ar_model.config import FlowHeadConfig, SampleConfig
 from ar_model.heads.base import Head, Sampler
+from seqtok_core.foundation.config import Config
 from seqtok_core.layers import flow
 from seqtok_core.layers.embed import time_features
 from seqtok_core.layers.randomness import Draws
@@ -24,7 +27,27 @@ from seqtok_core.layers.randomness import Draws
 _TIME_FEATURES = 64
 
 
+class FlowHeadConfig(Config):
+    """A small MLP that turns noise into the next latent."""
+
+    kind: Literal["flow"] = "flow"
+    width: int = Field(192, ge=8)
+    depth: int = Field(3, ge=1)
+    repeats: int = Field(4, ge=1)  # flow times per token and training step: they share the Transformer's pass
+    prediction: Literal["velocity", "data"] = "velocity"
+    time_mean: float = 0.0  # of the logit of t in training; above 0 means more often near the data
+    time_std: float = Field(1.0, gt=0)
+
+
+class FlowSampleConfig(Config):
+    """How the noise is led to a latent."""
+
+    steps: int = Field(10, ge=1)  # of the solver, per token
+    solver: Literal["euler", "heun"] = "euler"
+
+
 class FlowHead(Head):
+    kind = "flow"
     MUON_EXCLUDED = ("latent_in.weight", "time_in.weight", "out.weight")
 
     def __init__(self, config: FlowHeadConfig, width: int, dim: int) -> None:
@@ -82,7 +105,7 @@ class FlowHead(Head):
         velocity = flow.to_velocity(output.float(), x_t, t4, config.prediction)
         return flow.flow_loss(velocity, noise, data).mean(1)
 
-    def sampler(self, config: SampleConfig) -> Sampler:
+    def sampler(self, temperature: float, config: FlowSampleConfig) -> Sampler:
         times = flow.time_grid(config.steps, self.out.weight.device)
         of_time = self.time_modulation(times)  # (S + 1, M), for all tokens
         grid, solve = times.tolist(), flow.SOLVERS[config.solver]
@@ -100,6 +123,6 @@ class FlowHead(Head):
                 return flow.guide(with_prompt, without, scale)
 
             noise = draws.normal(f"sample/{place}", (self.dim,))
-            return solve(velocity, config.temperature * noise, times)
+            return solve(velocity, temperature * noise, times)
 
         return sample

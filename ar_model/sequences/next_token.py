@@ -14,11 +14,21 @@ Shapes: B rows, T text tokens, P = T + 2 prompt slots, K latents, N slots in all
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from ar_model.backbone import Backbone
+from ar_model.cache import StaticCache
+from ar_model.heads.base import Head
+from ar_model.sampling import SampleConfig
+from ar_model.sequences.base import SequenceVariant, Slots
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
+from seqtok_core.foundation.config import Config
 from seqtok_core.layers.blocks import causal_mask
+from seqtok_core.layers.flow import guidance_at
+from seqtok_core.layers.randomness import Draws
 
 
 def trim(text_ids: Tensor) -> Tensor:
@@ -71,3 +81,76 @@ def attention_mask(valid: Tensor) -> Tensor:
     slots = valid.shape[1]
     itself = torch.eye(slots, dtype=torch.bool, device=valid.device)
     return ((causal_mask(slots, valid.device) & valid[:, None]) | itself)[:, None]
+
+
+def guided_prompts(text_ids: Tensor, guided: bool) -> tuple[Tensor, Tensor]:
+    """(B, T) -> ids (R, P), valid (R, P): the prompts, and below them as many empty ones when guided."""
+    keep = torch.ones(len(text_ids), dtype=torch.bool, device=text_ids.device)
+    if guided:
+        text_ids, keep = torch.cat([text_ids, text_ids]), torch.cat([keep, ~keep])
+    return prompt_block(text_ids, keep)
+
+
+class NextTokenConfig(Config):
+    """One latent after the other, each predicted from all before it."""
+
+    kind: Literal["next_token"] = "next_token"
+
+
+class NextToken(SequenceVariant):
+    def __init__(self, config: NextTokenConfig) -> None:
+        super().__init__()
+
+    def arrange(
+        self, backbone: Backbone, z: Tensor, text_ids: Tensor, prompted: Tensor, writes: Tensor | None
+    ) -> Slots:
+        prompt, prompt_valid = prompt_block(text_ids, prompted)
+        slots, length = prompt.shape[1], z.shape[1]
+        seen = z[:, :-1] if writes is None else z  # without captions the last latent predicts nothing
+        parts = [backbone.embed_text(prompt), backbone.embed_latents(seen)]
+        valid = [prompt_valid, prompt_valid.new_ones(seen.shape[:2])]
+        texts = {"prompt": (slice(0, slots - 1), prompt_targets(prompt, prompt_valid))}
+        if writes is not None:
+            ids, caption_valid, targets = caption_block(text_ids, writes)
+            parts.append(backbone.embed_text(ids))
+            valid.append(caption_valid)
+            texts["text"] = (slice(slots + length, None), targets)
+        x = torch.cat(parts, 1)
+        positions, mask = slot_positions(slots, x.shape[1], x.device), attention_mask(torch.cat(valid, 1))
+        return Slots(x, positions, mask, slice(slots - 1, slots - 1 + length), texts)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        backbone: Backbone,
+        head: Head,
+        text_ids: Tensor,
+        draws: Draws,
+        config: SampleConfig,
+        length: int,
+        tokens: int,
+    ) -> Tensor:
+        """The model reads each slot once and keeps its keys and values. R rows are B, or 2 B with guidance: first
+        with the prompt, then without."""
+        guided = config.guided
+        ids, valid = guided_prompts(text_ids, guided)
+        rows, prompt_slots = ids.shape
+        capacity = prompt_slots + tokens - 1
+        positions = slot_positions(prompt_slots, capacity, ids.device)
+        valid = torch.cat([valid, valid.new_ones(rows, tokens - 1)], 1)
+        x = backbone.embed_text(ids)
+        cache = StaticCache(len(backbone.blocks), rows, backbone.heads, capacity, backbone.head_dim, like=x)
+        h = backbone(x, positions[:prompt_slots], attention_mask(valid[:, :prompt_slots]), cache)[:, -1]
+        draw = head.sampler(config.temperature, getattr(config, head.kind))
+        latents = []
+        for place in range(tokens):
+            scale = guidance_at(place, length, config.guidance, config.schedule)
+            with_prompt, free = h.chunk(2) if guided else (h, None)
+            latents.append(draw(with_prompt, free, scale, draws, place))
+            if place + 1 < tokens:
+                slot = prompt_slots + place
+                z = latents[-1].repeat(rows // len(text_ids), 1)
+                x = backbone.embed_latents(z[:, None], place)
+                seen = valid[:, None, None, : slot + 1]
+                h = backbone(x, positions[slot : slot + 1], seen, cache)[:, -1]
+        return torch.stack(latents, 1)

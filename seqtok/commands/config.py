@@ -24,10 +24,15 @@ def ls() -> None:
 @app.command()
 def show(config: File, overrides: Overrides = None) -> None:
     """Print a config with every default filled in and every change applied."""
+    from seqtok.runs.base import TrainingRun
     from seqtok.runs.kinds import load_run
     from seqtok.runs.settings import dump
 
-    typer.echo(dump(load_run(config, overrides or [])))
+    run = load_run(config, overrides or [])
+    typer.echo(dump(run))
+    if isinstance(run, TrainingRun):
+        count, assumed = run.parameters()
+        typer.echo(f"# {count / 1e6:.2f} M parameters" + (f"; {assumed}" if assumed else ""))
 
 
 @app.command()

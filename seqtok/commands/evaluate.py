@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from seqtok.commands.options import Guidance, Steps, Temperature, sample_settings
+
 app = typer.Typer(help="Judge models on held-out data.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder of a tokenizer, or a hub id.")]
 Data = Annotated[Path, typer.Argument(help="Folder of image shards.")]
@@ -45,13 +47,15 @@ def generation(
     tokenizer: Model,
     reader: Annotated[Path, typer.Option(help="Folder of the scene reader; trained there if missing.")],
     prompts: Annotated[int, typer.Option(help="Held-out scenes whose captions are the prompts.", min=2)] = 200,
-    guidance: Annotated[float, typer.Option(min=0)] = 3.0,
-    steps: Annotated[int, typer.Option(min=1)] = 10,
-    temperature: Annotated[float, typer.Option(min=0)] = 1.0,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    steps: Steps = None,
     seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
     out: Out = None,
 ) -> None:
     """Drawn scenes: whether pictures of held-out prompts show what was asked for."""
+    from seqtok.evaluation.generation_runner import GenerationConfig
     from seqtok.runs.evaluate import judge_generation
 
-    judge_generation(generator, tokenizer, reader, prompts, guidance, steps, temperature, seed, out)
+    config = GenerationConfig.parse({"sample": sample_settings(guidance, temperature, steps)}, "options")
+    judge_generation(generator, tokenizer, reader, prompts, config, seed, out)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import DryRun, Overrides, Overwrite, Resume
+from seqtok.commands.options import (
+    DryRun,
+    Guidance,
+    Overrides,
+    Overwrite,
+    Resume,
+    Steps,
+    Temperature,
+    sample_settings,
+)
 
 app = typer.Typer(help="Sequence model: train, sample.", no_args_is_help=True)
 
@@ -32,16 +42,24 @@ def train(
 def sample(
     model: Annotated[str, typer.Argument(help="Model folder of a sequence model, or a hub id.")],
     tokenizer: Annotated[str, typer.Argument(help="Model folder of the tokenizer of its latents.")],
-    prompt: Annotated[list[str], typer.Option(help="What to draw; repeat for several.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; repeat for several.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Text file, one prompt a line; blank lines are skipped.")] = None,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("samples.png"),
-    guidance: Annotated[float, typer.Option(min=0)] = 3.0,
-    temperature: Annotated[float, typer.Option(min=0)] = 1.0,
-    steps: Annotated[int, typer.Option(help="Solver steps per token.", min=1)] = 10,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    steps: Steps = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     prefix: Annotated[int | None, typer.Option(help="Stop after this many tokens; all by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was asked and used, as JSON.")] = False,
 ) -> None:
     """One row per prompt: the picture after 1, 2, 4, … tokens."""
-    from seqtok.drawing import sample_prompts
+    from ar_model import SampleConfig
+    from seqtok.drawing import read_prompts, sample_prompts
+    from seqtok_core.foundation.errors import ConfigError
 
-    path = sample_prompts(model, tokenizer, prompt, out, guidance, temperature, steps, seed, prefix)
-    typer.echo(str(path))
+    wanted = [*(prompt or []), *(read_prompts(prompts) if prompts is not None else [])]
+    if not wanted:
+        raise ConfigError("nothing to draw: say --prompt TEXT (repeatable) or --prompts FILE")
+    config = SampleConfig.parse(sample_settings(guidance, temperature, steps), "options")
+    used = sample_prompts(model, tokenizer, wanted, out, config, seed, prefix)
+    typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else str(out))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,3 +10,14 @@ Resume = Annotated[str, typer.Option(help="auto, never, or the path of a checkpo
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the config: key.sub=value …")]
+# None: as SampleConfig has it, which owns the defaults.
+Guidance = Annotated[float | None, typer.Option(help="1 follows the prompt as learnt, more insists on it.", min=0)]
+Temperature = Annotated[float | None, typer.Option(help="Scale of the noise that latents are drawn from.", min=0)]
+Steps = Annotated[int | None, typer.Option(help="Solver steps per token.", min=1)]
+
+
+def sample_settings(guidance: float | None, temperature: float | None, steps: int | None) -> dict[str, Any]:
+    """What was given, as keys of SampleConfig."""
+    given: dict[str, Any] = {"guidance": guidance, "temperature": temperature}
+    given |= {"flow": {"steps": steps} if steps is not None else None}
+    return {key: value for key, value in given.items() if value is not None}

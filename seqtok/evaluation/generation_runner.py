@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ar_model.sampling import SampleConfig
 from data_pipelines.scenes import Scene
 from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, prefix_lengths
 from seqtok.evaluation.report import protocol
@@ -28,27 +29,15 @@ Results = dict[str, Any]
 class Generator(Protocol):
     """A sequence model."""
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        *,
-        guidance: float,
-        temperature: float,
-        steps: int,
-        seed: int,
-        num_tokens: int | None,
-    ) -> Tensor: ...
+    def sample(self, prompts: Sequence[str], config: SampleConfig, *, seed: int) -> Tensor: ...
 
 
 class GenerationConfig(Config):
     """How pictures are drawn from a sequence model for judgement."""
 
-    guidance: float = 3.0
-    temperature: float = 1.0
-    steps: int = 10  # of the head's sampler, per token
+    sample: SampleConfig = SampleConfig()
     seed: int = 0
     level: int = FINEST  # caption level that is the prompt, 0 coarse .. 3 fine
-    batch: int = 256
 
 
 @dataclass(frozen=True)
@@ -76,14 +65,7 @@ def evaluate_generation(
     watch = Stopwatch()
     prompts = [scene.captions[config.level] for scene in scenes]
     with watch.stage("generate", len(prompts)):
-        latents = generator.sample(
-            prompts,
-            guidance=config.guidance,
-            temperature=config.temperature,
-            steps=config.steps,
-            seed=config.seed,
-            num_tokens=None,
-        )
+        latents = generator.sample(prompts, config.sample, seed=config.seed)
         prefixes = prefix_lengths(latents.shape[1])
         decoded = {k: decode_all(tokenizer, latents, k, device=device) for k in prefixes}
     results, verdicts = judge_pictures(decoded, scenes, reader, config.level, watch)

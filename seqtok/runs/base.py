@@ -89,6 +89,10 @@ class TrainingRun(Config):
         """For a plan, with or without the data set. `rows`: samples of the largest batch that will be asked for.
         Raises ConfigError or DataError."""
 
+    @abstractmethod
+    def parameters(self) -> tuple[int, str]:
+        """Weights of the model, counted without room for them, and what had to be assumed ("" for nothing)."""
+
     def content(self, loader: RunLoader) -> dict[str, str]:
         """What must be the same for a run to be continued, beside its settings."""
         return {"data_fingerprint": loader.fingerprint}

@@ -65,16 +65,14 @@ def judge_generation(
     tokenizer_model: str,
     reader_folder: Path,
     prompts: int,
-    guidance: float,
-    steps: int,
-    temperature: float,
+    config: GenerationConfig,
     seed: int,
     out: Path | None,
 ) -> dict[str, Any]:
+    """`seed`: of the scenes."""
     generator, tokenizer = load_pair(generator_model, tokenizer_model)
     reader = load_or_train_reader(reader_folder, ReaderConfig())
     scenes = [make_scene(seed, index, "test") for index in range(prompts)]
-    config = GenerationConfig(guidance=guidance, steps=steps, temperature=temperature)
     results, _ = evaluate_generation(tokenizer, generator, scenes, reader, config)
     columns = ("value", "chance", "seen", "unseen", "real")
     rows = {name: {c: row[c] for c in columns} for name, row in results["reader"].items()}

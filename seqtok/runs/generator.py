@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ar_model import GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SeqGenerator
+from ar_model.generator import parameter_count
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
@@ -29,6 +30,7 @@ from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import World
 
 _PROMPTS = 4
+_ASSUMED_LATENTS = (64, 16)  # K, D
 
 
 class LatentData(Config):
@@ -76,6 +78,13 @@ class GeneratorRun(TrainingRun):
         torch.manual_seed(self.train.seed)
         return GeneratorObjective(SeqGenerator(self.model, spec, captions), self.objective, spec, str(folder)), loader
 
+    def parameters(self) -> tuple[int, str]:
+        notes: list[str] = []
+        words = vocabulary_or_stand_in(self.data.captions_path, AssumedData(), notes)
+        there = (self.data.folder / MANIFEST).is_file()
+        spec = self._latent_spec(AssumedData(latents=None if there else _ASSUMED_LATENTS), notes)
+        return parameter_count(self.model, words.vocab_size, spec.length, spec.dim), "; ".join(notes)
+
     def hooks(self) -> GeneratorHooks:
         return GeneratorHooks(self)
 
@@ -113,7 +122,7 @@ class GeneratorRun(TrainingRun):
         if assumed.latents is None:
             raise ConfigError(f"{folder}: no latents there to take K and D from; say --latents 64x16")
         length, dim = assumed.latents
-        notes.append(f"{length} latents of {dim} channels assumed (--latents)")
+        notes.append(f"{length} latents of {dim} channels assumed")
         return LatentSpec(length, dim, torch.zeros(length, dim), torch.ones(length, dim), "assumed")
 
 

@@ -72,7 +72,7 @@ def vocabulary_or_stand_in(path: Path, assumed: AssumedData, notes: list[str]) -
     if path.is_file() and assumed.vocab is None:
         return CaptionTokenizer.load(path)
     vocab = assumed.vocab or _ASSUMED_VOCAB
-    notes.append(f"vocabulary of {vocab} pieces assumed ({path} is not there; --vocab)")
+    notes.append(f"vocabulary of {vocab} pieces assumed ({path} is not there)")
     return StandInVocabulary(vocab)
 
 

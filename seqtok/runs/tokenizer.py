@@ -22,6 +22,7 @@ from data_pipelines.shards.manifest import FILE as MANIFEST
 from data_pipelines.tars.remote import scheme_of
 from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
 from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
+from seq_tokenizer.tokenizer import parameter_count
 from seqtok.grids import strip
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
@@ -98,15 +99,23 @@ class TokenizerRun(TrainingRun):
         return self._objective(captions.vocab_size), loader
 
     def _objective(self, vocab_size: int) -> TokenizerObjective:
-        model = self.model
-        if model.text is not None:
-            model = model.model_copy(update={"text": model.text.model_copy(update={"vocab_size": vocab_size})})
-        return TokenizerObjective(SeqTokenizer(model), self.objective)
+        return TokenizerObjective(SeqTokenizer(self._model(vocab_size)), self.objective)
+
+    def _model(self, vocab_size: int) -> TokenizerConfig:
+        if self.model.text is None:
+            return self.model
+        return self.model.model_copy(update={"text": self.model.text.model_copy(update={"vocab_size": vocab_size})})
 
     def _caption_levels(self) -> int | None:
         """As many as the objective names starts for."""
         contrast = self.objective.contrast
         return len(contrast.level_starts) if contrast and contrast.level_starts else None
+
+    def parameters(self) -> tuple[int, str]:
+        notes: list[str] = []
+        words = vocabulary_or_stand_in(self.data.captions_path, AssumedData(), notes)
+        model = self._model(words.vocab_size)
+        return parameter_count(model), "; ".join(notes if model.text else [])
 
     def hooks(self) -> TokenizerHooks:
         return TokenizerHooks(self)

@@ -82,7 +82,18 @@ def fill_preset(values: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
         return values
     if name not in presets:
         raise ValueError(f"preset={name!r}: {_nearest(str(name), list(presets))}")
-    return {**presets[name], **values}
+    return overlay(presets[name], values)
+
+
+def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on `under`, key by key down into mappings; settings of another `kind` are not mixed."""
+    merged = {**under, **over}
+    for key in under.keys() & over.keys():
+        low, high = under[key], over[key]
+        if isinstance(low, Mapping) and isinstance(high, Mapping):
+            other = "kind" in low and high.get("kind", low["kind"]) != low["kind"]
+            merged[key] = dict(high) if other else overlay(low, high)
+    return merged
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -34,7 +34,7 @@ def test_loaded_is_saved(folder: Path) -> None:
     assert loaded.config == model.config
     assert loaded.spec.tokenizer_id == latent_spec().tokenizer_id
     prompts = ["a red circle", "one shape"]
-    assert torch.equal(loaded.sample(prompts, steps=3), model.sample(prompts, steps=3))
+    assert torch.equal(loaded.sample(prompts, flow={"steps": 3}), model.sample(prompts, flow={"steps": 3}))
 
 
 def test_saving_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:

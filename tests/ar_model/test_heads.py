@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ar_model import FlowHeadConfig, SampleConfig
+from ar_model import FlowHeadConfig
 from ar_model.heads.base import Head
 from ar_model.heads.build import build_head
+from ar_model.heads.flow import FlowSampleConfig
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
 from tests.ar_model.toy import DIM, LENGTH, toy_generator
@@ -35,7 +36,7 @@ def test_sampling_is_eulers_walk_along_the_network(prediction: flow.Prediction) 
         both = [head.network(x, head.time_modulation(t), head.state_out(s)) for s in (h, free)]
         v, v_free = (flow.to_velocity(output, x, t, prediction) for output in both)
         x = x + (v_free + scale * (v - v_free)) / steps
-    got = head.sampler(SampleConfig(steps=steps))(h, free, scale, draws, place=3)
+    got = head.sampler(1.0, FlowSampleConfig(steps=steps))(h, free, scale, draws, place=3)
     torch.testing.assert_close(got, x, rtol=1e-4, atol=1e-5)
 
 
@@ -44,7 +45,7 @@ def test_every_token_and_prompt_has_its_own_standard_normal_noise() -> None:
     model = toy_generator()
     torch.nn.init.zeros_(model.head.out.weight)
     torch.nn.init.zeros_(model.head.out.bias)
-    noise = model.spec.normalise(model.sample(["a red circle"] * 400, guidance=1.0, steps=1))
+    noise = model.spec.normalise(model.sample(["a red circle"] * 400, guidance=1.0, flow={"steps": 1}))
     flat = noise.flatten(1)  # (400, K D)
     covariance = torch.cov(flat.T)
     assert float((covariance - torch.eye(LENGTH * DIM)).abs().max()) < 0.3  # 1 / sqrt(400) = 0.05
@@ -62,7 +63,7 @@ def learnt(head: Head, rows: int = 64, steps: int = 200) -> torch.Tensor:
         head.loss(state, z, own_draws(2 * rows, step)).mean().backward()
         optimizer.step()
     with torch.no_grad():
-        sample = head.sampler(SampleConfig(steps=20))
+        sample = head.sampler(1.0, FlowSampleConfig(steps=20))
         return sample(state[:, 0], None, 1.0, own_draws(2 * rows, steps), 0).view(2, rows, 1)
 
 

@@ -56,7 +56,7 @@ def test_another_epoch_is_another_draw_and_the_same_one_the_same() -> None:
 
 
 def test_conditions_are_dropped_at_their_rate_and_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ar_model.objective as module
+    import ar_model.sequences.next_token as module
 
     kept: list[torch.Tensor] = []
     original = module.prompt_block

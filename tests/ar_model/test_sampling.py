@@ -21,7 +21,7 @@ def sample_without_cache(model: SeqGenerator, prompts: list[str], config: Sample
     """The definition: for every token read the whole sequence anew, with the prompt and without."""
     text = model.encode_prompts(prompts)
     own = of_rows(text.tolist(), seed)
-    draw = model.head.sampler(config)
+    draw = model.head.sampler(config.temperature, config.flow)
     z = torch.zeros(len(prompts), 0, DIM)
     for place in range(LENGTH):
         states = []
@@ -39,9 +39,11 @@ def sample_without_cache(model: SeqGenerator, prompts: list[str], config: Sample
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_cached_sampling_is_the_definition(schedule: str, solver: str) -> None:
     model = toy_generator()
-    config = SampleConfig(guidance=2.5, schedule=schedule, solver=solver, steps=4, temperature=0.9)
+    config = SampleConfig().changed(
+        guidance=2.5, schedule=schedule, temperature=0.9, flow={"solver": solver, "steps": 4}
+    )
     expected = sample_without_cache(model, PROMPTS, config, seed=5)
-    got = model.sample(PROMPTS, seed=5, **config.model_dump())
+    got = model.sample(PROMPTS, config, seed=5)
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
     assert (got[0] - got[1]).abs().max() > 0.1, "prompts must matter, or the law holds trivially"
 
@@ -49,37 +51,39 @@ def test_cached_sampling_is_the_definition(schedule: str, solver: str) -> None:
 def test_a_prefix_is_the_beginning_of_the_whole() -> None:
     model = toy_generator()
     for schedule in ("constant", "linear"):
-        whole = model.sample(PROMPTS, seed=1, steps=4, schedule=schedule)
-        part = model.sample(PROMPTS, seed=1, steps=4, schedule=schedule, num_tokens=3)
+        whole = model.sample(PROMPTS, seed=1, flow={"steps": 4}, schedule=schedule)
+        part = model.sample(PROMPTS, seed=1, flow={"steps": 4}, schedule=schedule, num_tokens=3)
         assert part.shape == (4, 3, DIM)
         torch.testing.assert_close(part, whole[:, :3], rtol=1e-4, atol=1e-5)
 
 
 def test_a_sample_does_not_depend_on_its_neighbours() -> None:
     model = toy_generator()
-    together = model.sample(PROMPTS, seed=2, steps=4)
+    together = model.sample(PROMPTS, seed=2, flow={"steps": 4})
     for i, prompt in enumerate(PROMPTS):
-        torch.testing.assert_close(model.sample([prompt], seed=2, steps=4)[0], together[i], rtol=1e-3, atol=1e-4)
-    in_parts = model.sample(PROMPTS, seed=2, steps=4, batch=3)
+        torch.testing.assert_close(
+            model.sample([prompt], seed=2, flow={"steps": 4})[0], together[i], rtol=1e-3, atol=1e-4
+        )
+    in_parts = model.sample(PROMPTS, seed=2, flow={"steps": 4}, batch=3)
     torch.testing.assert_close(in_parts, together, rtol=1e-3, atol=1e-4)
 
 
 def test_a_prompt_given_twice_gives_two_samples_and_another_seed_a_third() -> None:
     model = toy_generator()
-    twice = model.sample(["a red circle"] * 2, seed=0, steps=2, batch=1)
-    again = model.sample(["a red circle"], seed=1, steps=2)
+    twice = model.sample(["a red circle"] * 2, seed=0, flow={"steps": 2}, batch=1)
+    again = model.sample(["a red circle"], seed=1, flow={"steps": 2})
     assert (twice[0] - twice[1]).abs().max() > 0.1
     assert (twice[0] - again[0]).abs().max() > 0.1
-    assert torch.equal(twice, model.sample(["a red circle"] * 2, seed=0, steps=2, batch=1))
+    assert torch.equal(twice, model.sample(["a red circle"] * 2, seed=0, flow={"steps": 2}, batch=1))
 
 
 def test_guidance_of_one_is_the_conditional_and_of_zero_the_free_law() -> None:
     """The guided path of the code with scale 1 must equal the path that never computes the free law."""
-    model, config = toy_generator(), SampleConfig(guidance=1.0, steps=4)
+    model, config = toy_generator(), SampleConfig().changed(guidance=1.0, flow={"steps": 4})
     expected = sample_without_cache(model, PROMPTS, config, seed=0)  # blends both with scale 1
-    torch.testing.assert_close(model.sample(PROMPTS, guidance=1.0, steps=4), expected, rtol=1e-3, atol=1e-4)
-    free = model.sample(PROMPTS, guidance=0.0, steps=4)
-    zero_noise = model.sample(PROMPTS, guidance=0.0, steps=4, temperature=0.0)
+    torch.testing.assert_close(model.sample(PROMPTS, guidance=1.0, flow={"steps": 4}), expected, rtol=1e-3, atol=1e-4)
+    free = model.sample(PROMPTS, guidance=0.0, flow={"steps": 4})
+    zero_noise = model.sample(PROMPTS, guidance=0.0, flow={"steps": 4}, temperature=0.0)
     torch.testing.assert_close(zero_noise[0], zero_noise[1], rtol=1e-4, atol=1e-5)  # prompts are not read
     assert (free[0] - free[1]).abs().max() > 0.01  # their noises differ
 
@@ -90,6 +94,6 @@ def test_wrong_requests_are_explained() -> None:
         model.sample(["a red circle"], num_tokens=7)
     with pytest.raises(ConfigError, match=r"at most 40 are read: 'zebra"):
         model.sample(["zebra " * 40])
-    with pytest.raises(ConfigError, match="sample: steps"):
-        model.sample(["a red circle"], steps=0)
+    with pytest.raises(ConfigError, match=r"sample: flow\.steps"):
+        model.sample(["a red circle"], flow={"steps": 0})
     assert model.sample([]).shape == (0, LENGTH, DIM)

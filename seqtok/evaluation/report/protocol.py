@@ -27,7 +27,7 @@ Dotted: a random order.
 """
 _READER = """
 One picture for each of {prompts:,} held-out prompts (the {level} captions of test scenes), drawn with
-guidance {guidance:g}, temperature {temperature:g}, {steps} sampler steps per token and seed {seed}; none
+guidance {guidance:g}, temperature {temperature:g}, {head} and seed {seed}; none
 was chosen or drawn again. A reader network, trained on other drawn scenes, says what each picture shows.
 Chance: real pictures of other scenes under the same prompts. Ceiling: real pictures of the same scenes.
 Interval: 95 % (Wilson). Unseen: prompts with a combination of shape and colour, or of shapes and relation,
@@ -46,7 +46,10 @@ def of_tokenizer(results: Mapping[str, Any]) -> dict[str, str]:
 
 def of_generation(prompts: int, config: Mapping[str, Any]) -> dict[str, str]:
     """How pictures were drawn and judged; `config` is that of the runner, as a mapping."""
-    facts = {**config, "prompts": prompts, "level": _LEVELS[config["level"]]}
+    sample = config["sample"]
+    parts = {kind: part for kind, part in sample.items() if isinstance(part, Mapping)}
+    head = "; ".join(f"{kind} with " + ", ".join(f"{k} {v}" for k, v in part.items()) for kind, part in parts.items())
+    facts = {**config, **sample, "head": head, "prompts": prompts, "level": _LEVELS[config["level"]]}
     return {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX}
 
 

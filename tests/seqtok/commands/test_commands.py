@@ -231,6 +231,17 @@ def test_show_prints_what_validate_accepts(capsys, tmp_path: Path):
     assert seqtok(capsys, "config", "validate", tmp_path / "shown.yaml")[0] == 0
 
 
+@pytest.mark.parametrize("config", ["demo-tokenizer", "demo-generator"])
+def test_show_counts_the_parameters_of_a_preset(capsys, config: str):
+    def shown(*words: str) -> float:
+        last = seqtok(capsys, "config", "show", config, "data.folder=/nowhere", *words)[1].splitlines()[-1]
+        assert "4096 pieces assumed" in last
+        return float(last.removeprefix("# ").split(" M parameters")[0])
+
+    tiny = shown("model.preset=tiny")
+    assert tiny < shown("model.preset=tiny", "model.width=256") < shown("model.preset=S")
+
+
 def test_help_is_quick_and_complete():
     done = subprocess.run([sys.executable, "-m", "seqtok", "--help"], capture_output=True, text=True, check=True)
     for command in ("demo", "config", "data", "tokenizer", "generator", "evaluate", "report"):

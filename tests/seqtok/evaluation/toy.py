@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ar_model import SampleConfig
 from data_pipelines.scenes import Scene, make_scene
 from seqtok.evaluation.scenes.generation import real_pictures
 from seqtok.evaluation.scenes.reader import Reading, true_reading
@@ -36,16 +37,7 @@ class PerfectGenerator:
         latents = LosslessTokenizer().encode(pixels)
         self.known = {scene.captions[3]: z for scene, z in zip(scenes, latents, strict=True)}
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        *,
-        guidance: float,
-        temperature: float,
-        steps: int,
-        seed: int,
-        num_tokens: int | None,
-    ) -> Tensor:
+    def sample(self, prompts: Sequence[str], config: SampleConfig, *, seed: int) -> Tensor:
         return torch.stack([self.known[prompt] for prompt in prompts])
 
 

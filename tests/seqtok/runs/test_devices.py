@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ar_model.config import SampleConfig
-from ar_model.sampling import sample_latents
-from ar_model.sequences.next_token import attention_mask, caption_block, prompt_block, prompt_targets, slot_positions
+from ar_model.sampling import SampleConfig
 from seq_tokenizer.orders.prefix import draw_prefix
 from seqtok.runs.tokenizer import TokenizerHooks
 from seqtok_core.layers import flow, randomness
@@ -51,13 +49,11 @@ def test_the_sequence_model_in_training():
     z = torch.zeros(2, ar_toy.LENGTH, ar_toy.DIM, device=ELSEWHERE)
     z = model.spec.normalise(z)
     keep = torch.ones(2, dtype=torch.bool, device=ELSEWHERE)
-    ids, valid = prompt_block(torch.zeros(2, 5, dtype=torch.int64, device=ELSEWHERE), keep)
-    caption_block(ids, keep)
-    prompt_targets(ids, valid)
-    x = torch.cat([model.backbone.embed_text(ids), model.backbone.embed_latents(z)], 1)
-    seen = torch.cat([valid, valid.new_ones(z.shape[:2])], 1)
-    h = model.backbone(x, slot_positions(ids.shape[1], x.shape[1], x.device), attention_mask(seen))
-    loss = model.head.loss(h[:, ids.shape[1] - 1 : -1], z, Draws(0, numbers(2), numbers(2)))
+    text = torch.zeros(2, 5, dtype=torch.int64, device=ELSEWHERE)
+    slots = model.sequence.arrange(model.backbone, z, text, keep, keep)
+    h = model.backbone(slots.x, slots.positions, slots.mask)
+    loss = model.head.loss(h[:, slots.latents], z, Draws(0, numbers(2), numbers(2)))
+    assert {targets.device for _, targets in slots.texts.values()} == {ELSEWHERE}
     assert loss.device == ELSEWHERE
 
 
@@ -70,8 +66,8 @@ def test_sampling(monkeypatch: pytest.MonkeyPatch):
     ids = torch.zeros(2, 5, dtype=torch.int64, device=ELSEWHERE)
     draws = Draws(0, numbers(2), numbers(2))
     for solver in ("euler", "heun"):
-        config = SampleConfig(steps=2, guidance=2.0, solver=solver)
-        latents = sample_latents(model.backbone, model.head, ids, draws, config, ar_toy.LENGTH, 3)
+        config = SampleConfig().changed(guidance=2.0, flow={"steps": 2, "solver": solver})
+        latents = model.sequence.sample(model.backbone, model.head, ids, draws, config, ar_toy.LENGTH, 3)
         assert latents.device == ELSEWHERE
 
 

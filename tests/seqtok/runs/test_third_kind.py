@@ -43,6 +43,9 @@ class AlphabetRun(TrainingRun):
         loader = ToyLoader(self.train.batch, self.train.micro_batch_of(world.size), world.rank, world.size)
         return ToyObjective(), AlphabetLoader(StoppedLoader(loader, STOP_AFTER) if self.stopped else loader)
 
+    def parameters(self) -> tuple[int, str]:
+        return sum(p.numel() for p in ToyObjective().parameters()), ""
+
     def hooks(self) -> AlphabetRun:
         return self
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, Tag, model_validator
 
-from seqtok_core.foundation.config import BY_KIND, RESUMABLE, Config, fill_preset
+from seqtok_core.foundation.config import BY_KIND, RESUMABLE, Config, fill_preset, overlay
 from seqtok_core.foundation.errors import ConfigError
 
 PRESETS = {"tiny": {"width": 8, "depth": 1}, "small": {"width": 64, "depth": 4}}
@@ -77,3 +77,10 @@ def test_an_unknown_key_of_a_kind_names_the_nearest():
 def test_resumable_keys_are_whole_paths():
     """The key `shape.cache` of a model is none, though `reading.cache` is."""
     assert Whole.resumable_keys() == {"shape.threads", "reading.cache", "kept"}
+
+
+def test_settings_are_overlaid_down_to_single_keys_but_kinds_are_not_mixed():
+    under = {"a": {"kind": "x", "b": 1, "c": {"d": 2}}, "e": 3}
+    assert overlay(under, {"a": {"c": {"f": 4}}}) == {"a": {"kind": "x", "b": 1, "c": {"d": 2, "f": 4}}, "e": 3}
+    assert overlay(under, {"a": {"kind": "y"}, "e": 5}) == {"a": {"kind": "y"}, "e": 5}
+    assert under["e"] == 3

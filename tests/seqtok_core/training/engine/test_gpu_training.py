@@ -184,11 +184,11 @@ def test_pictures_of_a_tokenizer_on_the_gpu():
 def test_sampling_is_that_of_the_cpu(guidance: float):
     model = ar_toy.toy_generator()
     prompts = ["a red circle", "", "a blue square above a red circle"]
-    here = model.sample(prompts, guidance=guidance, steps=4)
-    there: Tensor = model.to(GPU).sample(prompts, guidance=guidance, steps=4)
+    here = model.sample(prompts, guidance=guidance, flow={"steps": 4})
+    there: Tensor = model.to(GPU).sample(prompts, guidance=guidance, flow={"steps": 4})
     assert there.device == GPU
     torch.testing.assert_close(there.cpu(), here, atol=5e-3, rtol=5e-3)
-    alone = model.sample(prompts[2:], guidance=guidance, steps=4)
+    alone = model.sample(prompts[2:], guidance=guidance, flow={"steps": 4})
     torch.testing.assert_close(alone, there[2:], atol=5e-3, rtol=5e-3)
 
 

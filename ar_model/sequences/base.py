@@ -1,0 +1,52 @@
+"""What a sequence is: one way to put text and latents into a causal Transformer, to train on them and to draw them.
+
+Shapes: B samples, T text tokens, K latents of D channels, N slots, W width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ar_model.backbone import Backbone
+from ar_model.heads.base import Head
+from ar_model.sampling import SampleConfig
+from seqtok_core.layers.randomness import Draws
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What the Transformer reads, and which of its states lead to what."""
+
+    x: Tensor  # (B, N, W)
+    positions: Tensor  # (N,) int64
+    mask: Tensor  # (B, 1, N, N) bool, who sees whom
+    latents: slice  # of the slots, whose states lead to z_1 ... z_K
+    texts: Mapping[str, tuple[slice, Tensor]]  # "prompt", "text": slots, and target ids (B, n), PAD where none is asked
+
+
+class SequenceVariant(nn.Module, ABC):
+    """Owns slots, mask, positions, targets and the order of sampling. Weights of its own lie in submodules."""
+
+    @abstractmethod
+    def arrange(
+        self, backbone: Backbone, z: Tensor, text_ids: Tensor, prompted: Tensor, writes: Tensor | None
+    ) -> Slots:
+        """For training. z (B, K, D) standardised, as they are read; text_ids (B, T) packed to the left; prompted (B,)
+        bool: has its text before the image; writes (B,) bool: writes it after the image, None: nobody does."""
+
+    @abstractmethod
+    def sample(
+        self,
+        backbone: Backbone,
+        head: Head,
+        text_ids: Tensor,
+        draws: Draws,
+        config: SampleConfig,
+        length: int,
+        tokens: int,
+    ) -> Tensor:
+        """text_ids (B, T) -> the first `tokens` of K = `length` standardised latents (B, tokens, D) float32."""

@@ -1,0 +1,122 @@
+"""The parts of a sequence model: each kind has a class, sizes by name, and one owner of the sampling defaults."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from ar_model import GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SampleConfig, SeqGenerator
+from ar_model.config import PRESETS
+from ar_model.generator import parameter_count
+from ar_model.heads import build as heads
+from ar_model.sequences import build as sequences
+from ar_model.sequences.next_token import NextToken, NextTokenConfig
+from seqtok_core.foundation.config import models_in
+from seqtok_core.foundation.errors import ConfigError
+from tests.ar_model.toy import CAPTIONS, DIM, LENGTH, generator_config, random_latents, toy_batch, toy_generator, words
+from tests.ar_model.toy import latent_spec as spec
+
+PARTS = {
+    "head": (heads.HeadConfig, heads.HEADS),
+    "sequence": (sequences.SequenceConfig, sequences.SEQUENCES),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_kind_has_its_class(part: str):
+    config, classes = PARTS[part]
+    assert [get_args(member.model_fields["kind"].annotation)[0] for member in models_in(config)] == list(classes)
+
+
+def test_every_head_has_its_part_of_the_sampling_settings():
+    assert list(heads.HeadSampleConfig.model_fields) == list(heads.HEADS)
+    assert all(head.kind == kind for kind, head in heads.HEADS.items())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"head": {"kind": "flwo"}}, r"head\.kind='flwo': did you mean flow\?"),
+        ({"sequence": {"kind": "next_tokens"}}, r"sequence\.kind='next_tokens': did you mean next_token\?"),
+        ({"head": {"widht": 8}}, r"unknown key head\.widht; did you mean head\.width\?"),
+        ({"preset": "XXL"}, r"preset='XXL': did you mean XL\?"),
+    ],
+)
+def test_a_wrong_word_names_the_nearest(values: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        GeneratorConfig.parse(values)
+
+
+def test_sampling_defaults_have_one_owner():
+    parameters = inspect.signature(SeqGenerator.sample).parameters
+    assert not set(SampleConfig.model_fields) & set(parameters)
+    model, config = toy_generator(), SampleConfig().changed(guidance=2.0, temperature=0.5, flow={"steps": 3})
+    whole = model.sample(["a red circle"], config)
+    single = model.sample(["a red circle"], guidance=2.0, temperature=0.5, flow={"steps": 3})
+    assert torch.equal(whole, single)
+    assert torch.equal(model.sample(["a red circle"], SampleConfig()), model.sample(["a red circle"]))
+    changed = model.sample(["a red circle"], config.changed(temperature=1.0), temperature=0.5)
+    assert torch.equal(changed, whole)
+
+
+def test_a_change_keeps_the_rest_and_a_wrong_one_names_the_nearest():
+    config = SampleConfig().changed(flow={"solver": "heun"}).changed(flow={"steps": 3}, guidance=1.0)
+    assert (config.flow.solver, config.flow.steps, config.guided) == ("heun", 3, False)
+    with pytest.raises(ConfigError, match="unknown key guidence; did you mean guidance"):
+        toy_generator().sample(["a red circle"], guidence=2.0)
+
+
+class Backwards(NextToken):
+    """A toy: the latents stand in the sequence from the last to the first."""
+
+    def arrange(self, backbone, z, text_ids, prompted, writes):
+        return super().arrange(backbone, z.flip(1), text_ids, prompted, writes)
+
+    def sample(self, backbone, head, text_ids, draws, config, length, tokens):
+        return super().sample(backbone, head, text_ids, draws, config, length, length).flip(1)[:, :tokens]
+
+
+def test_a_new_sequence_is_a_class_and_a_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sequences.SEQUENCES, "next_token", Backwards)
+    model = SeqGenerator(generator_config(), spec(), words())
+    assert isinstance(model.sequence, Backwards)
+    batch = toy_batch([[CAPTIONS[1]]] * 4, random_latents(4))
+    losses = GeneratorObjective(model, GeneratorObjectiveConfig(text_to_image=0.5), spec())(batch)
+    losses["loss"].backward()
+    assert torch.isfinite(losses["loss"])
+    assert model.sample(["a red circle"], num_tokens=2).shape == (1, 2, DIM)
+
+
+def test_a_sequence_says_which_states_lead_to_what():
+    backbone, text = toy_generator().backbone, torch.tensor([[11, 12, 0], [13, 0, 0]])
+    yes = torch.ones(2, dtype=torch.bool)
+    z = random_latents(2)
+    slots = NextToken(NextTokenConfig()).arrange(backbone, z, text, yes, yes)
+    states = torch.arange(slots.x.shape[1])
+    assert len(states[slots.latents]) == LENGTH
+    for rows, targets in slots.texts.values():
+        assert targets.shape == (2, len(states[rows]))
+    without = NextToken(NextTokenConfig()).arrange(backbone, z, text, yes, None)
+    assert set(without.texts) == {"prompt"}
+    assert without.x.shape[1] == int(without.latents.stop)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_have_the_sizes_that_they_promise(preset: str):
+    config, sizes = GeneratorConfig.parse({"preset": preset, "head": {"repeats": 2}}), PRESETS[preset]
+    assert (config.width, config.depth, config.heads) == (sizes["width"], sizes["depth"], sizes["heads"])
+    assert (config.head.width, config.head.depth, config.head.repeats) == (*list(sizes["head"].values())[1:], 2)
+    width, head = config.width, config.head
+    blocks = 12 * width**2 * config.depth  # attention 4 W^2, MLP 8 W^2
+    flow_head = 2 * head.depth * head.width**2 + (3 * head.depth + 2) * head.width * (width + head.width)
+    count = parameter_count(config, 4096, 64, 16)
+    assert count == pytest.approx(blocks + flow_head + 2 * 4096 * width, rel=0.03)
+
+
+def test_the_count_is_that_of_the_real_model():
+    model = toy_generator()
+    count = parameter_count(model.config, model.captions.vocab_size, LENGTH, DIM)
+    assert count == sum(parameter.numel() for parameter in model.parameters())
