@@ -152,7 +152,9 @@ def _parameters(work: Workload, run: TrainingRun) -> dict[str, Any]:
 
 def _groups(work: Workload, run: TrainingRun) -> list[dict[str, Any]]:
     objective = work.objective
-    return parameter_groups(objective.named_parameters(), objective.muon_excluded(), run.train)  # type: ignore[operator]
+    excluded: Any = getattr(objective, "muon_excluded", set)()
+    own_rates: Any = getattr(objective, "own_rates", dict)()
+    return parameter_groups(objective.named_parameters(), excluded, run.train, own_rates)
 
 
 def _memory(

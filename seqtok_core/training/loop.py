@@ -63,7 +63,8 @@ def train(
     """Train `objective` in the run folder `folder`, continuing what is there; every process calls it.
 
     `objective(batch)` gives {"loss": mean over the micro-batch, further scalars}; `objective.muon_excluded()`
-    names matrices that AdamW shall train, `objective.checkpointed_blocks()` modules that activation
+    names matrices that AdamW shall train, `objective.own_rates()` modules with a learning rate of their own (see
+    optimizer/optim.py), `objective.checkpointed_blocks()` modules that activation
     checkpointing may compute twice. `resolved` is everything that must be equal for a run to be continued, but for
     the dotted paths `resumable` in it. `on_sample(module, folder / "samples", images)` and
     `on_finish(module, folder / "model")` run on rank 0 with a copy of the objective that has the averaged

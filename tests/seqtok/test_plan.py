@@ -136,7 +136,7 @@ def test_a_plan_for_gpus_without_data():
     assert stages[1]["optimizer"] < stages[0]["optimizer"] / 7
     assert stages[0]["deepspeed"] is None
     assert stages[2]["deepspeed"] > 0
-    assert any("--vocab" in note for note in answer["assumptions"])
+    assert any("pieces assumed" in note for note in answer["assumptions"])
     assert answer["warnings"] == []
     assert answer["parameters"]["total"] == sum(answer["parameters"]["groups"].values())
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seqtok_core.foundation import faults, fingerprint
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training.checkpoints import named_state
 from seqtok_core.training.checkpoints.parts import Parts
 from seqtok_core.training.config import TrainConfig
@@ -40,7 +41,13 @@ class Engine:
         if config.activation_checkpointing:
             recompute.recompute_blocks(objective)
         excluded = set(getattr(objective, "muon_excluded", set)())
-        groups = parameter_groups(objective.named_parameters(), excluded, config)
+        own_rates: dict[str, Any] = getattr(objective, "own_rates", dict)()
+        if own_rates and config.zero_stage == 3:
+            raise ConfigError(
+                f"`zero_stage=3` does not work with {', '.join(own_rates)}, which has a rate of its own and is read "
+                "with fixed weights too: use `zero_stage=2`"
+            )
+        groups = parameter_groups(objective.named_parameters(), excluded, config, own_rates)
         self._names = [group["names"] for group in groups]
         self._shapes = [[p.shape for p in group["params"]] for group in groups]
         stage = config.zero_stage

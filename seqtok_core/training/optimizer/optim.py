@@ -10,7 +10,7 @@ momentum is cut like every other optimizer state, whole matrices come together f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,16 +26,31 @@ MOMENTUM = 0.95
 
 
 def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], muon_excluded: set[str], config: TrainConfig
+    named: Iterable[tuple[str, nn.Parameter]],
+    muon_excluded: set[str],
+    config: TrainConfig,
+    own_rates: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters: matrices (Muon), other weights (AdamW), gains and biases (no decay).
 
-    Raises ValueError when `muon_excluded` names a parameter that does not exist.
+    `own_rates`: name of a module -> {"lr", "betas", "weight_decay"}, of which the last two may be left out: all its
+    parameters form a group of their own under AdamW (a discriminator beside what it judges).
+    Raises ValueError when a name is that of no parameter or module, or a module has no "lr".
     """
     named = [(name, p) for name, p in named if p.requires_grad]
     unknown = muon_excluded - {name for name, _ in named}
     if unknown:
         raise ValueError(f"muon_excluded() names unknown parameters: {', '.join(sorted(unknown))}")
+    own_groups = []
+    for module, rates in (own_rates or {}).items():
+        members = [(name, p) for name, p in named if name.startswith(f"{module}.")]
+        if not members or "lr" not in rates or rates.keys() - {"lr", "betas", "weight_decay"}:
+            raise ValueError(
+                f"own_rates(): {module}: {dict(rates)}: no such parameters, or not lr, betas, weight_decay"
+            )
+        decay, betas = rates.get("weight_decay", 0.0), tuple(rates.get("betas", config.betas))
+        own_groups.append({**_group(module, members, False, rates["lr"], decay), "betas": betas})
+        named = [(name, p) for name, p in named if not name.startswith(f"{module}.")]
 
     def is_matrix(name: str, p: nn.Parameter) -> bool:
         return config.muon_lr is not None and p.ndim == 2 and name not in muon_excluded
@@ -49,12 +64,16 @@ def parameter_groups(
     for title, muon, rate, decay, belongs in rules:
         members = [(name, p) for name, p in named if belongs(name, p)]
         if members:
-            names, parameters = [name for name, _ in members], [p for _, p in members]
-            groups.append(
-                {"params": parameters, "title": title, "names": names, "muon": muon, "base_lr": rate}
-                | {"lr": rate, "weight_decay": decay}
-            )
-    return groups
+            groups.append(_group(title, members, muon, rate, decay))
+    return groups + own_groups
+
+
+def _group(
+    title: str, members: list[tuple[str, nn.Parameter]], muon: bool, rate: float | None, decay: float
+) -> dict[str, Any]:
+    names, parameters = [name for name, _ in members], [p for _, p in members]
+    rates = {"base_lr": rate, "lr": rate, "weight_decay": decay}
+    return {"params": parameters, "title": title, "names": names, "muon": muon, **rates}
 
 
 class SplitOptimizer(torch.optim.Optimizer):
