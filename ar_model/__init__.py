@@ -1,4 +1,14 @@
-"""Text and ordered latents in one causal sequence model."""
+"""Text and ordered latents in one causal sequence model.
+
+The way of a prompt, with the file of each step:
+1. generator.py, SeqGenerator.sample: prompts become ids, every row its own random numbers.
+2. sequences/next_token.py lays text and latents out in slots, and draws one latent after the other.
+3. backbone.py reads the slots; cache.py keeps keys and values of those already read.
+4. heads/flow.py leads noise to the next latent, by the hidden state; sampling.py holds what it is told.
+5. The latents, denormalised, are what the tokenizer's `decode` takes.
+In training objective.py asks the same sequence for slots and targets, and the head for its loss. A new head or
+sequence is a file in its folder and its lines in that folder's build.py.
+"""
 
 from ar_model.config import GeneratorConfig, GeneratorObjectiveConfig
 from ar_model.generator import SeqGenerator

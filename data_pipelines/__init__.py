@@ -1,1 +1,16 @@
-"""Image-text data: sources, shards, loaders, caption tokens. Imports neither torch.nn nor DeepSpeed."""
+"""Image-text data: from what people have to batches. Imports neither torch.nn nor DeepSpeed.
+
+The way of a picture, with the file of each step:
+1. sources/open.py finds out what a path is; a Source (sources/base.py) names its samples by range.
+2. prepare/run.py cuts the ranges into tasks (prepare/tasks.py); executors/run.py hands them to workers.
+3. In a task prepare/build.py asks the source for each pair: a record (sources/record_source.py over rows, tables,
+   folders or tars), its captions by level and its bytes (sources/records.py).
+4. pictures/decode.py makes the bytes pixels of one size, captions/clean.py the texts clean, prepare/keys.py a name.
+   Damage is counted by reason there (prepare/tally.py, prepare/build.py) and written into the shard's index.
+5. tars/write.py streams the members into a shard; shards/files.py puts it and its index in place, whole or not at all.
+6. prepare/run.py ends with dataset.json (shards/manifest.py); reading/vocabulary.py learns the captions model.
+7. shards/shard_set.py opens a split, ours or foreign, as one list of samples.
+8. reading/order.py says which samples stand in which step; reading/loader.py fetches them, here or in workers.
+9. reading/picture_reader.py and reading/texts.py read them; reading/image_text.py makes the batch (samples.py).
+looking/ inspects and verifies what lies on disk; scenes.py draws pictures that carry their truth.
+"""

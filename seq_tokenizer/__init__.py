@@ -1,4 +1,15 @@
-"""Images to ordered 1-D sequences of continuous latents, and back."""
+"""Images to ordered 1-D sequences of continuous latents, and back.
+
+The way of a batch, with the file of each step:
+1. tokenizer.py, SeqTokenizer.encode: encoders/patches.py cuts the pixels, encoders/titok.py or encoders/qformer.py
+   reads them into K tokens, of which each knows only earlier ones; bottlenecks/rms.py narrows them to D channels.
+2. decoders/pixel.py draws the picture from any prefix; missing tokens are absent vectors (orders/prefix.py).
+3. text/readout.py turns every prefix into a vector in the space of text/tower.py.
+4. objective.py draws a prefix length per image, decodes it and the whole once, and adds up the terms of losses/.
+5. latents.py, LatentSpec: what a sequence model must know of these latents; prefixes.py does whole sets.
+shape.py holds the sizes that all parts share, config.py which part is of which kind. A new kind is a file in its folder
+and its lines in that folder's build.py.
+"""
 
 from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.latents import LatentSpec

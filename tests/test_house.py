@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -136,6 +137,17 @@ def test_every_file_says_what_it_is_and_models_stay_on_their_device(path: Path):
             assert node.attr != "cuda" or within(ast.unparse(node), ("torch.cuda",)), "no .cuda()"
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, "no bare except"
+
+
+def test_a_journey_names_files_that_exist():
+    """The head of a room says its steps with the file of each."""
+    journeys = [*(ROOT / room / "__init__.py" for room in (*ROOMS, "seqtok/evaluation"))]
+    journeys += [ROOT / "seqtok_core/training/__init__.py", ROOT / "seqtok_core/training/loop.py"]
+    for path in journeys:
+        named = re.findall(r"[\w/]+\.py\b", ast.get_docstring(house.tree_of(path)) or "")
+        assert [name for name in named if not name.endswith("build.py") and not (path.parent / name).is_file()] == []
+        if path.parent.name in ROOMS[1:]:
+            assert len(named) >= 5, path
 
 
 def test_help_does_not_import_torch():

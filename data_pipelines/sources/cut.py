@@ -23,7 +23,7 @@ _FORM = re.compile(r"([^=!<>]+?)\s*(!=|>=|<=|=|<|>)\s*(.*)")
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Subset:
     """Some samples of another source, by their indices."""
 
     whole: Source
@@ -78,7 +78,7 @@ def split_by_name(source: Source, shares: Mapping[str, float], rest: str = "trai
         chosen[_draw(name, shares, rest)].append(index)
     text = ", ".join(f"{split} {share:g}" for split, share in shares.items())
     parts = {split: np.array(found, dtype=np.int64) for split, found in chosen.items()}
-    return {split: Part(source, found, f"{split} of {text}") for split, found in parts.items()}
+    return {split: Subset(source, found, f"{split} of {text}") for split, found in parts.items()}
 
 
 def _draw(name: str, shares: Mapping[str, float], rest: str) -> str:
@@ -135,7 +135,7 @@ def parse_condition(text: str) -> Condition:
     return Condition(text.strip(), field.strip(), relation, values)
 
 
-def keep_where(source: Recorded, conditions: Sequence[Condition]) -> Part | None:
+def keep_where(source: Recorded, conditions: Sequence[Condition]) -> Subset | None:
     """Samples for which every condition holds; None when there are none. What is left out is counted by the first
     condition that fails. Records that cannot be read stay: they are named as bad when they are prepared."""
     kept = array("q")
@@ -149,7 +149,7 @@ def keep_where(source: Recorded, conditions: Sequence[Condition]) -> Part | None
     if not kept:
         return None
     share = "where " + " and ".join(condition.text for condition in conditions)
-    return Part(source, np.array(kept, dtype=np.int64), share, dict(left_out))
+    return Subset(source, np.array(kept, dtype=np.int64), share, dict(left_out))
 
 
 def keep_in_all(sources: Mapping[str, Recorded], conditions: Sequence[Condition]) -> dict[str, Source]:

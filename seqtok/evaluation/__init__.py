@@ -1,4 +1,10 @@
-"""The judge: metrics as pure functions, thin runners, and the report."""
+"""The judge: metrics as pure functions, thin runners, and the report.
+
+1. tokenizer_runner.py and generation_runner.py make pictures at every prefix length, and ask metrics/ and scenes/.
+2. scenes/reader.py reads drawn scenes (scenes/reader_training.py trains it, scenes/reader_folder.py keeps it);
+   scenes/scoring.py compares what is read with what was asked for.
+3. report/ merges sections of results.json and writes one HTML file.
+"""
 
 from seqtok.evaluation.generation_runner import (
     Generated,

@@ -1,4 +1,8 @@
-"""The DeepSpeed service: it knows `objective(batch) -> {"loss": …, named scalars}`, a loader and a folder."""
+"""The DeepSpeed service: it knows `objective(batch) -> {"loss": …, named scalars}`, a loader and a folder.
+
+loop.py has the way of a run and of one step. engine/ is DeepSpeed, optimizer/ what updates weights, checkpoints/ and
+run_folder.py what lies on disk, journal/ what a run says of itself, processes/ ranks and signals, costs/ arithmetic.
+"""
 
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.journal.summary import TrainResult, summarise

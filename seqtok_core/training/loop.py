@@ -2,6 +2,15 @@
 
 Position is counted in steps of the global batch; data order, learning rate and the draws of a step are pure
 functions of it, so a run that was killed and started again ends with the same bits as one left alone.
+
+The way of a run: the folder is locked and compared (run_folder.py), the newest whole checkpoint found
+(checkpoints/checkpoint.py) and taken over (continuing.py), then run.py goes step by step:
+1. the loader's next micro-batches, while journal/ledger.py counts how long they are waited for;
+2. forward and backward under DeepSpeed (engine/engine.py; engine/precision.py scales a loss in fp16);
+3. the update: rates (optimizer/schedules.py), clip, Muon and AdamW (optimizer/optim.py), average (optimizer/ema.py);
+4. what is not finite is skipped on all processes and counted; the ledger writes means (journal/metrics.py);
+5. processes agree whether to stop (processes/stopping.py); processes/watch.py ends one that hangs;
+6. when due: a checkpoint (checkpoints/saving.py, maybe in the background), samples and at the end the model folder.
 """
 
 from __future__ import annotations
