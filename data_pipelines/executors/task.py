@@ -1,34 +1,17 @@
-"""What every executor agrees on: a task's work, its answer as a value, how often it is tried, and the progress."""
+"""What every executor agrees on: a task's work, its answer as a value, and how often it is tried."""
 
 from __future__ import annotations
 
 import pickle
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 from seqtok_core.foundation.errors import SeqtokError
 
 Work = Callable[[Any, Any], Any]
 Notice = Callable[[Any], None]  # gets a task
 TRIES = 3  # times that a task's worker may die
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a preparation stands. Samples count when their shard is finished."""
-
-    stage: Literal["names", "shards"]
-    shards_done: int = 0
-    shards: int = 0
-    samples_done: int = 0  # in stage "names": names read
-    samples: int = 0
-    samples_built: int = 0  # of samples_done: in this run; the others were found finished
-    shards_begun: int = 0  # handed out in this run
-    workers_lost: int = 0
-    bad: int = 0
-    dropped: Mapping[str, int] = field(default_factory=dict)  # by reason; with the filtered ones
 
 
 def attempt(work: Work, shared: Any, task: Any) -> tuple[bool, Any]:

@@ -5,14 +5,12 @@ docs/inspect.md says what is found, for data sets of ours, exports and foreign t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.executors.progress import OnProgress, ProgressCount, silent
 from data_pipelines.executors.run import run_tasks
-from data_pipelines.executors.task import Progress
 from data_pipelines.looking.inspect import own_manifest
 from data_pipelines.looking.verify_export import check_part, part_jobs
 from data_pipelines.looking.verify_shard import Checks, Report, VerifyTask, verify_shard
@@ -61,7 +59,7 @@ def verify_folder(
     decode: bool = True,
     fields: Fields | None = None,
     processes: int = 1,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = silent,
 ) -> Verdict:
     """Check every shard: size, hash, offsets, keys, records and (with `decode`) pictures; latents always.
 
@@ -77,48 +75,18 @@ def verify_folder(
     jobs = _jobs(folder, own)
     verdict, keys, pictures = Verdict(), {job.split: Digests() for job in jobs}, Digests()
     reports: dict[int, Report] = {}
-    stand = _Stand(on_progress, len(jobs), sum(info.samples for info in checks.infos.values()))
-    for report in run_tasks(verify_shard, checks, jobs, processes, on_start=stand.begin):
+    count = ProgressCount(on_progress, len(jobs), sum(info.samples for info in checks.infos.values()))
+    for report in run_tasks(verify_shard, checks, jobs, processes, on_start=count.begin, on_lost=count.lose):
         keys[report.job.split].add(report.job.number, report.keys)
         pictures.add(report.job.number, report.pictures)
         report.keys = report.pictures = report.keys[:0]  # kept once
         reports[report.job.number] = report
-        stand.add(report.samples)
+        count.add(report.samples, report.samples)
     for number in sorted(reports):
         _add(verdict, reports[number])
     _duplicates(folder, jobs, keys, pictures, checks.kind, verdict)
     _beside(folder, own, jobs, list(reports.values()), verdict)
     return verdict
-
-
-class _Stand:
-    """Where a verification stands. Of foreign tars nobody knows the number of samples beforehand."""
-
-    def __init__(self, on_progress: Callable[[Progress], None], shards: int, samples: int) -> None:
-        self._on_progress, self._shards, self._samples = on_progress, shards, samples
-        self._begun = self._done = self._seen = 0
-
-    def begin(self, job: Any) -> None:
-        self._begun += 1
-        self._tell()
-
-    def add(self, samples: int) -> None:
-        self._done, self._seen = self._done + 1, self._seen + samples
-        self._tell()
-
-    def _tell(self) -> None:
-        total, seen = max(self._samples, self._seen), self._seen
-        self._on_progress(
-            Progress(
-                "shards",
-                shards_done=self._done,
-                shards=self._shards,
-                samples_done=seen,
-                samples=total,
-                samples_built=seen,
-                shards_begun=self._begun,
-            )
-        )
 
 
 def _jobs(folder: Path, own: Manifest | None) -> list[VerifyTask]:
@@ -226,16 +194,15 @@ def _check_captions(path: Path, recorded: str | None, verdict: Verdict) -> None:
         verdict.add(f"{path}: has sha256 {found}, dataset.json says {recorded}")
 
 
-def _verify_export(
-    folder: Path, manifest: ExportManifest, processes: int, on_progress: Callable[[Progress], None]
-) -> Verdict:
+def _verify_export(folder: Path, manifest: ExportManifest, processes: int, on_progress: OnProgress) -> Verdict:
     verdict, jobs = Verdict(), part_jobs(manifest)
     found: list[str] = []
-    stand = _Stand(on_progress, len(jobs), sum(job.part.rows for job in jobs))
-    for rows, problems in run_tasks(check_part, (folder, manifest), jobs, processes, on_start=stand.begin):
+    count = ProgressCount(on_progress, len(jobs), sum(job.part.rows for job in jobs))
+    running = run_tasks(check_part, (folder, manifest), jobs, processes, on_start=count.begin, on_lost=count.lose)
+    for rows, problems in running:
         found += problems
         verdict.shards, verdict.samples = verdict.shards + 1, verdict.samples + rows
-        stand.add(rows)
+        count.add(rows, rows)
     for problem in sorted(found):
         verdict.add(problem)
     _check_captions(folder / CAPTIONS_FILE, manifest.fingerprints.get("captions_sha256"), verdict)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.captions.clean import CaptionRules, clean_captions
+from data_pipelines.captions.clean import clean_captions
 from data_pipelines.pictures.decode import DecodeError, decode_picture, encode_image, fitting_form
-from data_pipelines.pictures.jpeg import Subsampling
-from data_pipelines.pictures.resize import Resize, square
+from data_pipelines.pictures.resize import square
+from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.shards.files import json_member
 from data_pipelines.sources.base import Bad, Pair
 from seqtok_core.foundation.errors import DataError
@@ -21,31 +21,8 @@ from seqtok_core.foundation.errors import DataError
 Sample = tuple[str, dict[str, bytes]]
 
 
-class Settings(Protocol):
-    """The part of PrepareConfig that decides a sample's bytes."""
-
-    @property
-    def size(self) -> int: ...
-    @property
-    def form(self) -> Any: ...
-    @property
-    def quality(self) -> int: ...
-    @property
-    def subsampling(self) -> Subsampling: ...
-    @property
-    def resize(self) -> Resize: ...
-    @property
-    def max_pixels(self) -> int: ...
-    @property
-    def captions(self) -> CaptionRules: ...
-    @property
-    def no_caption(self) -> str: ...
-    @property
-    def max_bad_run(self) -> int: ...
-
-
 def build_samples(
-    pairs: Iterable[Pair | Bad], keys: Sequence[str | None], settings: Settings
+    pairs: Iterable[Pair | Bad], keys: Sequence[str | None], config: PrepareConfig
 ) -> tuple[Iterator[Sample], dict[str, Any]]:
     """-> samples, made one by one as they are taken, and facts, which are complete once all have been taken:
     dropped [{source, reason, detail}], notes {what: how often}, levels, labels {name: words}.
@@ -54,22 +31,22 @@ def build_samples(
     single samples.
     """
     facts: dict[str, Any] = {"dropped": [], "notes": {}, "levels": 0, "labels": {}}
-    return _samples(pairs, keys, settings, facts), facts
+    return _samples(pairs, keys, config, facts), facts
 
 
 def _samples(
-    pairs: Iterable[Pair | Bad], keys: Sequence[str | None], settings: Settings, facts: dict[str, Any]
+    pairs: Iterable[Pair | Bad], keys: Sequence[str | None], config: PrepareConfig, facts: dict[str, Any]
 ) -> Iterator[Sample]:
     notes: Counter[str] = Counter()
     words: dict[str, set[str]] = {}
     run: list[Bad] = []  # the bad samples since the last good one
-    pixels = np.empty((settings.size, settings.size, 3), np.uint8)  # one for all: fresh memory costs page faults
+    pixels = np.empty((config.size, config.size, 3), np.uint8)  # one for all: fresh memory costs page faults
     for pair, key in zip(pairs, keys, strict=True):
-        made = _build(pair, key, settings, pixels, notes)
+        made = _build(pair, key, config, pixels, notes)
         if isinstance(made, Bad):
             facts["dropped"].append(_named(made))
             run += [] if made.filtered else [made]
-            if 0 < settings.max_bad_run <= len(run):
+            if 0 < config.max_bad_run <= len(run):
                 raise DataError(_bad_run(run))
             continue
         run = []
@@ -102,18 +79,18 @@ def _bad_run(run: Sequence[Bad]) -> str:
 
 
 def _build(
-    pair: Pair | Bad, key: str | None, settings: Settings, pixels: NDArray[np.uint8], notes: Counter[str]
+    pair: Pair | Bad, key: str | None, config: PrepareConfig, pixels: NDArray[np.uint8], notes: Counter[str]
 ) -> tuple[Sample, list[str]] | Bad:
     if isinstance(pair, Bad):
         return pair
     if key is None:
         return Bad(pair.source, "duplicate name")
-    captions, changes = clean_captions(pair.captions, settings.captions)
+    captions, changes = clean_captions(pair.captions, config.captions)
     notes.update(changes)
-    if not captions and settings.no_caption == "drop":
+    if not captions and config.no_caption == "drop":
         return Bad(pair.source, "no caption")
     try:
-        extension, data, digest = _picture(pair, settings, pixels, notes)
+        extension, data, digest = _picture(pair, config, pixels, notes)
     except DecodeError as error:
         return Bad(pair.source, error.reason, str(error)[:200])
     record = {
@@ -121,25 +98,25 @@ def _build(
         "labels": {name: _text(value) if isinstance(value, str) else value for name, value in pair.labels.items()},
         "source": _text(pair.source),
         "sha256": digest,
-        "width": settings.size,
-        "height": settings.size,
+        "width": config.size,
+        "height": config.size,
     }
     text = captions[-1] if captions else ""
     return (key, {extension: data, "json": json_member(record), "txt": text.encode()}), captions
 
 
-def _picture(pair: Pair, settings: Settings, out: NDArray[np.uint8], notes: Counter[str]) -> tuple[str, bytes, str]:
+def _picture(pair: Pair, config: PrepareConfig, out: NDArray[np.uint8], notes: Counter[str]) -> tuple[str, bytes, str]:
     """(extension, file content, sha256 of what the source gave). A fitting picture keeps its very bytes."""
-    size, form = settings.size, settings.form
+    size, form = config.size, config.form
     if not isinstance(pair.image, bytes):
         pixels = square(pair.image, size)
         digest = hashlib.sha256(pair.image.tobytes()).hexdigest()
-        return form, encode_image(pixels, form, settings.quality, settings.subsampling), digest
+        return form, encode_image(pixels, form, config.quality, config.subsampling), digest
     digest = hashlib.sha256(pair.image).hexdigest()
-    picture = decode_picture(pair.image, size, settings.max_pixels, out, settings.resize)
+    picture = decode_picture(pair.image, size, config.max_pixels, out, config.resize)
     kept = fitting_form(pair.image, size) if picture.stored == (size, size) else None
     if kept:
         notes["pictures kept byte for byte"] += 1
         return kept, pair.image, digest
     notes.update(picture.notes)
-    return form, encode_image(picture.pixels, form, settings.quality, settings.subsampling), digest
+    return form, encode_image(picture.pixels, form, config.quality, config.subsampling), digest

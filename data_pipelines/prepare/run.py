@@ -8,13 +8,13 @@ made when they are handed out, and what a finished shard leaves behind is its li
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.executors.progress import OnProgress, Progress, ProgressCount, silent
 from data_pipelines.executors.run import run_tasks
-from data_pipelines.executors.task import Progress
 from data_pipelines.prepare.settings import _ONLY_HOW, PrepareConfig
 from data_pipelines.prepare.tally import Tally
 from data_pipelines.prepare.tasks import PrepareWork, ShardDone, do_task, make_tasks
@@ -33,7 +33,7 @@ def prepare(
     *,
     overwrite: bool = False,
     resume: Resume = "auto",
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = silent,
 ) -> Manifest:
     """Write one data set of one or more splits into the folder `out` and return its manifest.
 
@@ -62,7 +62,7 @@ def plan_of(sources: Mapping[str, Source], config: PrepareConfig) -> dict[str, A
     return {"config": settings, "splits": {split: source.identity() for split, source in sources.items()}}
 
 
-def _run(work: PrepareWork, on_progress: Callable[[Progress], None]) -> Tally:
+def _run(work: PrepareWork, on_progress: OnProgress) -> Tally:
     config = work.config
     names = sum(len(source) for source in work.sources.values())
     tasks = make_tasks(
@@ -70,45 +70,19 @@ def _run(work: PrepareWork, on_progress: Callable[[Progress], None]) -> Tally:
         config,
         lambda read: on_progress(Progress("names", samples_done=read, samples=names)),
     )
-    tally = Tally(tasks)
-    begun, lost = [0], [0]
-
-    def report() -> None:
-        on_progress(_progress(tally, begun[0], lost[0]))
-
-    def count(counter: list[int]) -> Callable[[Any], None]:
-        def on_event(task: Any) -> None:
-            counter[0] += 1
-            report()
-
-        return on_event
-
-    report()
+    tally, count = Tally(tasks), ProgressCount(on_progress, len(tasks), tasks.samples)
     address = config.ray_address if config.engine == "ray" else None
     running: Iterable[ShardDone] = run_tasks(
-        do_task, work, tasks, config.processes, ray_address=address, on_start=count(begun), on_lost=count(lost)
+        do_task, work, tasks, config.processes, ray_address=address, on_start=count.begin, on_lost=count.lose
     )
     with closing(running):  # type: ignore[type-var]
         for done in running:
             tally.add(done)
-            report()
+            samples = done.task.stop - done.task.start
+            bad = sum(done.dropped.values()) - done.filtered
+            count.add(samples, samples if done.built else 0, done.dropped, bad)
             _refuse_bad(work, tally)
     return tally
-
-
-def _progress(tally: Tally, begun: int, lost: int) -> Progress:
-    return Progress(
-        "shards",
-        shards_done=tally.shards,
-        shards=len(tally.tasks),
-        samples_done=tally.samples,
-        samples=tally.tasks.samples,
-        samples_built=tally.built,
-        shards_begun=begun,
-        workers_lost=lost,
-        bad=tally.bad,
-        dropped=tally.dropped,
-    )
 
 
 def _refuse_bad(work: PrepareWork, tally: Tally) -> None:

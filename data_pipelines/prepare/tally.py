@@ -23,19 +23,12 @@ class Tally:
     splits: dict[str, _Split] = field(init=False)
     words: dict[str, set[str]] = field(default_factory=dict)
     levels: int = 0
-    shards: int = 0  # finished
-    samples: int = 0  # looked at, in finished shards
-    built: int = 0  # of these: in this run
     filtered: int = 0
 
     def __post_init__(self) -> None:
         self.splits = {split: _Split([None] * count) for split, count in self.tasks.shards.items()}
 
     def add(self, done: ShardDone) -> None:
-        count = done.task.stop - done.task.start
-        self.shards += 1
-        self.samples += count
-        self.built += count if done.built else 0
         self.filtered += done.filtered
         self.levels = max(self.levels, done.levels)
         for label, words in done.labels.items():

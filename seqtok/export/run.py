@@ -4,15 +4,14 @@ kill to the same bytes."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import typer
 
+from data_pipelines.executors.progress import OnProgress, ProgressCount, silent
 from data_pipelines.executors.run import run_tasks
-from data_pipelines.executors.task import Progress
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.shards.manifest import Manifest
 from data_pipelines.shards.output import Resume
@@ -22,12 +21,11 @@ from seqtok.export.plan import plan_export
 from seqtok.export.say import announce, say_result
 from seqtok.export.single_file import assemble, clean, is_assembled
 from seqtok.export.stores import LatentStore, PartStore, Result, finish_parts
-from seqtok.export.work import ExportDone, ExportTask, ExportWork, export_shard
+from seqtok.export.work import ExportTask, ExportWork, export_shard
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
 from seqtok_core.training.processes.distributed import World, connect, gather_objects, on_first
 
 _PATIENCE = 7 * 24 * 3600  # seconds that a rank waits for the others: shards differ, and nothing else is shared
-OnProgress = Callable[[Progress], None]
 
 
 def export_tokens(
@@ -39,7 +37,7 @@ def export_tokens(
     resume: str = "auto",
     overwrite: bool = False,
     dry_run: bool = False,
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnProgress = silent,
 ) -> Result | None:
     """Write latents or embeddings of every shard of `data` to `out`; the manifest, or None after a dry run.
 
@@ -110,45 +108,19 @@ def _claimed(world: World, work: ExportWork, resume: Resume, overwrite: bool) ->
 def _encode(world: World, work: ExportWork, tasks: Sequence[ExportTask], on_progress: OnProgress) -> None:
     """This rank's shards. An error of one rank is raised on all, when each has done what it can."""
     mine = tasks[world.rank :: world.size]
-    tally = _Tally(mine, on_progress if world.is_first else _silent)
+    samples = sum(task.samples for task in mine)
+    count = ProgressCount(on_progress if world.is_first else silent, len(mine), samples)
     failed: SeqtokError | None = None
     try:
-        running = run_tasks(export_shard, work, mine, work.config.processes, on_start=tally.begin, on_lost=tally.lose)
+        running = run_tasks(export_shard, work, mine, work.config.processes, on_start=count.begin, on_lost=count.lose)
         with contextlib.closing(running):  # type: ignore[type-var]
             for done in running:
-                tally.add(done)
+                count.add(done.samples, done.encoded)
     except SeqtokError as error:
         failed = error
     for fault in gather_objects(world, failed):
         if fault is not None:
             raise fault
-
-
-def _silent(progress: Progress) -> None:
-    """Rank 0 alone shows where it stands; the others have as much to do."""
-
-
-class _Tally:
-    """Where this rank's share stands, told to `on_progress` at every change."""
-
-    def __init__(self, tasks: Sequence[ExportTask], on_progress: OnProgress) -> None:
-        self._on_progress = on_progress
-        self._now = Progress("shards", shards=len(tasks), samples=sum(task.samples for task in tasks))
-        on_progress(self._now)
-
-    def begin(self, task: ExportTask) -> None:
-        self._change(shards_begun=1)
-
-    def lose(self, task: ExportTask) -> None:
-        self._change(workers_lost=1)
-
-    def add(self, done: ExportDone) -> None:
-        self._change(shards_done=1, samples_done=done.samples, samples_built=done.encoded)
-
-    def _change(self, **more: int) -> None:
-        counts = {name: getattr(self._now, name) + count for name, count in more.items()}
-        self._now = replace(self._now, **counts)
-        self._on_progress(self._now)
 
 
 def _finish(work: ExportWork, spec: dict[str, Any], out: Path) -> Result:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
-    from data_pipelines.executors.task import Progress
+    from data_pipelines.executors.progress import Progress
     from data_pipelines.shards.manifest import Manifest
 
 _PLAIN_EVERY = 5.0  # seconds between lines where there is no terminal

@@ -15,7 +15,7 @@ from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import read_manifest
-from data_pipelines.sources.cut import Part, parse_condition, split_by_name
+from data_pipelines.sources.cut import Subset, parse_condition, split_by_name
 from data_pipelines.sources.records import Fields, record_captions
 from seqtok_core.foundation.errors import ConfigError, DataError
 from tests.data_pipelines.sources.test_tables import everything, opened
@@ -204,7 +204,7 @@ def test_a_part_of_a_part_is_read_like_any_source(tmp_path):
     even = {pair.source for n, pair in enumerate(everything(whole)) if n % 2 == 0}
     assert {pair.source for part in parts.values() for pair in everything(part)} == even
     train = parts["train"]
-    assert isinstance(train, Part)
+    assert isinstance(train, Subset)
     pieces = [pair.source for n in range(0, len(train), 3) for pair in train.pairs(n, min(n + 3, len(train)))]
     assert pieces == [pair.source for pair in everything(train)]
     shares = [part["share"] for part in train.identity()["parts"]]

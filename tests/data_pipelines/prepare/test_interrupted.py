@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
+from data_pipelines.executors.progress import Progress
 from data_pipelines.executors.run import run_tasks
-from data_pipelines.executors.task import Progress
 from data_pipelines.prepare.run import plan_of, prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.prepare.tasks import PrepareWork, do_task, make_tasks
