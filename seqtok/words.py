@@ -15,6 +15,8 @@ import typer
 from pydantic import BaseModel
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from seqtok.commands.data.prepare import READING
+
 _NAMED = re.compile(r"`([a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)*)(?:=([^`]*)|(\(\)))?`")
 # The function of a room below -> the command that calls it.
 _COMMANDS = {
@@ -22,13 +24,6 @@ _COMMANDS = {
     "train_vocabulary": "seqtok data text FOLDER",
     "verify_folder": "seqtok data verify FOLDER",
     "export_tokens": "seqtok tokenizer export",
-}
-# Fields whose option has another name.
-_OPTIONS = {
-    "fields.captions": "captions_field",
-    "fields.image": "image_field",
-    "fields.key": "key_field",
-    "fields.labels": "label_field",
 }
 
 
@@ -43,7 +38,7 @@ def in_words_of(command: TyperCommand | TyperGroup, message: str) -> str:
         name, value, call = match.group(1), match.group(2), match.group(3)
         if call:
             return f"`{_COMMANDS[name]}`" if name in _COMMANDS else match.group(0)
-        option = options.get(_OPTIONS.get(name, name))
+        option = options.get(READING.names.get(name, name))
         if option is not None:
             flag = max(option.opts, key=len)
             return flag if option.is_flag or value is None else f"{flag} {value}"

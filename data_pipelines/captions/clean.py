@@ -7,7 +7,6 @@ import html
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
 
 from pydantic import Field
 
@@ -20,9 +19,9 @@ _SPACE_MARK = "\u2581"  # sentencepiece writes a space as this character, so the
 class CaptionRules(Config):
     """How the captions of a sample are cleaned before they are written."""
 
-    max_characters: Annotated[int, Field(ge=1, le=MAX_CHARACTERS)] = MAX_CHARACTERS  # what is longer is cut
-    min_characters: Annotated[int, Field(ge=1)] = 1  # what is shorter is left out
-    unescape_html: bool = False  # &amp; becomes &
+    max_characters: int = Field(MAX_CHARACTERS, ge=1, le=MAX_CHARACTERS, description="Longer captions are cut.")
+    min_characters: int = Field(1, ge=1, description="Shorter captions are left out.")
+    unescape_html: bool = Field(False, description="Read &amp; as &.")
 
 
 def clean_captions(captions: Sequence[str], rules: CaptionRules) -> tuple[list[str], Counter[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,18 +18,22 @@ _ONLY_HOW = {"processes", "engine", "ray_address", "max_bad_share", "max_bad_run
 class PrepareConfig(Config):
     """Settings of a data set. The last five say how it is made and what is refused, the others decide its bytes."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")] = "data"
-    size: Annotated[int, Field(ge=1, le=8192)] = 64  # pixels, square
-    form: Literal["png", "jpg"] = "png"  # of pictures that must be encoded again
-    quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpg
-    subsampling: Subsampling = "444"  # colour of jpg; "420" is a sixth smaller and loses 4.5 dB
-    resize: Resize = "fast"  # "exact": large JPEG is decoded in full and filtered; docs/images.md has the difference
-    samples_per_shard: Annotated[int, Field(ge=1)] = 1000
-    max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
+    name: str = Field("data", pattern=r"^[A-Za-z0-9_]{1,64}$", description="First part of the shards' names.")
+    size: int = Field(64, ge=1, le=8192, description="Pixels per side: short side, then centre crop.")
+    form: Literal["png", "jpg"] = Field("png", description="Of pictures that must be encoded again.")
+    quality: int = Field(95, ge=1, le=100, description="Of jpg.")
+    subsampling: Subsampling = Field("444", description="Colour of jpg; 420 is a sixth smaller and loses 4.5 dB.")
+    resize: Resize = Field("fast", description="How large JPEG shrinks: docs/images.md.")
+    samples_per_shard: int = Field(1000, ge=1, description="Samples of a shard; the last has fewer.")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="Larger pictures are bad samples.")
     captions: CaptionRules = CaptionRules()
-    no_caption: Literal["drop", "keep"] = "drop"
-    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more bad samples than this are an error
-    max_bad_run: Annotated[int, Field(ge=0)] = 100  # so many bad ones in a row of a shard are an error; 0: no limit
-    processes: Annotated[int, Field(ge=1)] = 1
-    engine: Literal["processes", "ray"] = "processes"
-    ray_address: Annotated[str, Field(min_length=1)] = "auto"  # or local, HOST:PORT, ray://HOST:PORT
+    no_caption: Literal["drop", "keep"] = Field("drop", description="Pictures without any caption.")
+    max_bad_share: float = Field(0.02, ge=0, le=1, description="More bad samples than this are an error.")
+    max_bad_run: int = Field(100, ge=0, description="So many bad samples in a row are an error; 0: no limit.")
+    processes: int = Field(1, ge=1, description="Worker processes.")
+    engine: Literal["processes", "ray"] = Field(
+        "processes", description="Who builds shards: this machine, or a Ray cluster."
+    )
+    ray_address: str = Field(
+        "auto", min_length=1, description="auto, HOST:PORT, ray://HOST:PORT, or local: start one here."
+    )

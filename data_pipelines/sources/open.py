@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -40,14 +40,14 @@ _KNOWN = (
 class SourceConfig(Config):
     """How a path is read. The names of tars and tables say their splits; where they do not, all becomes `split`."""
 
-    kind: Kind = "auto"
-    split: Annotated[str, Field(pattern=r"^[a-z]{1,32}$")] = "train"
-    val_share: Annotated[float, Field(ge=0, lt=1)] = 0.0  # cut off by a hash of the name
-    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    images: Path | None = None  # folder that relative paths of pictures lie in; nothing outside it is read
+    kind: Kind = Field("auto", description="What the source is.")
+    split: str = Field("train", pattern=r"^[a-z]{1,32}$", description="Split of what no file name gives one.")
+    val_share: float = Field(0.0, ge=0, lt=1, description="Share cut off as split val, by a hash of the name.")
+    test_share: float = Field(0.0, ge=0, lt=1, description="Share cut off as split test, by a hash of the name.")
+    images: Path | None = Field(None, description="Folder of pictures, by default the table's.")  # nothing outside it
     fields: Fields = Fields()
-    where: tuple[str, ...] = ()  # conditions that a record must fulfil, see data_pipelines/sources/cut.py
-    on_bad_shard: OnBadShard = "error"
+    where: tuple[str, ...] = Field((), description="Only samples with e.g. label=dog,cat or width>=256; repeatable.")
+    on_bad_shard: OnBadShard = Field("error", description="Damaged tars of the source.")
 
 
 def open_source(path: Path, config: SourceConfig) -> dict[str, Source]:

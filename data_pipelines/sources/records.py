@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,12 +28,16 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 class Fields(Config):
     """Names of record fields."""
 
-    captions: str | tuple[str, ...] = CAPTIONS  # lists from coarse to fine, or texts; several: in this order
-    labels: tuple[str, ...] = ()  # whole numbers or words
-    image: str = ""  # path, bytes, or {bytes, path}; empty: the first of IMAGE_FIELDS
-    key: str = ""  # name of a sample; empty: `key` of a table that has it, else the picture's path
-    pyramid: Literal["given", "sentences"] = "given"  # sentences: the last text becomes a level per sentence
-    max_levels: Annotated[int, Field(ge=1)] = 6  # of sentences
+    captions: str | tuple[str, ...] = Field(
+        CAPTIONS, description="Field of captions, coarse to fine, or 'a photo of a {label}'; repeatable."
+    )
+    labels: tuple[str, ...] = Field((), description="Field that is a label, a whole number or a word; repeatable.")
+    image: str = Field("", description="Field of path or bytes, or 'images/{id}.jpg'.")  # "": first of IMAGE_FIELDS
+    key: str = Field("", description="Field that names a sample, by default its path.")
+    pyramid: Literal["given", "sentences"] = Field(
+        "given", description="sentences: the last text becomes a level per sentence."
+    )
+    max_levels: int = Field(6, ge=1, description="Most levels of sentences.")
 
     @property
     def caption_fields(self) -> tuple[str, ...]:

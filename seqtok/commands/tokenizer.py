@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from seqtok.commands.options import DryRun, Overrides, Overwrite, Resume
+from seqtok.export.config import ExportConfig
+from seqtok.flags import Flags, flags
 
 app = typer.Typer(help="Tokenizer: train, export, reconstruct.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder, or a hub id such as owner/name.")]
-
-
-class What(StrEnum):
-    latents, embeddings = "latents", "embeddings"
-
-
-class Side(StrEnum):
-    image, text, both = "image", "text", "both"
-
-
-class Format(StrEnum):
-    webdataset, parquet, numpy = "webdataset", "parquet", "numpy"
-
-
-class OnOutlier(StrEnum):
-    error, warn = "error", "warn"
 
 
 @app.command()
@@ -51,40 +36,24 @@ def train(
 
 
 @app.command()
+@flags(config=Flags(ExportConfig, names={"prefixes": "prefix", "splits": "split"}))
 def export(
     model: Model,
     data: Annotated[Path, typer.Argument(help="Folder of image shards.")],
     out: Annotated[Path, typer.Argument(help="Folder to write, or a .parquet file.")],
-    what: Annotated[What, typer.Option(help="Latents, or embeddings in the space of texts.")] = What.latents,
-    format: Annotated[Format | None, typer.Option(help="By default webdataset for latents, else parquet.")] = None,
-    side: Annotated[Side, typer.Option(help="Embeddings: of pictures, of all their captions, or both.")] = Side.image,
-    prefix: Annotated[list[int] | None, typer.Option(help="Embeddings: tokens that count; repeat; all tokens.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Splits to export; all by default.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Encoded at once; 64 per CPU thread, 256 on a GPU.", min=1)] = None,
-    processes: Annotated[int, typer.Option(help="Worker processes (CPU); GPUs: torchrun.", min=1)] = 1,
-    on_outlier: Annotated[OnOutlier, typer.Option(help="Latents far from their statistics.")] = OnOutlier.error,
+    config: ExportConfig,
     resume: Resume = "auto",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
     """Encode pictures or captions: latent shards for a sequence model, or tables of latents or embeddings."""
     from seqtok.commands.data.view import progress_bar
-    from seqtok.export import ExportConfig
-    from seqtok.export import export_tokens as run
+    from seqtok.export.run import export_tokens
 
-    settings = {
-        "what": what.value,
-        "format": format.value if format else None,
-        "side": side.value,
-        "prefixes": tuple(prefix or ()),
-        "splits": tuple(split or ()),
-        "batch": batch,
-        "processes": processes,
-        "on_outlier": on_outlier.value,
-    }
-    config = ExportConfig.parse(settings, "options")
     with progress_bar() as on_progress:
-        run(model, data, out, config, resume=resume, overwrite=overwrite, dry_run=dry_run, on_progress=on_progress)
+        export_tokens(
+            model, data, out, config, resume=resume, overwrite=overwrite, dry_run=dry_run, on_progress=on_progress
+        )
 
 
 @app.command()

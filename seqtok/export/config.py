@@ -20,14 +20,22 @@ _OTHER_FILES = (".npy", ".npz", ".tar", ".json", ".jsonl", ".csv")
 class ExportConfig(Config):
     """Settings of an export; all but `processes` and `batch` decide which numbers are written."""
 
-    what: Literal["latents", "embeddings"] = "latents"
-    format: Format | None = None  # None: as OUT says
-    side: Literal["image", "text", "both"] = "image"  # of embeddings
-    prefixes: tuple[Annotated[int, Field(ge=1)], ...] = ()  # of image embeddings; (): all tokens
-    splits: tuple[str, ...] = ()  # (): all
-    batch: Annotated[int, Field(ge=1)] | None = None  # pictures or captions encoded at once; None: by the device
-    processes: Annotated[int, Field(ge=1)] = 1
-    on_outlier: Literal["error", "warn"] = "error"
+    what: Literal["latents", "embeddings"] = Field(
+        "latents", description="Latents, or embeddings in the space of texts."
+    )
+    format: Format | None = Field(None, description="By default webdataset for latents, else parquet.")
+    side: Literal["image", "text", "both"] = Field(
+        "image", description="Embeddings: of pictures, of all their captions, or both."
+    )
+    prefixes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Embeddings: tokens that count; repeat; all tokens."
+    )
+    splits: tuple[str, ...] = Field((), description="Splits to export; all by default.")
+    batch: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Encoded at once; 64 per CPU thread, 256 on a GPU."
+    )
+    processes: int = Field(1, ge=1, description="Worker processes (CPU); GPUs: torchrun.")
+    on_outlier: Literal["error", "warn"] = Field("error", description="Latents far from their statistics.")
 
     @model_validator(mode="after")
     def _fits(self) -> ExportConfig:

@@ -31,7 +31,7 @@ from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
-from seqtok.export import export_latents
+from seqtok.export.run import export_latents
 from seqtok.runs.evaluate import load_tokenizer
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.kinds import DemoConfig, load_kind

@@ -19,7 +19,7 @@ from data_pipelines.shards.manifest import FILE as MANIFEST
 from data_pipelines.shards.manifest import read_manifest
 from seq_tokenizer import LatentSpec, SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, prefix_lengths
-from seqtok.export import require_export
+from seqtok.export.belongs import require_export
 from seqtok.grids import grid
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data

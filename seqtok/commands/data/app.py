@@ -7,19 +7,11 @@ from typing import Annotated
 
 import typer
 
+from data_pipelines.prepare.settings import PrepareConfig
 from seqtok.commands.data import look as data_look
-from seqtok.commands.data.options import (
-    DryRun,
-    EngineName,
-    EngineOption,
-    Out,
-    Overwrite,
-    Processes,
-    RayAddress,
-    Resume,
-    ResumeOption,
-)
+from seqtok.commands.data.options import DryRun, Out, Overwrite, Resume, ResumeOption
 from seqtok.commands.data.prepare import prepare, run_prepare
+from seqtok.flags import Flags, flags
 
 app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify.", no_args_is_help=True)
 
@@ -28,29 +20,30 @@ Folder = Annotated[Path, typer.Argument(help="Folder of shards.")]
 CaptionsField = Annotated[str, typer.Option(help="Record field with the captions, coarse to fine.")]
 
 
+HOW = Flags(PrepareConfig, only=("processes", "engine", "ray_address"), defaults={"processes": 2})
+
+
 @app.command()
+@flags(how=HOW)
 def scenes(
     out: Out,
+    *,
     train: Annotated[int, typer.Option(help="Number of training scenes.", min=0)] = 20000,
     val: Annotated[int, typer.Option(help="Number of validation scenes.", min=0)] = 1000,
     test: Annotated[int, typer.Option(help="Number of held-out scenes.", min=0)] = 1000,
     size: Annotated[int, typer.Option(help="Pixels per side.", min=8)] = 32,
+    how: PrepareConfig,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    processes: Processes = 2,
-    engine: EngineOption = EngineName.processes,
-    ray_address: RayAddress = "auto",
     resume: ResumeOption = Resume.auto,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
     """Draw scenes of coloured shapes with caption pyramids: no data set is needed."""
-    from data_pipelines.prepare.settings import PrepareConfig
     from data_pipelines.sources.drawn_scenes import ScenesSource
 
     counts = {"train": train, "val": val, "test": test}
     sources = {s: ScenesSource(s, n, size, seed) for s, n in counts.items() if n}  # type: ignore[arg-type]
-    how = {"processes": processes, "engine": engine.value, "ray_address": ray_address}
-    config = PrepareConfig.parse({"name": "scenes", "size": size, **how}, "options")
+    config = how.model_copy(update={"name": "scenes", "size": size})
     run_prepare({**sources}, out, config, resume, overwrite, dry_run)
 
 

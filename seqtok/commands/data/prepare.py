@@ -3,76 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqtok.commands.data import options
-from seqtok.commands.data.options import EngineName, Form, Kind, NoCaption, OnBad, Pyramid, Resize, Resume
+from data_pipelines.prepare.settings import PrepareConfig
+from data_pipelines.sources.open import SourceConfig
+from seqtok.commands.data.options import DryRun, Out, Overwrite, Resume, ResumeOption
+from seqtok.flags import Flags, flags
 
 if TYPE_CHECKING:
-    from data_pipelines.prepare.settings import PrepareConfig
     from data_pipelines.sources.base import Source
 
+SourcePath = Annotated[
+    Path, typer.Argument(help="Folder with captions.jsonl, of pictures or tars; table; COCO JSON; tar.")
+]
+READING = Flags(
+    SourceConfig,
+    names={
+        "fields.captions": "captions_field",
+        "fields.image": "image_field",
+        "fields.key": "key_field",
+        "fields.labels": "label_field",
+    },
+    panels={
+        "Records": ("images", "fields.image", "fields.key", "fields.labels", "where"),
+        "Captions": ("fields.captions", "fields.pyramid", "fields.max_levels"),
+        "Splits": ("split", "val_share", "test_share"),
+        "Shards": ("on_bad_shard",),
+    },
+    defaults={"fields.captions": ("captions",)},  # as flags say it; part of a data set's identity
+)
+WRITING = Flags(
+    PrepareConfig,
+    panels={
+        "Captions": ("captions.max_characters", "captions.min_characters", "captions.unescape_html", "no_caption"),
+        "Shards": (
+            *("size", "form", "quality", "subsampling", "resize", "max_pixels", "name", "samples_per_shard"),
+            *("max_bad_share", "max_bad_run"),
+        ),
+    },
+)
 
+
+@flags(reading=READING, writing=WRITING)
 def prepare(
-    source: options.SourcePath,
-    out: options.Out,
-    kind: options.KindOption = Kind.auto,
-    images: options.Images = None,
-    image_field: options.ImageField = "",
-    key_field: options.KeyField = "",
-    label_field: options.LabelFields = None,
-    where: options.Where = None,
-    captions_field: options.CaptionsFields = None,
-    pyramid: options.PyramidOption = Pyramid.given,
-    max_levels: options.MaxLevels = 6,
-    max_characters: options.MaxCharacters = 1000,
-    min_characters: options.MinCharacters = 1,
-    unescape_html: options.UnescapeHtml = False,
-    no_caption: options.NoCaptionOption = NoCaption.drop,
-    split: options.Split = "train",
-    val_share: options.ValShare = 0.0,
-    test_share: options.TestShare = 0.0,
-    size: options.Size = 64,
-    form: options.FormOption = Form.png,
-    quality: options.Quality = 95,
-    resize: options.ResizeOption = Resize.fast,
-    name: options.Name = "data",
-    samples_per_shard: options.SamplesPerShard = 1000,
-    max_bad_share: options.MaxBadShare = 0.02,
-    max_bad_run: options.MaxBadRun = 100,
-    on_bad_shard: options.OnBadShard = OnBad.error,
-    processes: options.Processes = 1,
-    engine: options.EngineOption = EngineName.processes,
-    ray_address: options.RayAddress = "auto",
-    resume: options.ResumeOption = Resume.auto,
-    overwrite: options.Overwrite = False,
-    dry_run: options.DryRun = False,
+    source: SourcePath,
+    out: Out,
+    reading: SourceConfig,
+    writing: PrepareConfig,
+    resume: ResumeOption = Resume.auto,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Import pictures with captions as shards. docs/data.md says how each kind of source is read."""
-    from data_pipelines.prepare.settings import PrepareConfig
-    from data_pipelines.sources.open import SourceConfig, open_source
+    from data_pipelines.sources.open import open_source
 
-    fields: dict[str, Any] = {"captions": tuple(captions_field or ("captions",)), "labels": tuple(label_field or ())}
-    fields |= {"image": image_field, "key": key_field, "pyramid": pyramid.value, "max_levels": max_levels}
-    reading: dict[str, Any] = {"kind": kind.value, "images": images, "fields": fields, "where": tuple(where or ())}
-    reading |= {"split": split, "val_share": val_share, "test_share": test_share, "on_bad_shard": on_bad_shard.value}
-    cleaning = {"max_characters": max_characters, "min_characters": min_characters, "unescape_html": unescape_html}
-    writing: dict[str, Any] = {
-        "size": size,
-        "form": form.value,
-        "quality": quality,
-        "resize": resize.value,
-        "captions": cleaning,
-        "no_caption": no_caption.value,
-        "name": name,
-    }
-    writing |= {"samples_per_shard": samples_per_shard, "max_bad_share": max_bad_share, "processes": processes}
-    writing |= {"max_bad_run": max_bad_run, "engine": engine.value, "ray_address": ray_address}
-    config = PrepareConfig.parse(writing, "options")
-    sources = open_source(source, SourceConfig.parse(reading, "options"))
-    run_prepare(sources, out, config, resume, overwrite, dry_run)
+    run_prepare(open_source(source, reading), out, writing, resume, overwrite, dry_run)
 
 
 def run_prepare(

@@ -19,7 +19,7 @@ from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.sources.drawn_scenes import ScenesSource
 from seq_tokenizer import SeqTokenizer, TokenizerConfig
 from seqtok import cli
-from seqtok.export import export_latents
+from seqtok.export.run import export_latents
 from seqtok.runs.kinds import load_run
 from seqtok.runs.settings import shipped_configs
 from seqtok_core.foundation.errors import ConfigError

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seqtok.cli import app
-from seqtok.words import _COMMANDS, _OPTIONS, command_of, in_words_of
+from seqtok.commands.data.prepare import READING
+from seqtok.words import _COMMANDS, command_of, in_words_of
 from tests.seqtok.commands.test_commands import seqtok
 
 
@@ -36,7 +37,7 @@ def test_every_command_and_option_that_is_said_exists():
     for words in _COMMANDS.values():
         assert command_of(app, words.split()[1:]).name == words.split()[2]
     options = {param.name for param in command_of(app, ["data", "prepare"]).params}
-    assert set(_OPTIONS.values()) <= options
+    assert set(READING.names.values()) <= options
 
 
 def test_a_command_speaks_of_its_own_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -20,8 +20,9 @@ from data_pipelines.shards import latent_check
 from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.shards.shard_set import open_shards
 from seq_tokenizer import SeqTokenizer
-from seqtok.export import ExportConfig, export_latents, export_tokens
+from seqtok.export.config import ExportConfig
 from seqtok.export.encode import ShardEncoder
+from seqtok.export.run import export_latents, export_tokens
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun

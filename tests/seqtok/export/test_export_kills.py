@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqtok.export import ExportConfig, export_tokens
+from seqtok.export.config import ExportConfig
+from seqtok.export.run import export_tokens
 from seqtok_core.foundation.errors import DataError
 from tests.seqtok.export.toy import content, run_export, saved_tokenizer, scenes
 

@@ -17,7 +17,8 @@ from data_pipelines.shards.latents import LATENT, save_array
 from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.tars.index import scan_tar
 from seqtok.commands.data.app import app
-from seqtok.export import ExportConfig, export_latents, export_tokens
+from seqtok.export.config import ExportConfig
+from seqtok.export.run import export_latents, export_tokens
 from seqtok_core.foundation.errors import DataError
 from tests.seqtok.export.toy import COUNTS, DIM, LENGTH, content, saved_tokenizer, scenes
 

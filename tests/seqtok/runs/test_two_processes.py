@@ -14,7 +14,7 @@ from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.sources.drawn_scenes import ScenesSource
-from seqtok.export import export_latents
+from seqtok.export.run import export_latents
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "tests" / "configs"
