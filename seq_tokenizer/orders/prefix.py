@@ -31,6 +31,8 @@ def keep_prefix(x: Tensor, k: Tensor | int, absent: Tensor) -> Tensor:
 def level_starts(length: int, levels: int) -> tuple[int, ...]:
     """The shortest prefix that must know each caption level, coarse to fine; geometric, the first is 1.
 
-    Level l is demanded of every prefix longer than K^(l / L): early tokens are left free to be coarse.
+    Level l is demanded of every prefix longer than K^(l / L): early tokens are left free to be coarse. Where there are
+    few tokens, the whole sequence must know what is left: of one token every level is demanded.
     """
-    return tuple(1 if level == 0 else math.ceil(length ** (level / levels)) + 1 for level in range(levels))
+    starts = (1 if level == 0 else math.ceil(length ** (level / levels)) + 1 for level in range(levels))
+    return tuple(min(start, length) for start in starts)

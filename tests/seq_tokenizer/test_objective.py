@@ -161,3 +161,14 @@ def test_starts_that_do_not_fit_the_pyramid_are_named(starts: tuple[int, ...]):
     )
     with pytest.raises(ConfigError, match="level_starts"):
         objective(toy_batch())
+
+
+def test_one_token_learns_from_all_levels():
+    torch.manual_seed(0)
+    tower = {"vocab_size": 40, "context": 8, "width": 16, "layers": 1, "heads": 2, "embed_dim": 8}
+    config = TokenizerConfig.parse({**CONFIG, "num_latents": 1, "text": tower})
+    objective = TokenizerObjective(SeqTokenizer(config), TokenizerTrainingConfig())
+    losses = objective(toy_batch(levels=4))
+    losses["loss"].backward()
+    assert {f"text_loss_{level}" for level in range(4)} <= losses.keys()
+    assert float(objective.tokenizer.encoder.queries.grad.abs().sum()) > 0

@@ -40,6 +40,11 @@ def test_pyramid_starts():
     assert level_starts(16, 1) == (1,)
 
 
+@pytest.mark.parametrize(("length", "starts"), [(1, (1, 1, 1, 1)), (2, (1, 2, 2, 2)), (3, (1, 3, 3, 3))])
+def test_few_tokens_owe_every_level_within_their_length(length: int, starts: tuple[int, ...]):
+    assert level_starts(length, 4) == starts
+
+
 def test_a_draw_belongs_to_its_sample():
     """The same sample gets the same number alone, in a batch, in another order; other coordinates another one."""
     epoch, index = torch.zeros(50, dtype=torch.int64), torch.arange(50)
