@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -12,6 +13,7 @@ from seqtok.commands import checkpoint, config, demo, doctor, evaluate, generato
 from seqtok.commands.data import app as data
 from seqtok.words import command_of, in_words_of
 from seqtok_core.foundation.errors import SeqtokError
+from seqtok_core.foundation.machine import too_many_files
 
 app = typer.Typer(
     help="Ordered 1-D image tokens: data, tokenizer, sequence model, judge.",
@@ -58,6 +60,11 @@ def _run() -> int:
     except SeqtokError as error:
         typer.echo(f"seqtok: {in_words_of(command_of(app, sys.argv[1:]), str(error))}", err=True)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        typer.echo(f"seqtok: {in_words_of(command_of(app, sys.argv[1:]), str(too_many_files()))}", err=True)
+        return 1
     except KeyboardInterrupt:
         typer.echo("seqtok: interrupted; the same command continues", err=True)
         return 130

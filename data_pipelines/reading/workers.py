@@ -21,7 +21,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 
 from data_pipelines.reading.order import Order, StepPlan
 from seqtok_core.foundation.errors import DataError, SeqtokError
+from seqtok_core.foundation.machine import require_open_files
 
+_FILES_PER_BATCH = 8  # a tensor on its way between processes is a file
+_OTHER_FILES = 48  # what a run opens later: shards, sockets, logs; a training took 96 with two workers
 Request = tuple[int, NDArray[np.int64]]  # (epoch, sample indices)
 
 
@@ -102,6 +105,8 @@ def _batches(loader: DataLoader, trace: Trace) -> Iterator[Any]:
 
 
 def _start(loader: DataLoader) -> tuple[Iterator[Any], list[BaseProcess]]:
+    batches = loader.num_workers * (int(loader.prefetch_factor or 1) + 1)
+    require_open_files(batches * _FILES_PER_BATCH + _OTHER_FILES, f"{loader.num_workers} loader workers")
     running = iter(loader)
     if threading.current_thread() is threading.main_thread():
         _watch.install()

@@ -18,6 +18,7 @@ from typing import IO, Any
 import filelock
 
 from seqtok_core.foundation.errors import DataError, SeqtokError, StorageError
+from seqtok_core.foundation.machine import file_size_limit
 
 _CHUNK = 1 << 20  # bytes read at once while hashing
 
@@ -83,7 +84,9 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        if error.errno == errno.EFBIG:
+            raise StorageError(f"{path}: {_too_large()}") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             folder = next((p for p in [Path(path), *Path(path).parents] if p.exists()), Path("/"))
             free = shutil.disk_usage(folder).free
             raise StorageError(
@@ -92,6 +95,16 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         raise
+
+
+def _too_large() -> str:
+    limit = file_size_limit()
+    if limit is None:
+        return "the file is larger than this file system takes; choose a folder on another one"
+    return (
+        f"the file is larger than this process may write ({limit / 1024:.0f} KiB, RLIMIT_FSIZE); lift the limit "
+        "(`ulimit -f unlimited`) and start again"
+    )
 
 
 def free_bytes(path: Path) -> int:

@@ -1,9 +1,12 @@
-"""What the system grants this process: memory of its control group, processors it may use."""
+"""What the system grants this process: memory of its control group, processors it may use, files it may open."""
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
+
+from seqtok_core.foundation.errors import SeqtokError
 
 _ROOT = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60  # version 1 writes a number near 2^63 for "none"
@@ -35,3 +38,43 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def file_size_limit() -> int | None:
+    """Bytes that a file which this process writes may have (`ulimit -f`), or None."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def require_open_files(more: int, what: str) -> None:
+    """See to it that this process may open `more` files than it holds open now.
+
+    Its own limit is raised as far as the system allows. Raises SeqtokError that names `what` needs them, and how many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _open_files() + more
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    if hard == resource.RLIM_INFINITY or needed <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        return
+    raise SeqtokError(
+        f"{what}: about {needed} open files are needed, this process may have {hard}; raise its limit "
+        f"(`ulimit -n {max(1024, needed)}`, as root or in the job's settings), or use fewer `num_workers`"
+    )
+
+
+def too_many_files() -> SeqtokError:
+    """For whoever met EMFILE or ENFILE where nothing was asked for beforehand."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return SeqtokError(
+        f"too many open files: this process may have {soft}; raise its limit (`ulimit -n {max(1024, 4 * soft)}`), or "
+        "use fewer workers and processes"
+    )
+
+
+def _open_files() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:  # not Linux
+        return 64

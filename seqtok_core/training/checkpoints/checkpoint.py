@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2  # of the manifest and the parts
 STATE = "state.json"  # what is no tensor
 _STEP = re.compile(r"step_(\d{8,})")
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SPARE = 1 << 20  # bytes beside the parts: manifest, state, the file system's own
 Gather = Callable[[Any], list[Any]]  # a small value of every process, by rank, on every process
 
