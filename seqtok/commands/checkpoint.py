@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from seqtok.commands.options import take_free_cores
+
 app = typer.Typer(help="Checkpoints of a run: list, verify, export.", no_args_is_help=True)
 Where = Annotated[Path, typer.Argument(help="A run folder, or one checkpoint in it.")]
 
@@ -56,5 +58,6 @@ def export(
     """Make a model folder of a checkpoint, as the finished run writes it; needs one process, of any machine."""
     from seqtok.runs.checkpoints import export_model
 
+    take_free_cores()
     source = export_model(path, out, weights is Weights.averaged, data)
     typer.echo(f"{out}: {weights} weights of {source}")

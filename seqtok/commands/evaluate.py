@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import Guidance, Steps, Temperature, sample_settings
+from seqtok.commands.options import Guidance, Steps, Temperature, sample_settings, take_free_cores
 
 app = typer.Typer(help="Judge models on held-out data.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder of a tokenizer, or a hub id.")]
@@ -22,6 +22,7 @@ def reconstruction(model: Model, data: Data, split: Split = "test", limit: Limit
     """PSNR and SSIM against prefix length."""
     from seqtok.runs.evaluate import judge_reconstruction
 
+    take_free_cores()
     judge_reconstruction(model, data, split, limit, out)
 
 
@@ -38,6 +39,7 @@ def semantics(
     """Linear probes per label and zero-shot retrieval per caption level, against prefix length."""
     from seqtok.runs.evaluate import probe_and_retrieve
 
+    take_free_cores()
     probe_and_retrieve(model, data, split, fit_split, limit, fit_limit, out)
 
 
@@ -58,4 +60,5 @@ def generation(
     from seqtok.runs.evaluate import judge_generation
 
     config = GenerationConfig.parse({"sample": sample_settings(guidance, temperature, steps)}, "options")
+    take_free_cores()
     judge_generation(generator, tokenizer, reader, prompts, config, seed, out)

@@ -17,6 +17,7 @@ from seqtok.commands.options import (
     Steps,
     Temperature,
     sample_settings,
+    take_free_cores,
 )
 
 app = typer.Typer(help="Sequence model: train, sample.", no_args_is_help=True)
@@ -61,5 +62,6 @@ def sample(
     if not wanted:
         raise ConfigError("nothing to draw: say --prompt TEXT (repeatable) or --prompts FILE")
     config = SampleConfig.parse(sample_settings(guidance, temperature, steps), "options")
+    take_free_cores()
     used = sample_prompts(model, tokenizer, wanted, out, config, seed, prefix)
     typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else str(out))

@@ -21,3 +21,15 @@ def sample_settings(guidance: float | None, temperature: float | None, steps: in
     given: dict[str, Any] = {"guidance": guidance, "temperature": temperature}
     given |= {"flow": {"steps": steps} if steps is not None else None}
     return {key: value for key, value in given.items() if value is not None}
+
+
+def take_free_cores() -> None:
+    """For a command that computes here: as many threads as cores are free, said in one line, unless the user chose."""
+    import torch
+
+    from seqtok_core.foundation.threads import choose_threads
+
+    choice = choose_threads("auto", on_cpu=not torch.cuda.is_available())
+    if choice.chosen is not None:
+        torch.set_num_threads(choice.chosen)
+        typer.echo(choice.describe(), err=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import DryRun, Overrides, Overwrite, Resume
+from seqtok.commands.options import DryRun, Overrides, Overwrite, Resume, take_free_cores
 from seqtok.export.config import ExportConfig
 from seqtok.flags import Flags, flags
 
@@ -50,6 +50,7 @@ def export(
     from seqtok.commands.data.view import progress_bar
     from seqtok.export.run import export_tokens
 
+    take_free_cores()
     with progress_bar() as on_progress:
         export_tokens(
             model, data, out, config, resume=resume, overwrite=overwrite, dry_run=dry_run, on_progress=on_progress
@@ -65,4 +66,5 @@ def reconstruct(
     """One row per picture: itself, then decoded from its first 1, 2, 4, … K tokens."""
     from seqtok.drawing import reconstruct_files
 
+    take_free_cores()
     typer.echo(str(reconstruct_files(model, images, out)))

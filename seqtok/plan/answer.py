@@ -50,7 +50,7 @@ def answer_plan(config: str, overrides: Sequence[str], request: PlanRequest) -> 
     run = load_training_run(config, overrides)
     device = _device(request)
     micro = run.train.micro_batch_of(request.gpus)
-    if run.train.threads is not None and device is None:
+    if isinstance(run.train.threads, int) and device is None:
         torch.set_num_threads(run.train.threads)
     sizes = (max(1, micro // 2), max(2, micro)) if device is None else (2, 4)
     torch.manual_seed(run.train.seed)

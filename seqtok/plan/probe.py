@@ -31,7 +31,7 @@ _PERIOD = 8  # different batches, used in turn
 def main() -> None:
     request = json.loads(sys.stdin.read())
     run = load_training_run(request["config"], request["overrides"])
-    if run.train.threads is not None:
+    if isinstance(run.train.threads, int):
         torch.set_num_threads(run.train.threads)
     world = World.from_environment()
     connect(world)

@@ -54,7 +54,7 @@ class TrainConfig(Config):
     timeout_minutes: Annotated[float, Field(gt=0), RESUMABLE] = 30.0  # without progress or the others: the run stops
     wandb: Annotated[WandbConfig | None, RESUMABLE] = None
     seed: Annotated[int, Field(ge=0)] = 0
-    threads: Annotated[Count | None, RESUMABLE] = None  # of one process on CPU; null: as the machine is set up
+    threads: Annotated[Count | Literal["auto"] | None, RESUMABLE] = "auto"  # on CPU; auto: the cores that are free
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

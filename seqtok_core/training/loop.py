@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,11 +28,13 @@ from torch import nn
 
 from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
+from seqtok_core.foundation.threads import ThreadChoice, choose_threads
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.costs.speed import Speed, flops_per_image
 from seqtok_core.training.engine.engine import Engine
+from seqtok_core.training.journal import environment
 from seqtok_core.training.journal.ledger import Ledger
 from seqtok_core.training.journal.summary import TrainResult
 from seqtok_core.training.processes.distributed import (
@@ -86,28 +89,42 @@ def train(
     world, folder = World.from_environment(), Path(folder)
     if loader.global_batch != config.batch:
         raise ConfigError(f"the loader's global batch is {loader.global_batch}, `batch` is {config.batch}")
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     connect(world, 66 * config.timeout_minutes)  # a tenth more: who hangs shall say so before the others give up
     with _lost_contact_explained(folder, world), together(world), contextlib.ExitStack() as stack:
         hosts = gather_objects(world, platform.node())
+        threads = _take_threads(config, folder, world, hosts, anew=overwrite)
         on_first(world, lambda: stack.enter_context(files.folder_lock(folder)))
         on_first(
             world,
             lambda: run_folder.prepare_run_folder(
-                folder, resolved, world, hosts, resume=resume, overwrite=overwrite, resumable=resumable
+                folder, resolved, world, hosts, threads, resume=resume, overwrite=overwrite, resumable=resumable
             ),
         )
         source = run_folder.start_from(folder, resume, world)
         batches, speed = _first_look(objective, loader, config, source, world)
         engine, stop = Engine(objective, config, world), StopRequest()
         watch = stack.enter_context(Watch(world, folder, 60 * config.timeout_minutes, stop.ask))
-        run = Run(engine, config, folder, world, Ledger(folder, config, world, speed), stop, watch)
+        run = Run(engine, config, folder, world, Ledger(folder, config, world, speed), stop, watch, threads)
         stack.callback(run.close)
         run.restore(source, resolved)
         run.to_the_end(batches, on_sample)
         run.finish(on_finish)
         return run.result()
+
+
+def _take_threads(config: TrainConfig, folder: Path, world: World, hosts: list[str], anew: bool) -> ThreadChoice:
+    """The number that this process computes with from now on."""
+    choice = choose_threads(
+        config.threads,
+        on_cpu=world.device.type == "cpu",
+        processes=hosts.count(platform.node()),
+        before=None if anew else environment.threads_of(folder),
+    )
+    if choice.chosen is not None:
+        torch.set_num_threads(choice.chosen)
+    if world.is_first and config.threads == "auto" and world.device.type == "cpu":
+        print(f"{folder.name}: {choice.describe()}", file=sys.stderr, flush=True)
+    return choice
 
 
 def _first_look(

@@ -11,6 +11,7 @@ from torch import nn
 
 from seqtok_core.foundation import faults, files
 from seqtok_core.foundation.errors import Preempted, SeqtokError, StorageError
+from seqtok_core.foundation.threads import ThreadChoice
 from seqtok_core.training import continuing, run_folder
 from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.checkpoints.saving import Saver
@@ -20,6 +21,7 @@ from seqtok_core.training.engine.engine import Engine
 from seqtok_core.training.journal import environment
 from seqtok_core.training.journal.ledger import Ledger
 from seqtok_core.training.journal.progress import ProgressBar
+from seqtok_core.training.journal.slowdown import Slowdown
 from seqtok_core.training.journal.summary import TrainResult
 from seqtok_core.training.optimizer.schedules import crosses
 from seqtok_core.training.processes.distributed import World, any_of, gather_objects, on_first
@@ -42,10 +44,12 @@ class Run:
         ledger: Ledger,
         stop: StopRequest,
         watch: Watch,
+        threads: ThreadChoice,
     ) -> None:
         self._engine, self._config, self._folder, self._world = engine, config, folder, world
         self._ledger, self._stop, self._watch = ledger, stop, watch
         self._saver = Saver(world, config.background_save)
+        self._slowdown = Slowdown(threads.cores)
         self._step = 0  # steps done
         self._resumed_from: str | None = None
 
@@ -71,7 +75,8 @@ class Run:
                 logged = last or self._step % config.log_every == 0
                 if logged:
                     scale = self._engine.scale
-                    self._ledger.write_line(self._step, scale.value if scale.active else None)
+                    rate = self._ledger.write_line(self._step, scale.value if scale.active else None)
+                    progress.say(self._slowdown.look(rate))
                 progress.update(images, self._ledger.last.get("loss") if logged else None)
                 faults.hit("training.step", self._world.rank)
                 stopping = self._agree_to_stop()

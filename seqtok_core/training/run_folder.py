@@ -11,6 +11,7 @@ import yaml
 
 from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
+from seqtok_core.foundation.threads import ThreadChoice
 from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.checkpoints.checkpoint import CHECKPOINTS
 from seqtok_core.training.journal import environment
@@ -27,6 +28,7 @@ def prepare_run_folder(
     resolved: Mapping[str, Any],
     world: World,
     hosts: list[str],
+    threads: ThreadChoice,
     *,
     resume: str,
     overwrite: bool,
@@ -34,8 +36,8 @@ def prepare_run_folder(
 ) -> None:
     """Make or accept `folder` for a run with the settings `resolved` (rank 0, under the lock).
 
-    `hosts`: the machine of every process, for environment.json. `resumable`: dotted paths that may differ from what
-    the folder holds, with all below them.
+    `hosts` and `threads`, the machine of every process and what this one computes with, go to environment.json.
+    `resumable`: dotted paths that may differ from what the folder holds, with all below them.
 
     Raises ConfigError when the folder is in use for something else, MismatchError when its run has other
     settings (all differing keys in one message), StorageError when it cannot be written.
@@ -53,7 +55,7 @@ def prepare_run_folder(
     if overwrite or not used:
         with files.atomic_write(folder / "config.yaml", "w") as stream:
             yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
-    environment.write_environment(folder, world, hosts)
+    environment.write_environment(folder, world, hosts, threads)
     (folder / "preempted.json").unlink(missing_ok=True)
 
 

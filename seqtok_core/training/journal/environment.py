@@ -17,6 +17,7 @@ from torch.version import cuda as built_for_cuda
 
 from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.threads import ThreadChoice
 from seqtok_core.training.processes.distributed import World
 
 FILE = "environment.json"
@@ -40,9 +41,19 @@ def describe_environment(world: World, hosts: list[str]) -> dict[str, Any]:
     }
 
 
-def write_environment(folder: Path, world: World, hosts: list[str]) -> None:
+def write_environment(folder: Path, world: World, hosts: list[str], threads: ThreadChoice) -> None:
     """Counts the starts of this run, whose last one it describes."""
-    files.write_json(folder / FILE, {**describe_environment(world, hosts), "starts": starts(folder) + 1})
+    about = {**describe_environment(world, hosts), "threads": threads.to_json(), "starts": starts(folder) + 1}
+    files.write_json(folder / FILE, about)
+
+
+def threads_of(folder: Path) -> dict[str, Any] | None:
+    """What the last start of the run in `folder` computed with, or None when that was not written down."""
+    try:
+        found = files.read_json(folder / FILE).get("threads")
+    except (DataError, AttributeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def starts(folder: Path) -> int:

@@ -74,18 +74,18 @@ class Ledger:
     def skip(self) -> None:
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
 
-    def write_line(self, step: int, loss_scale: float | None) -> None:
-        """Close the account of the steps since the last line. Collective."""
+    def write_line(self, step: int, loss_scale: float | None) -> float:
+        """Close the account of the steps since the last line; returns their images/s. Collective."""
         now, config = time.monotonic(), self._config
         images, spent = step * config.batch, max(now - self._line_began, 1e-9)
         self.last = self._means.take()
+        rate = (step - self._line_step) * config.batch / spent
         if self._log is not None:
             line: dict[str, float | int] = {"step": step, "images": images, **self.last}
             line["lr"] = config.lr * rate_factor(config, images - config.batch)
             line["skipped"] = self.skipped
             if loss_scale is not None:
                 line["loss_scale"] = loss_scale
-            rate = (step - self._line_step) * config.batch / spent
             line["images_per_s"], line["data_wait"] = round(rate, 2), round(self._waited / spent, 4)
             utilisation = self._speed.mfu(rate)
             if utilisation is not None:
@@ -97,6 +97,7 @@ class Ledger:
             except StorageError as error:
                 self.problem = error  # the others learn it after the step: alone, this process must not leave
         self._line_began, self._line_step, self._waited = now, step, 0.0
+        return rate
 
     @property
     def seconds(self) -> float:

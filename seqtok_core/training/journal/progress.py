@@ -60,6 +60,15 @@ class ProgressBar:
                 flush=True,
             )
 
+    def say(self, message: str | None) -> None:
+        """A line beside the bar, from the first process."""
+        if message is None or not self._active:
+            return
+        if self._bar is not None:
+            self._bar.console.print(f"{self._title}: {message}", highlight=False, markup=False)
+        else:
+            print(f"{self._title}: {message}", file=sys.stderr, flush=True)
+
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
