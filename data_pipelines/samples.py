@@ -61,7 +61,7 @@ class ImageTextBatch(_Batch):
 
     def pixels(self) -> Tensor:
         """(B, 3, H, W) float32 in [-1, 1]."""
-        return self.images.float().div_(127.5).sub_(1.0)
+        return to_model(self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +71,13 @@ class LatentTextBatch(_Batch):
     latents: Tensor  # (B, K, D) float32, as the tokenizer gave them (not standardised)
     codes: Tensor | None = None  # (B, K) int64, discrete tokenizers only
     positions: Tensor | None = None  # (B, K) int64, where the order differs per image
+
+
+def to_model(pixels: Tensor) -> Tensor:
+    """(..., H, W) uint8 -> float32 in [-1, 1], on the same device: what every model takes."""
+    return pixels.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """(..., H, W) float about in [-1, 1] -> uint8, clipped and rounded: what every model gives."""
+    return pixels.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)

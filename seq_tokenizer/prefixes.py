@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from data_pipelines.samples import to_bytes, to_model
+
 
 class PrefixTokenizer(Protocol):
     """What every tokenizer can do, of learned or fixed order."""
@@ -26,17 +28,12 @@ def prefix_lengths(length: int) -> tuple[int, ...]:
     return (*(2**i for i in range((length - 1).bit_length())), length)
 
 
-def to_bytes(pixels: Tensor) -> Tensor:
-    """(..., H, W) float about in [-1, 1] -> uint8, clipped and rounded."""
-    return pixels.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-
-
 @torch.no_grad()
 def encode_all(
     tokenizer: PrefixTokenizer, images: Tensor, batch: int = 256, device: torch.device | str = "cpu"
 ) -> Tensor:
     """(B, 3, H, W) uint8 -> (B, K, D) latents on the CPU, `batch` pictures at once on `device`."""
-    parts = (part.to(device).float() / 127.5 - 1.0 for part in images.split(batch))
+    parts = (to_model(part.to(device)) for part in images.split(batch))
     return torch.cat([tokenizer.encode(part).float().cpu() for part in parts])
 
 

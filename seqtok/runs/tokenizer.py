@@ -17,7 +17,7 @@ from data_pipelines.reading.image_text import ImageTextLoader, read_split
 from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.reading.stream import StreamConfig, StreamLoader
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
-from data_pipelines.samples import ImageTextBatch
+from data_pipelines.samples import ImageTextBatch, to_model
 from data_pipelines.shards.manifest import FILE as MANIFEST
 from data_pipelines.tars.remote import scheme_of
 from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
@@ -197,7 +197,7 @@ class TokenizerHooks:
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         tokenizer = _tokenizer_of(module)
-        pixels = self._read(_STATISTICS).float().div(127.5).sub(1.0)
+        pixels = to_model(self._read(_STATISTICS))
         tokenizer.measure_latents(pixels.split(256))
         tokenizer.save_pretrained(folder, self._run.data.captions_path)
 

@@ -3,6 +3,8 @@
 What is random per sample (prefix length, noise, crop) must not change with the number of ranks, workers or
 resumes, so it is hashed from the sample's own coordinates. The hash is the finaliser of SplitMix64 (Steele,
 Lea, Flood 2014, "Fast splittable pseudorandom number generators"), applied to each coordinate in turn.
+Draws is the one door for models, on any device; what is drawn while data are read (orders, crops) has no torch in it
+and takes Philox from foundation/random_bits.py, by the same coordinates.
 """
 
 from __future__ import annotations
@@ -13,8 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from seqtok_core.layers import randomness
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -32,7 +32,7 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift_right(x, 31)
 
 
-def bits(seed: int, stream: str, epoch: Tensor, index: Tensor, count: int) -> Tensor:
+def _bits(seed: int, stream: str, epoch: Tensor, index: Tensor, count: int) -> Tensor:
     """epoch (B,), index (B,) int64 -> (B, count) int64, all 64 bits random.
 
     `stream` names the use ("prefix", "noise"): uses with different names are independent.
@@ -43,17 +43,17 @@ def bits(seed: int, stream: str, epoch: Tensor, index: Tensor, count: int) -> Te
     return _mix(state[:, None] + place * _GOLDEN)
 
 
-def uniform(seed: int, stream: str, epoch: Tensor, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+def _uniform(seed: int, stream: str, epoch: Tensor, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
     """(B, *shape) float32, uniform in the open interval (0, 1)."""
-    raw = bits(seed, stream, epoch, index, math.prod(shape))
+    raw = _bits(seed, stream, epoch, index, math.prod(shape))
     fraction = (_shift_right(raw, 41).to(torch.float32) + 0.5) * 2.0**-23
     return fraction.reshape(index.shape[0], *shape)
 
 
-def normal(seed: int, stream: str, epoch: Tensor, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+def _normal(seed: int, stream: str, epoch: Tensor, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
     """(B, *shape) float32, standard normal by Box and Muller."""
-    radius = (-2.0 * uniform(seed, stream + "/radius", epoch, index, shape).log()).sqrt()
-    return radius * (2.0 * math.pi * uniform(seed, stream + "/angle", epoch, index, shape)).cos()
+    radius = (-2.0 * _uniform(seed, stream + "/radius", epoch, index, shape).log()).sqrt()
+    return radius * (2.0 * math.pi * _uniform(seed, stream + "/angle", epoch, index, shape)).cos()
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Draws:
 
     def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
         """(B, *shape) float32 in (0, 1)."""
-        return randomness.uniform(self.seed, stream, self.epoch, self.index, shape)
+        return _uniform(self.seed, stream, self.epoch, self.index, shape)
 
     def normal(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
         """(B, *shape) float32, standard normal."""
-        return randomness.normal(self.seed, stream, self.epoch, self.index, shape)
+        return _normal(self.seed, stream, self.epoch, self.index, shape)

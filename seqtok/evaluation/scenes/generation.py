@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipelines.samples import to_model
 from data_pipelines.scenes import Scene, render
 from seqtok.evaluation.scenes.reader import Reading, SceneReader
 from seqtok.evaluation.scenes.scoring import ATTRIBUTES, FINEST, score_reading
@@ -27,7 +28,7 @@ _Z = 1.96  # 95 %
 
 def read_pictures(reader: SceneReader, pictures: Tensor) -> list[Reading]:
     """(B, 3, H, W) uint8 -> B readings."""
-    return reader.read(pictures.float() / 127.5 - 1.0)
+    return reader.read(to_model(pictures))
 
 
 def real_pictures(scenes: Sequence[Scene], size: int) -> Tensor:

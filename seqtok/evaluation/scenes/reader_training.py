@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_pipelines.samples import to_model
 from data_pipelines.scenes import BACKGROUNDS, COLORS, RADII, SHAPES, Scene, make_scene, render
 from seqtok.evaluation.scenes.reader import GRID, INPUT_SIZE, SceneReader
 from seqtok_core.foundation.config import Config
@@ -82,7 +83,7 @@ def draw_targets(count: int, seed: int) -> SceneTargets:
     """`count` scenes, every second one with a combination that contestants never see in training."""
     scenes = [make_scene(_SEED_SPACE + seed, index, "test") for index in range(count)]
     pictures = np.stack([render(scene, INPUT_SIZE) for scene in scenes])  # (B, 32, 32, 3)
-    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    pixels = to_model(torch.from_numpy(pictures).permute(0, 3, 1, 2))
     place, mask, names = torch.zeros(count, 3, 2), torch.zeros(count, 3), torch.zeros(count, 3, 3).long()
     for row, scene in enumerate(scenes):
         for slot, shape in enumerate(scene.shapes):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_pipelines.samples import to_model
 from data_pipelines.scenes import BACKGROUNDS, COLORS, RADII, SHAPES
 from seqtok.evaluation.scenes.generation import judge, read_pictures, real_pictures, share
 from seqtok.evaluation.scenes.reader import GRID, ReaderMaps, SceneReader, pick_peaks, true_reading
@@ -130,7 +131,7 @@ def test_the_reader_reads_held_out_scenes() -> None:
             for attribute, value in reader_quality(reader, some, size).items():
                 assert value is not None, attribute
                 assert value >= 0.97, (attribute, size)
-    blurred = blur(real_pictures(scenes, 32).float() / 127.5 - 1, 0.6)
+    blurred = blur(to_model(real_pictures(scenes, 32)), 0.6)
     verdicts = judge(reader.read(blurred), scenes)
     for attribute in ATTRIBUTES:
         found = share(verdicts, attribute)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths, to_bytes
+from data_pipelines.samples import to_bytes, to_model
+from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
 from seqtok.evaluation.metrics.reconstruction import psnr, reconstruction, ssim
 from seqtok_core.foundation.compat import prepare_torchvision
 from tests.seqtok.evaluation.toy import SIZE, LosslessTokenizer
@@ -66,6 +67,9 @@ def test_prefix_lengths_double_and_end_with_the_whole(length: int, expected: tup
 
 def test_bytes_are_clipped_and_rounded() -> None:
     assert to_bytes(torch.tensor([-7.0, -1.0, 0.001, 1.0, 7.0])).tolist() == [0, 0, 128, 255, 255]
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_bytes(to_model(every)), every)
+    assert every[3] == 3, "what is given is not changed"
 
 
 def test_batching_changes_nothing() -> None:

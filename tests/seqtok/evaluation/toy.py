@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ar_model import SampleConfig
+from data_pipelines.samples import to_model
 from data_pipelines.scenes import Scene, make_scene
 from seqtok.evaluation.scenes.generation import real_pictures
 from seqtok.evaluation.scenes.reader import Reading, true_reading
@@ -33,7 +34,7 @@ class PerfectGenerator:
     """Gives the latents of the very pictures that the prompts come from."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
-        pixels = real_pictures(scenes, SIZE).float() / 127.5 - 1
+        pixels = to_model(real_pictures(scenes, SIZE))
         latents = LosslessTokenizer().encode(pixels)
         self.known = {scene.captions[3]: z for scene, z in zip(scenes, latents, strict=True)}
 

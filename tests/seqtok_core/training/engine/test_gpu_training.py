@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ar_model import GeneratorObjective, GeneratorObjectiveConfig
+from data_pipelines.samples import to_model
 from seq_tokenizer import TokenizerObjective, TokenizerTrainingConfig
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok_core.training import TrainConfig, train
@@ -176,7 +177,7 @@ def test_pictures_of_a_tokenizer_on_the_gpu():
     assert there.device.type == "cpu"
     torch.testing.assert_close(there, here, atol=1e-3, rtol=1e-3)
     assert decode_all(model, there, 3, device=model.device).shape == images.shape
-    model.measure_latents((images.float() / 127.5 - 1).split(2))  # batches from the CPU
+    model.measure_latents(to_model(images).split(2))  # batches from the CPU
     assert model.spec.mean.device.type == "cpu"
 
 
