@@ -59,11 +59,9 @@ def command_of(app: typer.Typer, words: Sequence[str]) -> TyperCommand | TyperGr
 
 def _key_of(name: str) -> str | None:
     """The one key of a training's config that is `name` or ends with it; None when there are several, or none."""
-    from seqtok.runs.base import TrainingRun
     from seqtok.runs.kinds import RUNS
 
-    kinds = [run for run in RUNS.values() if issubclass(run, TrainingRun)]
-    found = {path for run in kinds for path in _paths(run) if f".{path}".endswith(f".{name}")}
+    found = {path for run in RUNS.values() for path in _paths(run) if f".{path}".endswith(f".{name}")}
     return found.pop() if len(found) == 1 else None
 
 

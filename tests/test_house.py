@@ -155,6 +155,12 @@ def test_help_does_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_training_does_not_load_the_judge():
+    code = "import sys, seqtok.runs.kinds, seqtok.runs.train, seqtok.plan.answer\n"
+    code += "assert not [name for name in sys.modules if name.startswith('seqtok.evaluation')]"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_importing_foundation_does_not_import_torch():
     names = [module_of(path) for path in files() if within(module_of(path), ("seqtok_core.foundation",))]
     code = f"import sys, importlib\nfor name in {names!r}:\n    importlib.import_module(name)\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from seqtok.runs.base import TrainingRun
-from seqtok.runs.kinds import require_training, run_of
+from seqtok.runs.kinds import run_of
 from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint, reading
@@ -59,7 +59,7 @@ def _config_of(source: Path, data: Path | None) -> TrainingRun:
     values = {key: value for key, value in values.items() if key not in run_folder.CONTENT_KEYS}
     if data is not None:
         values["data"] = {**values["data"], "folder": str(data)}
-    return require_training(run_of({**values, "out": str(where.parent)}, str(where)), str(where))
+    return run_of({**values, "out": str(where.parent)}, str(where))
 
 
 def _size(count: float) -> str:

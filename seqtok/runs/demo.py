@@ -32,9 +32,10 @@ from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.export.run import export_latents
+from seqtok.runs.demo_config import DemoConfig
 from seqtok.runs.evaluate import load_tokenizer
 from seqtok.runs.generator import GeneratorRun
-from seqtok.runs.kinds import DemoConfig, load_kind
+from seqtok.runs.kinds import load_kind
 from seqtok.runs.settings import find_config, read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run

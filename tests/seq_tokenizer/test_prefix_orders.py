@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seq_tokenizer.orders.prefix import draw_prefix, keep_prefix, level_starts
-from seqtok_core.layers import randomness
+from seqtok_core.layers.randomness import Draws
 
 
 def test_every_prefix_length_is_drawn_and_short_ones_most():
@@ -48,25 +48,25 @@ def test_few_tokens_owe_every_level_within_their_length(length: int, starts: tup
 def test_a_draw_belongs_to_its_sample():
     """The same sample gets the same number alone, in a batch, in another order; other coordinates another one."""
     epoch, index = torch.zeros(50, dtype=torch.int64), torch.arange(50)
-    whole = randomness.normal(3, "noise", epoch, index, (4, 2))
-    assert torch.equal(randomness.normal(3, "noise", epoch[7:9], index[7:9], (4, 2)), whole[7:9])
-    assert torch.equal(randomness.normal(3, "noise", epoch, index.flip(0), (4, 2)), whole.flip(0))
+    whole = Draws(3, epoch, index).normal("noise", (4, 2))
+    assert torch.equal(Draws(3, epoch[7:9], index[7:9]).normal("noise", (4, 2)), whole[7:9])
+    assert torch.equal(Draws(3, epoch, index.flip(0)).normal("noise", (4, 2)), whole.flip(0))
     for other in (
-        randomness.normal(4, "noise", epoch, index, (4, 2)),
-        randomness.normal(3, "other", epoch, index, (4, 2)),
-        randomness.normal(3, "noise", epoch + 1, index, (4, 2)),
+        Draws(4, epoch, index).normal("noise", (4, 2)),
+        Draws(3, epoch, index).normal("other", (4, 2)),
+        Draws(3, epoch + 1, index).normal("noise", (4, 2)),
     ):
         assert not (other == whole).any()
 
 
 def test_draws_look_random():
     epoch, index = torch.zeros(20_000, dtype=torch.int64), torch.arange(20_000)
-    u = randomness.uniform(0, "u", epoch, index, (2,))
+    u = Draws(0, epoch, index).uniform("u", (2,))
     assert u.min() > 0
     assert u.max() < 1
     histogram = torch.histc(u[:, 0], 20, 0, 1) / len(u)
     torch.testing.assert_close(histogram, torch.full((20,), 0.05), atol=0.006, rtol=0)
-    n = randomness.normal(0, "n", epoch, index, (2,))
+    n = Draws(0, epoch, index).normal("n", (2,))
     torch.testing.assert_close(n.mean(0), torch.zeros(2), atol=0.03, rtol=0)
     torch.testing.assert_close(n.std(0), torch.ones(2), atol=0.02, rtol=0)
     neighbours = torch.corrcoef(torch.stack([n[:-1, 0], n[1:, 0], n[1:, 1]]))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ar_model.sampling import SampleConfig
 from seq_tokenizer.orders.prefix import draw_prefix
 from seqtok.runs.tokenizer import TokenizerHooks
-from seqtok_core.layers import flow, randomness
+from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
 from seqtok_core.training.journal.metrics import Means
 from seqtok_core.training.processes.distributed import World
@@ -38,8 +38,9 @@ def test_the_tokenizer(encoder: str, size: int):
 
 
 def test_the_draws():
-    for draw in (randomness.uniform, randomness.normal):
-        assert draw(0, "stream", numbers(3), numbers(3), (4,)).device == ELSEWHERE
+    draws = Draws(0, numbers(3), numbers(3))
+    for draw in (draws.uniform, draws.normal):
+        assert draw("stream", (4,)).device == ELSEWHERE
     times = flow.logit_normal_times(torch.zeros(3, 2, device=ELSEWHERE))
     assert times.device == flow.to_velocity(times, times, times, "data").device == ELSEWHERE
 
