@@ -28,7 +28,8 @@ class ThreadChoice:
 
     def describe(self) -> str:
         """One line for the user."""
-        return f"{self.chosen or 'as many as torch takes'} threads of {self.cores} cores: {self.why}"
+        taken = f"{self.chosen} of {self.cores} cores" if self.chosen else f"{self.cores} cores, as torch takes them"
+        return f"computes on {taken}: {self.why}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -77,7 +77,7 @@ def test_the_choice_is_said_and_kept(
     train_toy(tmp_path / "run", threads="auto", images=32, warmup_images=8, overwrite=True)
     assert asked[2] is None
     said = capsys.readouterr().err
-    assert "run: 1 threads of 4 cores: 3.0 are busy with other work" in said
+    assert "run: computes on 1 of 4 cores: 3.0 are busy with other work" in said
 
 
 def test_a_slow_run_on_a_loaded_machine_says_so_once_for_each_time():
