@@ -1,5 +1,5 @@
 """The heads by kind. A new one is a file beside this one and its line in each place below: the type becomes
-`Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], BY_KIND]`.
+`Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], by_kind("a")]`.
 """
 
 from __future__ import annotations

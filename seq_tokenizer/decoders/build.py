@@ -1,5 +1,5 @@
 """The decoders by kind. A new one is a file beside this one, and its line in both places below: the type becomes
-`Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], BY_KIND]`, as in encoders/build.py.
+`Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], by_kind("a")]`, as in encoders/build.py.
 """
 
 from __future__ import annotations

@@ -18,9 +18,11 @@ from seq_tokenizer.encoders.base import Encoder
 from seq_tokenizer.encoders.qformer import QFormerConfig, QFormerEncoder
 from seq_tokenizer.encoders.titok import TitokConfig, TitokEncoder
 from seq_tokenizer.shape import TokenizerShape
-from seqtok_core.foundation.config import BY_KIND
+from seqtok_core.foundation.config import by_kind
 
-EncoderConfig = Annotated[Annotated[TitokConfig, Tag("titok")] | Annotated[QFormerConfig, Tag("qformer")], BY_KIND]
+EncoderConfig = Annotated[
+    Annotated[TitokConfig, Tag("titok")] | Annotated[QFormerConfig, Tag("qformer")], by_kind("titok")
+]
 ENCODERS: dict[str, Any] = {"titok": TitokEncoder, "qformer": QFormerEncoder}
 
 

@@ -24,12 +24,14 @@ class _Resumable:
 RESUMABLE: Final = _Resumable()
 
 
-def _kind_of(value: Any) -> Any:
-    return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+def by_kind(usual: str) -> Discriminator:
+    """Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], by_kind("a")]: the key `kind` says whose settings
+    follow; where it is missing they are those of the kind `usual`, so that a second kind leaves old configs valid."""
 
+    def kind_of(value: Any) -> Any:
+        return value.get("kind", usual) if isinstance(value, Mapping) else getattr(value, "kind", None)
 
-# Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], BY_KIND]: the key `kind` says whose settings follow.
-BY_KIND: Final = Discriminator(_kind_of)
+    return Discriminator(kind_of)
 
 
 class Config(BaseModel):
@@ -135,7 +137,7 @@ def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:
 
 
 def _model_at(cls: type[BaseModel], loc: list[str | int]) -> tuple[type[BaseModel] | None, list[str | int]]:
-    """The settings class that owns the keys under `loc`, and `loc` without the tags of BY_KIND."""
+    """The settings class that owns the keys under `loc`, and `loc` without the tags of `by_kind`."""
     owner: type[BaseModel] | None = cls
     models: list[type[BaseModel]] = []
     path: list[str | int] = []

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, Tag, model_validator
 
-from seqtok_core.foundation.config import BY_KIND, RESUMABLE, Config, fill_preset, overlay
+from seqtok_core.foundation.config import RESUMABLE, Config, by_kind, fill_preset, overlay
 from seqtok_core.foundation.errors import ConfigError
 
 PRESETS = {"tiny": {"width": 8, "depth": 1}, "small": {"width": 64, "depth": 4}}
@@ -40,7 +40,7 @@ class Reading(Config):
 
 
 class Whole(Config):
-    shape: Annotated[Annotated[Round, Tag("round")] | Annotated[Square, Tag("square")], BY_KIND] = Round()
+    shape: Annotated[Annotated[Round, Tag("round")] | Annotated[Square, Tag("square")], by_kind("round")] = Round()
     reading: Reading | None = None
     kept: Annotated[Reading, RESUMABLE] = Reading()
 
@@ -64,7 +64,13 @@ def test_a_wrong_kind_names_the_nearest():
     with pytest.raises(ConfigError, match=r"shape\.kind='xyz': choose one of round, square"):
         Whole.parse({"shape": {"kind": "xyz"}})
     with pytest.raises(ConfigError, match=r"shape\.kind is missing"):
-        Whole.parse({"shape": {"cache": 2}})
+        Whole.parse({"shape": {"kind": None}})
+
+
+def test_settings_without_a_kind_are_those_of_the_usual_one():
+    assert Whole.parse({"shape": {"cache": 2}}).shape == Round(cache=2)
+    with pytest.raises(ConfigError, match=r"unknown key shape\.threads; known keys here: cache, kind"):
+        Whole.parse({"shape": {"threads": 2}})
 
 
 def test_an_unknown_key_of_a_kind_names_the_nearest():
