@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum
 from functools import wraps
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -25,10 +25,15 @@ from pydantic.fields import FieldInfo
 
 from seqtok_core.foundation.config import Config
 
+_REQUIRED = inspect.Parameter.empty  # in place of a default
+
 
 @dataclass(frozen=True)
 class Flags:
-    """Which fields of `config` become flags. A field is named by its dotted path, a flag by the last word of it."""
+    """Which fields of `config` become flags. A field is named by its dotted path, a flag by the last word of it.
+
+    --help shows flags without a panel first, then the panels in the order of `panels`.
+    """
 
     config: type[Config]
     names: Mapping[str, str] = field(default_factory=dict)  # path -> another name of the flag
@@ -36,6 +41,13 @@ class Flags:
     only: tuple[str, ...] = ()  # paths; (): all
     leave_out: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)  # path -> a command's own default
+
+    def __post_init__(self) -> None:
+        in_panels = [path for paths in self.panels.values() for path in paths]
+        unknown = {*self.names, *in_panels, *self.only, *self.leave_out, *self.defaults} - dict(
+            _fields(self.config)
+        ).keys()
+        assert not unknown, f"{self.config.__name__} has no {', '.join(sorted(unknown))}"
 
     def paths(self) -> dict[str, FieldInfo]:
         """Path -> field, parts of parts included."""
@@ -49,9 +61,10 @@ class Flags:
     def parameters(self) -> Iterator[inspect.Parameter]:
         """What typer reads, one for each flag."""
         panel_of = {path: panel for panel, paths in self.panels.items() for path in paths}
-        for path, info in self.paths().items():
-            default = self.defaults.get(path, info.get_default(call_default_factory=True))
-            yield _parameter(self.name_of(path), info, default, panel_of.get(path))
+        order = [None, *self.panels]
+        for path, info in sorted(self.paths().items(), key=lambda item: order.index(panel_of.get(item[0]))):
+            own = _REQUIRED if info.is_required() else info.get_default(call_default_factory=True)
+            yield _parameter(self.name_of(path), info, self.defaults.get(path, own), panel_of.get(path))
 
     def parse(self, given: Mapping[str, Any]) -> Config:
         """From flags by name to settings. Raises ConfigError; what was not given is left to the settings."""
@@ -65,7 +78,7 @@ class Flags:
             part = values
             for name in above:
                 part = part.setdefault(name, {})
-            part[last] = tuple(value) if isinstance(value, list) else value.value if isinstance(value, Enum) else value
+            part[last] = tuple(_plain(item) for item in value) if isinstance(value, list) else _plain(value)
         return self.config.parse(values, "options")
 
 
@@ -119,21 +132,26 @@ def _parameter(name: str, info: FieldInfo, default: Any, panel: str | None) -> i
     annotation: Any = kind.plain
     if get_origin(kind.plain) is Literal:
         annotation = _choices(name, get_args(kind.plain))
-        default = annotation(default) if isinstance(default, str) else default
+        default = default if kind.repeated or default in (None, _REQUIRED) else annotation(default)
     if kind.repeated:
-        annotation, default = list[annotation], None
-    if kind.optional or kind.repeated:
+        annotation, default = list[annotation], _REQUIRED if default is _REQUIRED else None
+    if (kind.optional or kind.repeated) and default is not _REQUIRED:
         annotation = annotation | None
     limits = {"min": _limit(kind.limits, Ge, "ge"), "max": _limit(kind.limits, Le, "le")}
-    names = [f"--{name.replace('_', '-')}"] if kind.plain is bool else []
+    switch = kind.plain is bool and default is False  # what is not off anyway needs its --no-name, which typer makes
+    names = [f"--{name.replace('_', '-')}"] if switch else []
     option = typer.Option(*names, help=info.description, rich_help_panel=panel, **limits)
     annotation = Annotated[annotation, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _choices(name: str, words: tuple[Any, ...]) -> Any:
-    """An enumeration, which typer offers as choices."""
-    return StrEnum(name, {str(word): str(word) for word in words})
+    """An enumeration, which typer offers as choices; its values are those of the settings, numbers too."""
+    return Enum(name, {str(word): word for word in words})
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def _type_of(annotation: Any, limits: tuple[Any, ...]) -> _Type:
@@ -144,10 +162,12 @@ def _type_of(annotation: Any, limits: tuple[Any, ...]) -> _Type:
         return _type_of(plain, limits + inner)
     if origin in (typing.Union, types.UnionType):
         parts = [_type_of(part, limits) for part in get_args(annotation) if part is not type(None)]
+        assert len({part.plain for part in parts}) == 1, f"{annotation}: a flag has one type, leave the field out"
         optional = len(parts) < len(get_args(annotation))
         chosen = next((part for part in parts if part.repeated), parts[0])
         return _Type(chosen.plain, optional, chosen.repeated, chosen.limits)
     if origin is tuple:
+        assert get_args(annotation)[1:] == (...,), f"{annotation}: a flag repeats one type, leave the field out"
         item = _type_of(get_args(annotation)[0], limits)
         return _Type(item.plain, repeated=True, limits=item.limits)
     return _Type(annotation, limits=limits)

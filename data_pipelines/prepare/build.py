@@ -74,7 +74,7 @@ def _bad_run(run: Sequence[Bad]) -> str:
     first, last = run[0], run[-1]
     return (
         f"{len(run)} bad samples in a row, from {first.source} ({first.reason}) to {last.source} ({last.reason} "
-        f"{last.detail}); mend the source, or allow longer runs (max_bad_run)"
+        f"{last.detail}); mend the source, or allow longer runs (`max_bad_run`)"
     )
 
 

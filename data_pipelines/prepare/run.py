@@ -15,7 +15,7 @@ from typing import Any
 
 from data_pipelines.executors.progress import OnProgress, Progress, ProgressCount, silent
 from data_pipelines.executors.run import run_tasks
-from data_pipelines.prepare.settings import _ONLY_HOW, PrepareConfig
+from data_pipelines.prepare.settings import ONLY_HOW, PrepareConfig
 from data_pipelines.prepare.tally import Tally
 from data_pipelines.prepare.tasks import PrepareWork, ShardDone, do_task, make_tasks
 from data_pipelines.shards import manifest as manifests
@@ -58,7 +58,7 @@ def plan_of(sources: Mapping[str, Source], config: PrepareConfig) -> dict[str, A
     bad = [split for split in sources if not re.fullmatch(r"[a-z]{1,32}", split)]
     if not sources or bad:
         raise DataError(f"splits must be named in small letters, not {bad}" if bad else "there is no source")
-    settings = config.model_dump(mode="json", exclude=_ONLY_HOW)
+    settings = config.model_dump(mode="json", exclude=ONLY_HOW)
     return {"config": settings, "splits": {split: source.identity() for split, source in sources.items()}}
 
 
@@ -79,8 +79,7 @@ def _run(work: PrepareWork, on_progress: OnProgress) -> Tally:
         for done in running:
             tally.add(done)
             samples = done.task.stop - done.task.start
-            bad = sum(done.dropped.values()) - done.filtered
-            count.add(samples, samples if done.built else 0, done.dropped, bad)
+            count.add(samples, samples if done.built else 0, done.dropped, done.bad)
             _refuse_bad(work, tally)
     return tally
 
@@ -97,5 +96,5 @@ def _refuse_bad(work: PrepareWork, tally: Tally) -> None:
         example = f"; first: {first.source} ({first.reason} {first.detail})" if first else ""
         raise DataError(
             f"{work.out}: {bad} of {total} samples are bad ({listed}){example}; allowed share: {allowed:g}; "
-            "mend them, or allow a larger share (max_bad_share)"
+            "mend them, or allow a larger share (`max_bad_share`)"
         )

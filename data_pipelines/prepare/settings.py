@@ -12,7 +12,7 @@ from data_pipelines.pictures.jpeg import Subsampling
 from data_pipelines.pictures.resize import Resize
 from seqtok_core.foundation.config import Config
 
-_ONLY_HOW = {"processes", "engine", "ray_address", "max_bad_share", "max_bad_run"}
+ONLY_HOW = {"processes", "engine", "ray_address", "max_bad_share", "max_bad_run"}  # no part of a data set's identity
 
 
 class PrepareConfig(Config):

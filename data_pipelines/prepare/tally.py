@@ -23,13 +23,13 @@ class Tally:
     splits: dict[str, _Split] = field(init=False)
     words: dict[str, set[str]] = field(default_factory=dict)
     levels: int = 0
-    filtered: int = 0
+    bad: int = 0  # dropped, but not as asked
 
     def __post_init__(self) -> None:
         self.splits = {split: _Split([None] * count) for split, count in self.tasks.shards.items()}
 
     def add(self, done: ShardDone) -> None:
-        self.filtered += done.filtered
+        self.bad += done.bad
         self.levels = max(self.levels, done.levels)
         for label, words in done.labels.items():
             self.words.setdefault(label, set()).update(words)
@@ -39,10 +39,6 @@ class Tally:
     def dropped(self) -> Counter[str]:
         """Samples by reason, filtered ones among them."""
         return sum((split.dropped for split in self.splits.values()), Counter())
-
-    @property
-    def bad(self) -> int:
-        return self.dropped.total() - self.filtered
 
     @property
     def first_bad(self) -> Dropped | None:

@@ -88,8 +88,8 @@ class ShardDone:
     shard: ShardInfo
     built: bool  # in this run; else it was found committed
     dropped: Mapping[str, int]  # reason -> samples
-    filtered: int  # of the dropped ones: left out as asked
-    named: tuple[Dropped, ...]  # the first of those that were not filtered
+    bad: int  # of the dropped ones; the others were left out as asked
+    named: tuple[Dropped, ...]  # the first of the bad ones
     notes: Mapping[str, int]
     levels: int
     labels: Mapping[str, Sequence[str]]  # label -> words
@@ -135,7 +135,7 @@ def _done(task: ShardTask, shard: ShardInfo, facts: Mapping[str, Any], *, built:
         shard=shard,
         built=built,
         dropped=Counter(item["reason"] for item in facts["dropped"]),
-        filtered=len(facts["dropped"]) - len(bad),
+        bad=len(bad),
         named=tuple(Dropped(**item) for item in bad[:NAMED_DROPS]),
         notes=facts["notes"],
         levels=facts["levels"],

@@ -13,6 +13,7 @@ from seqtok.flags import Flags, flags
 
 app = typer.Typer(help="Tokenizer: train, export, reconstruct.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder, or a hub id such as owner/name.")]
+EXPORTING = Flags(ExportConfig, names={"prefixes": "prefix", "splits": "split"})
 
 
 @app.command()
@@ -36,7 +37,7 @@ def train(
 
 
 @app.command()
-@flags(config=Flags(ExportConfig, names={"prefixes": "prefix", "splits": "split"}))
+@flags(config=EXPORTING)
 def export(
     model: Model,
     data: Annotated[Path, typer.Argument(help="Folder of image shards.")],

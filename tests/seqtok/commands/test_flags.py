@@ -12,8 +12,11 @@ from typer.testing import CliRunner
 
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.sources.open import SourceConfig
+from data_pipelines.sources.records import Fields
 from seqtok.cli import app
+from seqtok.commands.data.app import HOW
 from seqtok.commands.data.prepare import READING, WRITING
+from seqtok.commands.tokenizer import EXPORTING
 from seqtok.flags import Flags, flags
 from seqtok.words import command_of
 from seqtok_core.foundation.config import Config
@@ -34,13 +37,21 @@ class Settings(Config):
     inner: Inner = Inner()
 
 
-def run(*words: str, **options: Any) -> tuple[int, Any, str]:
+class Rarer(Config):
+    must: int = Field(ge=1)
+    shrink: bool = True
+    mirror: bool | None = None
+    halvings: Literal[1, 2, 4] = 2
+    forms: tuple[Literal["png", "jpg"], ...] = ("png",)
+
+
+def run(*words: str, config: type[Config] = Settings, **options: Any) -> tuple[int, Any, str]:
     """Exit status, the settings that the command got, and what was printed."""
-    got: list[Settings] = []
+    got: list[Config] = []
     program = typer.Typer(pretty_exceptions_enable=False)
 
     @program.command()
-    @flags(settings=Flags(Settings, **options))
+    @flags(settings=Flags(config, **options))
     def command(first: str, settings: Settings, last: bool = False) -> None:
         got.append(settings)
 
@@ -82,6 +93,59 @@ def test_what_the_field_does_not_allow_is_refused_by_its_flag(words: tuple[str, 
     assert words[0] in output
 
 
+def test_what_is_on_or_undecided_can_be_switched_off():
+    off = run("--must", "1", "--no-shrink", "--no-mirror", config=Rarer)[1]
+    assert off == Rarer(must=1, shrink=False, mirror=False)
+    assert run("--must", "1", config=Rarer)[1] == Rarer(must=1)
+    assert run("--must", "1", "--mirror", config=Rarer)[1].mirror is True
+
+
+def test_choices_may_be_numbers_and_may_be_repeated():
+    got = run("--must", "1", "--halvings", "4", "--forms", "jpg", "--forms", "png", config=Rarer)[1]
+    assert got == Rarer(must=1, halvings=4, forms=("jpg", "png"))
+    assert run("--must", "1", "--halvings", "3", config=Rarer)[0] == 2
+
+
+def test_a_field_without_a_default_must_be_said():
+    status, _, output = run(config=Rarer)
+    assert status == 2
+    assert "Missing option '--must'" in output
+    assert run(config=Rarer, defaults={"must": 5})[1].must == 5
+
+
+def test_a_field_that_no_flag_can_say_is_no_flag():
+    class Odd(Config):
+        pair: tuple[int, float] = (1, 2.0)
+        either: Literal["all"] | float = "all"
+        name: str = "a"
+
+    with pytest.raises(AssertionError, match="leave the field out"):
+        run(config=Odd, leave_out=("pair",))
+    with pytest.raises(AssertionError, match="leave the field out"):
+        run(config=Odd, leave_out=("either",))
+    assert run("--name", "b", config=Odd, only=("name",))[1].name == "b"
+
+
+@pytest.mark.parametrize(
+    "options", [{"names": {"sise": "x"}}, {"panels": {"P": ("sise",)}}, {"only": ("sise",)}, {"defaults": {"sise": 1}}]
+)
+def test_a_path_that_is_no_field_is_seen(options: dict[str, Any]):
+    with pytest.raises(AssertionError, match="Settings has no sise"):
+        Flags(Settings, **options)
+
+
+def test_two_flags_of_one_name_are_seen():
+    with pytest.raises(ValueError, match="duplicate parameter name"):
+        run(names={"mode": "words"})
+    with pytest.raises(ValueError, match="duplicate parameter name"):
+        run(names={"mode": "last"})
+
+
+def test_panels_stand_in_the_order_in_which_they_are_named():
+    output = run("--help", panels={"Later": ("mode",), "Last": ("words", "inner.raw")})[2]
+    assert output.index("Options") < output.index("Later") < output.index("--mode") < output.index("Last")
+
+
 def test_what_only_the_settings_know_is_their_message():
     with pytest.raises(ConfigError, match=r"options: share: Input should be less than 1"):
         run("--share", "1.5")
@@ -94,17 +158,38 @@ def test_help_is_the_fields_own():
     assert "--no-raw" not in output
 
 
-def test_every_setting_of_a_preparation_has_its_flag():
-    """And nothing else has one, but what belongs to the command itself."""
-    names = {param.name for param in command_of(app, ["data", "prepare"]).params}
-    expected = {part.name_of(path) for part in (READING, WRITING) for path in part.paths()}
-    assert names == expected | {"source", "out", "resume", "overwrite", "dry_run"}
-    assert len(expected) == sum(len(part.paths()) for part in (READING, WRITING))
-    assert set(READING.paths()) == {
-        *(name for name in SourceConfig.model_fields if name != "fields"),
-        *(f"fields.{name}" for name in SourceConfig().fields.model_dump()),
-    }
-    assert {path.split(".")[0] for path in WRITING.paths()} == set(PrepareConfig.model_fields)
-    for part in (READING, WRITING):
-        assert set(part.names) | {path for paths in part.panels.values() for path in paths} <= set(part.paths())
-        assert all(info.description for info in part.paths().values())
+COMMANDS = [
+    ("data prepare", (READING, WRITING), {"source", "out", "resume", "overwrite", "dry_run"}),
+    ("data scenes", (HOW,), {"out", "train", "val", "test", "size", "seed", "resume", "overwrite", "dry_run"}),
+    ("tokenizer export", (EXPORTING,), {"model", "data", "out", "resume", "overwrite", "dry_run"}),
+]
+
+
+@pytest.mark.parametrize(("words", "parts", "own"), COMMANDS)
+def test_the_flags_of_a_command_are_the_fields_of_its_settings(words: str, parts: tuple[Flags, ...], own: set[str]):
+    """And nothing else is, but what belongs to the command itself."""
+    params = {param.name: param for param in command_of(app, words.split()).params}
+    fields = {part.name_of(path): (part, path, info) for part in parts for path, info in part.paths().items()}
+    assert params.keys() == fields.keys() | own
+    for name, (part, path, info) in fields.items():
+        assert info.description, f"{path} says nothing"
+        assert params[name].help == info.description
+        value, default = params[name].default, part.defaults.get(path, info.default)
+        repeated = isinstance(default, tuple)  # what was not said is left to the settings
+        assert value is None if repeated else getattr(value, "value", value) == default
+
+
+@pytest.mark.parametrize("part", [READING, WRITING, EXPORTING])
+def test_no_setting_is_without_its_flag(part: Flags):
+    def leaves(values: dict[str, Any]) -> int:
+        return sum(leaves(value) if isinstance(value, dict) else 1 for value in values.values())
+
+    assert len(part.paths()) == leaves(part.config().model_dump())
+
+
+def test_nothing_said_to_a_preparation_is_its_settings_as_they_are():
+    """But for the field of captions, which flags say as a list of one."""
+    nothing = dict.fromkeys((part.name_of(path) for part in (READING, WRITING) for path in part.paths()), None)
+    assert WRITING.parse(nothing) == PrepareConfig()
+    assert READING.parse(nothing) == SourceConfig(fields=Fields(captions=("captions",)))
+    assert HOW.parse(nothing) == PrepareConfig(processes=2)
