@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from data_pipelines.executors.progress import Progress
 from data_pipelines.looking.verify import verify_folder
 from data_pipelines.shards.files import commit_shard
 from data_pipelines.shards.manifest import read_manifest
@@ -232,6 +233,17 @@ def test_processes_find_the_same(tmp_path: Path):
     one, two = verify_folder(tmp_path), verify_folder(tmp_path, processes=2)
     assert one == two
     assert len(one.problems) == 2
+
+
+def test_progress_ends_when_every_shard_is_checked(tmp_path: Path):
+    """Of foreign tars nobody knows the number of samples beforehand."""
+    for number in range(3):
+        write_tar(tmp_path / f"{number:05d}.tar", foreign_members(4 * number, 4))
+    told: list[Progress] = []
+    verdict = verify_folder(tmp_path, on_progress=told.append)
+    assert (told[0].shards, told[0].shards_begun, told[0].samples) == (3, 0, 0)
+    assert (told[-1].shards_begun, told[-1].shards_done) == (3, 3)
+    assert told[-1].samples_done == told[-1].samples_built == told[-1].samples == verdict.samples > 0
 
 
 def test_ours_miss_nothing_beside_the_shards(tmp_path: Path):

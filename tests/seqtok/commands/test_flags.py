@@ -10,7 +10,7 @@ import typer
 from pydantic import Field
 from typer.testing import CliRunner
 
-from data_pipelines.prepare.settings import PrepareConfig
+from data_pipelines.prepare.settings import ONLY_HOW, PrepareConfig
 from data_pipelines.sources.open import SourceConfig
 from data_pipelines.sources.records import Fields
 from seqtok.cli import app
@@ -185,6 +185,11 @@ def test_no_setting_is_without_its_flag(part: Flags):
         return sum(leaves(value) if isinstance(value, dict) else 1 for value in values.values())
 
     assert len(part.paths()) == leaves(part.config().model_dump())
+
+
+def test_scenes_take_all_that_says_how_and_nothing_that_says_what():
+    """No drawn scene is bad, so limits of bad samples have no use."""
+    assert set(HOW.paths()) == ONLY_HOW - {"max_bad_share", "max_bad_run"}
 
 
 def test_nothing_said_to_a_preparation_is_its_settings_as_they_are():

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.executors.progress import Progress
 from data_pipelines.reading.image_text import read_split
 from data_pipelines.reading.latent_text import read_latents
 from data_pipelines.samples import ImageTextBatch
@@ -78,6 +79,16 @@ def near(values, expected: torch.Tensor) -> None:
 
 def parts(folder: Path, table: str, split: str, suffix: str) -> list[Path]:
     return sorted(folder.glob(f"scenes_{table}-{split}-*{suffix}"))
+
+
+def test_progress_tells_what_was_encoded_now_from_what_was_there(model: Path, data: Path, tmp_path: Path):
+    for built in (sum(COUNTS.values()), 0):
+        told: list[Progress] = []
+        export_tokens(model, data, tmp_path / "l", ExportConfig(), on_progress=told.append)
+        end = told[-1]
+        assert end.shards_done == end.shards_begun == end.shards == len(list((tmp_path / "l").glob("*.tar")))
+        assert end.samples_done == end.samples == sum(COUNTS.values())
+        assert end.samples_built == built
 
 
 def test_image_embeddings_hold_every_picture_at_every_prefix(model: Path, data: Path, tmp_path: Path):
