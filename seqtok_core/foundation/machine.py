@@ -9,6 +9,7 @@ from pathlib import Path
 from seqtok_core.foundation.errors import SeqtokError
 
 _ROOT = Path("/sys/fs/cgroup")
+_CPUS = Path("/sys/devices/system/cpu")
 _NO_LIMIT = 1 << 60  # version 1 writes a number near 2^63 for "none"
 
 
@@ -35,9 +36,25 @@ def processor_limit(root: Path = _ROOT) -> float | None:
 
 def processors() -> int:
     """Processors that this process may run on: fewer than the machine has under taskset, SLURM or Docker."""
+    return len(_processor_numbers())
+
+
+def cores(root: Path = _CPUS) -> list[set[int]]:
+    """The same processors by core: two of one core compute little more than one."""
+    mine, found = _processor_numbers(), dict[str, set[int]]()
+    for number in mine:
+        try:
+            core = (root / f"cpu{number}" / "topology" / "thread_siblings_list").read_text().strip()
+        except OSError:  # not Linux, or not told
+            core = str(number)
+        found.setdefault(core, set()).add(number)
+    return list(found.values())
+
+
+def _processor_numbers() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def file_size_limit() -> int | None:

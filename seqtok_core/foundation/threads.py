@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from seqtok_core.foundation.machine import processor_limit, processors
+from seqtok_core.foundation.machine import cores, processor_limit
 
 _LOOK = 0.4  # seconds that the cores are watched
 
@@ -50,28 +50,30 @@ def choose_threads(
     `processes`: that share this machine. `before`: the choice that a continued run began with, kept on a machine of as
     many cores, because sums over another number of threads round otherwise. `busy_cores` measures the others' work.
     """
-    cores = usable_cores()
+    own_cores = usable_cores()
     if isinstance(setting, int):
-        return ThreadChoice(setting, setting, cores, None, "as the settings say")
+        return ThreadChoice(setting, setting, own_cores, None, "as the settings say")
     if setting is None or not on_cpu:
-        return ThreadChoice(setting, None, cores, None, "the settings leave it" if on_cpu else "the GPU computes")
+        return ThreadChoice(setting, None, own_cores, None, "the settings leave it" if on_cpu else "the GPU computes")
     own = environ.get("OMP_NUM_THREADS", "")
     if own:
-        return ThreadChoice(setting, None, cores, None, f"OMP_NUM_THREADS={own}")
-    if before is not None and before.get("cores") == cores and isinstance(before.get("chosen"), int):
-        return ThreadChoice(setting, before["chosen"], cores, None, "as this run began, so that its bits stay the same")
+        return ThreadChoice(setting, None, own_cores, None, f"OMP_NUM_THREADS={own}")
+    if before is not None and before.get("cores") == own_cores and isinstance(before.get("chosen"), int):
+        return ThreadChoice(
+            setting, before["chosen"], own_cores, None, "as this run began, so that its bits stay the same"
+        )
     if processes > 1:
-        chosen = max(1, cores // processes)
-        return ThreadChoice(setting, chosen, cores, None, f"shared by {processes} processes")
+        chosen = max(1, own_cores // processes)
+        return ThreadChoice(setting, chosen, own_cores, None, f"shared by {processes} processes")
     busy = (busy_cores or measure_busy_cores)()
-    chosen = max(1, min(cores, round(cores - busy)))
-    return ThreadChoice(setting, chosen, cores, round(busy, 2), f"{busy:.1f} are busy with other work")
+    chosen = max(1, min(own_cores, round(own_cores - busy)))
+    return ThreadChoice(setting, chosen, own_cores, round(busy, 2), f"{busy:.1f} are busy with other work")
 
 
 def usable_cores() -> int:
     """Cores of this process: its affinity, and what the control group's quota is worth."""
-    quota = processor_limit()
-    return max(1, min(processors(), int(quota) if quota else processors()))
+    quota, found = processor_limit(), len(cores())
+    return max(1, min(found, int(quota) if quota else found))
 
 
 def measure_busy_cores() -> float:
@@ -79,5 +81,5 @@ def measure_busy_cores() -> float:
     import psutil
 
     shares = psutil.cpu_percent(_LOOK, percpu=True)
-    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(shares))
-    return sum(shares[core] for core in mine if core < len(shares)) / 100
+    by_core = (sum(shares[number] for number in core if number < len(shares)) for core in cores())
+    return sum(min(share / 100, 1.0) for share in by_core)

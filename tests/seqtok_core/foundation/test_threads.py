@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqtok_core.foundation import threads
+from seqtok_core.foundation import machine, threads
 from seqtok_core.foundation.threads import choose_threads
 from seqtok_core.training import loop
 from seqtok_core.training.journal import environment
@@ -18,7 +18,7 @@ from tests.seqtok_core.training.toy import train_toy
 
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "processors", lambda: 4)
+    monkeypatch.setattr(threads, "cores", lambda: [{number} for number in range(4)])
     monkeypatch.setattr(threads, "processor_limit", lambda: None)
 
 
@@ -52,7 +52,7 @@ def test_a_continued_run_keeps_its_number_on_a_machine_of_as_many_cores(monkeypa
     before = choose_threads("auto", environ={}, busy_cores=lambda: 3.0).to_json()
     assert chosen("auto", busy=0.0, before=before) == 1
     assert chosen(2, before=before) == 2
-    monkeypatch.setattr(threads, "processors", lambda: 8)
+    monkeypatch.setattr(threads, "cores", lambda: [{number} for number in range(8)])
     assert chosen("auto", busy=0.0, before=before) == 8
 
 
@@ -94,3 +94,16 @@ def test_a_slow_run_on_a_loaded_machine_says_so_once_for_each_time():
 def test_a_slow_run_on_a_quiet_machine_is_not_blamed_on_it():
     watch = Slowdown(cores=2)
     assert [watch.look(rate, load=1.5) for rate in (10, 500, 510, 100)] == [None] * 4
+
+
+def test_two_processors_of_a_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for number in range(4):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{number % 2},{number % 2 + 2}\n")
+    monkeypatch.setattr(machine, "_processor_numbers", lambda: [0, 1, 2, 3])
+    assert machine.cores(tmp_path) == [{0, 2}, {1, 3}]
+    monkeypatch.setattr(threads, "cores", lambda: [{0, 2}, {1, 3}])
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval, percpu: [100.0, 10.0, 100.0, 0.0])
+    assert threads.usable_cores() == 2
+    assert threads.measure_busy_cores() == pytest.approx(1.1)
