@@ -82,7 +82,7 @@ def fill_preset(values: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
     name = values.get("preset") if isinstance(values, Mapping) else None
     if name is None:
         return values
-    if name not in presets:
+    if not isinstance(name, str) or name not in presets:
         raise ValueError(f"preset={name!r}: {_nearest(str(name), list(presets))}")
     return overlay(presets[name], values)
 
@@ -122,6 +122,9 @@ def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         if near:
             return f"unknown key {prefix}{loc[-1]}; did you mean {prefix}{near[0]}?"
+        below = _path_below(owner, str(loc[-1])) if owner else None
+        if below:
+            return f"unknown key {prefix}{loc[-1]}; did you mean {prefix}{below}?"
         return f"unknown key {prefix}{loc[-1]}; known keys here: {', '.join(known)}"
     if item["type"] == "union_tag_invalid":
         given, known = str(item["ctx"]["tag"]), item["ctx"]["expected_tags"].replace("'", "").split(", ")
@@ -134,6 +137,16 @@ def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     shown = f" (got {item['input']!r})" if not isinstance(item["input"], Mapping) else ""
     return f"{prefix[:-1]}: {message}{shown}" if path else message
+
+
+def _path_below(owner: type[BaseModel], key: str) -> str | None:
+    """Where a part of `owner`, or a part of a part, has a field of this name."""
+    for name, field in owner.model_fields.items():
+        for part in models_in(field.annotation):
+            found = key if key in part.model_fields else _path_below(part, key)
+            if found:
+                return f"{name}.{found}"
+    return None
 
 
 def _model_at(cls: type[BaseModel], loc: list[str | int]) -> tuple[type[BaseModel] | None, list[str | int]]:

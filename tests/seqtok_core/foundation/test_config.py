@@ -56,6 +56,9 @@ def test_single_keys_override_a_preset():
 def test_a_wrong_preset_names_the_nearest():
     with pytest.raises(ConfigError, match=r"preset='smal': did you mean small\?"):
         Sized.parse({"preset": "smal"})
+    for no_name in (["small"], {"small": 1}, 3):
+        with pytest.raises(ConfigError, match=r"preset=.*: (did you mean small\?|choose one of tiny, small)"):
+            Sized.parse({"preset": no_name})
 
 
 def test_a_wrong_kind_names_the_nearest():
@@ -78,6 +81,11 @@ def test_an_unknown_key_of_a_kind_names_the_nearest():
         Whole.parse({"shape": {"kind": "square", "thread": 2}})
     with pytest.raises(ConfigError, match=r"shape\.threads: Input should be greater"):
         Whole.parse({"shape": {"kind": "square", "threads": 0}})
+
+
+def test_an_unknown_key_that_a_part_has_names_the_part():
+    with pytest.raises(ConfigError, match=r"unknown key levels; did you mean reading\.levels\?"):
+        Whole.parse({"levels": 2})
 
 
 def test_resumable_keys_are_whole_paths():
