@@ -22,12 +22,11 @@ from ar_model.config import GeneratorConfig
 from ar_model.heads.base import Head
 from ar_model.heads.build import build_head
 from ar_model.sampling import SampleConfig
-from ar_model.sequences.base import SequenceVariant
+from ar_model.sequences.base import SequenceVariant, trim
 from ar_model.sequences.build import build_sequence
-from ar_model.sequences.next_token import trim
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seq_tokenizer.latents import LatentSpec
-from seqtok_core.foundation import model_folder
+from seqtok_core.foundation import fingerprint, model_folder
 from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.layers.randomness import Draws
 
@@ -43,6 +42,11 @@ class SeqGenerator(nn.Module):
         self.backbone = Backbone(config, captions.vocab_size, spec.length, spec.dim)
         self.head: Head = build_head(config.head, config.width, spec.dim)
         self.sequence: SequenceVariant = build_sequence(config.sequence)
+
+    @property
+    def model_id(self) -> str:
+        """Hash of settings and weights, as a tokenizer has one. Hashes the weights: keep it rather than ask twice."""
+        return fingerprint.of_model(self.config.model_dump(mode="json"), self.state_dict())
 
     @property
     def device(self) -> torch.device:
@@ -69,6 +73,8 @@ class SeqGenerator(nn.Module):
         tokens = self.spec.length if num_tokens is None else num_tokens
         if not 1 <= tokens <= self.spec.length:
             raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
+        if batch < 1:
+            raise ConfigError(f"batch={batch}: at least one prompt is computed at once")
         text_ids = self.encode_prompts(prompts)
         own = of_rows(text_ids.tolist(), seed, self.device)
         parts = [torch.empty(0, tokens, self.spec.dim, device=self.device)]

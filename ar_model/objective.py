@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ar_model.config import GeneratorObjectiveConfig
 from ar_model.generator import SeqGenerator
-from ar_model.sequences.next_token import trim
+from ar_model.sequences.base import trim
 from data_pipelines.captions.tokenizer import PAD
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
@@ -55,7 +55,9 @@ class GeneratorObjective(nn.Module):
         to_image = draws.uniform("direction") < config.text_to_image  # (B,)
         prompted = to_image & (draws.uniform("condition") >= config.condition_dropout)
         writes = ~to_image if config.text_to_image < 1.0 else None
-        slots = generator.sequence.arrange(generator.backbone, self._read(z, draws), text_ids, prompted, writes)
+        slots = generator.sequence.arrange(
+            generator.backbone, z, self._input_noise(draws, z), text_ids, prompted, writes
+        )
         h = generator.backbone(slots.x, slots.positions, slots.mask)
         flow_loss = generator.head.loss(h[:, slots.latents], z, draws).mean()
         losses = {"loss": flow_loss, "flow_loss": flow_loss.detach()}
@@ -76,11 +78,11 @@ class GeneratorObjective(nn.Module):
             found["prompt"] = (config.prompt_weight, config.text_to_image * (1.0 - config.condition_dropout))
         return found
 
-    def _read(self, z: Tensor, draws: Draws) -> Tensor:
-        """(B, K, D), as the model reads them."""
+    def _input_noise(self, draws: Draws, z: Tensor) -> Tensor | None:
+        """(B, K, D), what is added to the latents that are read."""
         if not self.config.input_noise:
-            return z
-        return z + self.config.input_noise * draws.normal("input noise", tuple(z.shape[1:]))
+            return None
+        return self.config.input_noise * draws.normal("input noise", tuple(z.shape[1:]))
 
     def _text(self, batch: LatentTextBatch, draws: Draws) -> Tensor:
         """-> (B, T): the caption of each sample at the level drawn for it, empty where it has none."""

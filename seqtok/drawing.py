@@ -51,11 +51,13 @@ def sample_prompts(
     _save(grid([list(row) for row in decoded], [str(k) for k in prefixes], _scale(decoded)), out)
     return {
         "model": str(model),
+        "model_id": generator.model_id,
         "tokenizer": str(tokenizer_model),
         "tokenizer_id": generator.spec.tokenizer_id,
         "prompts": list(prompts),
         "sample": config.model_dump(mode="json"),
         "seed": seed,
+        "prefix": num_tokens,
         "num_tokens": latents.shape[1],
         "prefixes": list(prefixes),
         "out": str(out),

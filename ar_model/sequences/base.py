@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
+from data_pipelines.captions.tokenizer import PAD
 from seqtok_core.layers.randomness import Draws
+
+
+def trim(text_ids: Tensor) -> Tensor:
+    """(B, T) -> (B, longest): drop the columns that are padding in every row (at least one stays)."""
+    longest = int((text_ids != PAD).sum(1).max().clamp(min=1))
+    return text_ids[:, :longest]
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,17 @@ class SequenceVariant(nn.Module, ABC):
 
     @abstractmethod
     def arrange(
-        self, backbone: Backbone, z: Tensor, text_ids: Tensor, prompted: Tensor, writes: Tensor | None
+        self,
+        backbone: Backbone,
+        z: Tensor,
+        noise: Tensor | None,
+        text_ids: Tensor,
+        prompted: Tensor,
+        writes: Tensor | None,
     ) -> Slots:
-        """For training. z (B, K, D) standardised, as they are read; text_ids (B, T) packed to the left; prompted (B,)
-        bool: has its text before the image; writes (B,) bool: writes it after the image, None: nobody does."""
+        """For training. z (B, K, D) standardised; noise (B, K, D) is added where latents are read; text_ids (B, T)
+        packed to the left; prompted (B,) bool: has its text before the image; writes (B,) bool: writes it after the
+        image, None: nobody does."""
 
     @abstractmethod
     def sample(

@@ -31,12 +31,6 @@ from seqtok_core.layers.flow import guidance_at
 from seqtok_core.layers.randomness import Draws
 
 
-def trim(text_ids: Tensor) -> Tensor:
-    """(B, T) -> (B, longest): drop the columns that are padding in every row (at least one stays)."""
-    longest = int((text_ids != PAD).sum(1).max().clamp(min=1))
-    return text_ids[:, :longest]
-
-
 def prompt_block(text_ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """text_ids (B, T) content packed to the left, keep (B,) bool, False = empty prompt.
 
@@ -102,11 +96,19 @@ class NextToken(SequenceVariant):
         super().__init__()
 
     def arrange(
-        self, backbone: Backbone, z: Tensor, text_ids: Tensor, prompted: Tensor, writes: Tensor | None
+        self,
+        backbone: Backbone,
+        z: Tensor,
+        noise: Tensor | None,
+        text_ids: Tensor,
+        prompted: Tensor,
+        writes: Tensor | None,
     ) -> Slots:
         prompt, prompt_valid = prompt_block(text_ids, prompted)
         slots, length = prompt.shape[1], z.shape[1]
         seen = z[:, :-1] if writes is None else z  # without captions the last latent predicts nothing
+        if noise is not None:
+            seen = seen + noise[:, : seen.shape[1]]
         parts = [backbone.embed_text(prompt), backbone.embed_latents(seen)]
         valid = [prompt_valid, prompt_valid.new_ones(seen.shape[:2])]
         texts = {"prompt": (slice(0, slots - 1), prompt_targets(prompt, prompt_valid))}

@@ -69,6 +69,7 @@ def _edit(path: Path, key: str, value: object) -> None:
             "not a seqtok sequence model but a seqtok tokenizer",
         ),
         (lambda f: _edit(f / "config.json", "format", 9), "format 9"),
+        (lambda f: _edit(f / "config.json", "format", 1), "format 1; this version of seqtok reads format 2"),
         (
             lambda f: _edit(f / "config.json", "generator", {"widht": 8}),
             "unknown key widht; did you mean width",

@@ -67,13 +67,15 @@ def test_a_change_keeps_the_rest_and_a_wrong_one_names_the_nearest():
     assert (config.flow.solver, config.flow.steps, config.guided) == ("heun", 3, False)
     with pytest.raises(ConfigError, match="unknown key guidence; did you mean guidance"):
         toy_generator().sample(["a red circle"], guidence=2.0)
+    with pytest.raises(ConfigError, match=r"unknown key steps; did you mean flow\.steps"):
+        toy_generator().sample(["a red circle"], steps=2)
 
 
 class Backwards(NextToken):
     """A toy: the latents stand in the sequence from the last to the first."""
 
-    def arrange(self, backbone, z, text_ids, prompted, writes):
-        return super().arrange(backbone, z.flip(1), text_ids, prompted, writes)
+    def arrange(self, backbone, z, noise, text_ids, prompted, writes):
+        return super().arrange(backbone, z.flip(1), noise, text_ids, prompted, writes)
 
     def sample(self, backbone, head, text_ids, draws, config, length, tokens):
         return super().sample(backbone, head, text_ids, draws, config, length, length).flip(1)[:, :tokens]
@@ -94,14 +96,24 @@ def test_a_sequence_says_which_states_lead_to_what():
     backbone, text = toy_generator().backbone, torch.tensor([[11, 12, 0], [13, 0, 0]])
     yes = torch.ones(2, dtype=torch.bool)
     z = random_latents(2)
-    slots = NextToken(NextTokenConfig()).arrange(backbone, z, text, yes, yes)
+    slots = NextToken(NextTokenConfig()).arrange(backbone, z, None, text, yes, yes)
     states = torch.arange(slots.x.shape[1])
     assert len(states[slots.latents]) == LENGTH
     for rows, targets in slots.texts.values():
         assert targets.shape == (2, len(states[rows]))
-    without = NextToken(NextTokenConfig()).arrange(backbone, z, text, yes, None)
+    without = NextToken(NextTokenConfig()).arrange(backbone, z, None, text, yes, None)
     assert set(without.texts) == {"prompt"}
     assert without.x.shape[1] == int(without.latents.stop)
+
+
+def test_input_noise_is_read_and_no_target():
+    backbone, z, text = toy_generator().backbone, random_latents(2), torch.tensor([[11, 12], [13, 0]])
+    yes, noise = torch.ones(2, dtype=torch.bool), random_latents(2, seed=1)
+    variant = NextToken(NextTokenConfig())
+    for writes in (yes, None):
+        noisy, added = (variant.arrange(backbone, *pair, text, yes, writes) for pair in ((z, noise), (z + noise, None)))
+        torch.testing.assert_close(noisy.x, added.x)
+        assert not torch.equal(noisy.x, variant.arrange(backbone, z, None, text, yes, writes).x)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

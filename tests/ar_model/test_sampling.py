@@ -92,6 +92,8 @@ def test_wrong_requests_are_explained() -> None:
     model = toy_generator()
     with pytest.raises(ConfigError, match="num_tokens=7: choose from 1 to 6"):
         model.sample(["a red circle"], num_tokens=7)
+    with pytest.raises(ConfigError, match="batch=-1: at least one"):
+        model.sample(["a red circle"], batch=-1)
     with pytest.raises(ConfigError, match=r"at most 40 are read: 'zebra"):
         model.sample(["zebra " * 40])
     with pytest.raises(ConfigError, match=r"sample: flow\.steps"):

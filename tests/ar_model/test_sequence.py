@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ar_model.cache import StaticCache
 from ar_model.sequences import next_token as sequence
+from ar_model.sequences.base import trim
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
 from tests.ar_model.toy import LENGTH, random_latents, toy_generator
 
@@ -60,8 +61,8 @@ def test_prompt_targets_are_the_text_and_nothing_else() -> None:
 
 
 def test_trim_drops_only_common_padding() -> None:
-    assert sequence.trim(TEXT).tolist() == TEXT[:, :3].tolist()
-    assert sequence.trim(TEXT[:0].new_zeros(2, 4)).shape == (2, 1)
+    assert trim(TEXT).tolist() == TEXT[:, :3].tolist()
+    assert trim(TEXT[:0].new_zeros(2, 4)).shape == (2, 1)
 
 
 def test_no_slot_sees_a_later_one() -> None:

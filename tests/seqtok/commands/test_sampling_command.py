@@ -36,7 +36,10 @@ def test_prompts_come_from_words_and_from_a_file(models, capsys, tmp_path: Path)
     used = json.loads(printed)
     assert used["prompts"] == ["a circle", "a blue square", "a red circle"]
     assert used["sample"] == SampleConfig().changed(guidance=2.0, flow={"steps": 2}).model_dump(mode="json")
-    assert used["tokenizer_id"] == SeqGenerator.from_pretrained(models[0]).spec.tokenizer_id
+    generator = SeqGenerator.from_pretrained(models[0])
+    assert used["tokenizer_id"] == generator.spec.tokenizer_id
+    assert used["model_id"] == generator.model_id
+    assert used["prefix"] is None
     assert used["num_tokens"] == used["prefixes"][-1]
     with Image.open(out) as picture:
         assert picture.height > picture.width / len(used["prefixes"])

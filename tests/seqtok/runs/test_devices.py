@@ -51,7 +51,7 @@ def test_the_sequence_model_in_training():
     z = model.spec.normalise(z)
     keep = torch.ones(2, dtype=torch.bool, device=ELSEWHERE)
     text = torch.zeros(2, 5, dtype=torch.int64, device=ELSEWHERE)
-    slots = model.sequence.arrange(model.backbone, z, text, keep, keep)
+    slots = model.sequence.arrange(model.backbone, z, z, text, keep, keep)
     h = model.backbone(slots.x, slots.positions, slots.mask)
     loss = model.head.loss(h[:, slots.latents], z, Draws(0, numbers(2), numbers(2)))
     assert {targets.device for _, targets in slots.texts.values()} == {ELSEWHERE}
