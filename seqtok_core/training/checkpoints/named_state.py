@@ -126,5 +126,8 @@ def _usable(name: str, parts: Parts, wanted: set[str]) -> set[str]:
 def kinds_by_name(groups: Iterable[Mapping[str, Any]], keeps_average: bool) -> dict[str, set[str]]:
     """Parameter name -> the states that SplitOptimizer keeps of it."""
     kinds = {True: {"exp_avg"}, False: {"exp_avg", "exp_avg_sq", "step"}}
-    extra = {"average"} if keeps_average else set()
-    return {name: kinds[bool(group["muon"])] | extra for group in groups for name in group["names"]}
+    return {
+        name: kinds[bool(group["muon"])] | ({"average"} if keeps_average and not group["owner"] else set())
+        for group in groups
+        for name in group["names"]
+    }

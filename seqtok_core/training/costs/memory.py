@@ -66,7 +66,8 @@ def states_of(groups: Sequence[dict[str, Any]], config: TrainConfig, stage: int,
         3: 2 * trained / world + frozen / world + min(trained, LIVE),
     }[stage]
     gradients = {0: trained, 1: trained, 2: trained / world, 3: trained / world}[stage]
-    optimizer, average = states / part, (trained / part if config.ema_decay is not None else 0)
+    averaged = sum(p.numel() for group in groups if not group["owner"] for p in group["params"])
+    optimizer, average = states / part, (averaged / part if config.ema_decay is not None else 0)
     transient = 3 * matrices / part  # the momentum's look ahead, the iteration, the update
     host = 0.0
     if config.offload != "none" and stage:  # the fp32 part and all that belongs to it; stage 3 may give the weights

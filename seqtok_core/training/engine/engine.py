@@ -20,7 +20,7 @@ from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training.checkpoints import named_state
 from seqtok_core.training.checkpoints.parts import Parts
 from seqtok_core.training.config import TrainConfig
-from seqtok_core.training.engine import compiling, recompute
+from seqtok_core.training.engine import clipping, compiling, recompute
 from seqtok_core.training.engine.deepspeed_setup import deepspeed_json, import_deepspeed, no_broadcast
 from seqtok_core.training.engine.precision import LossScale, require_support
 from seqtok_core.training.optimizer import ema
@@ -64,6 +64,8 @@ class Engine:
             )
         if stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # it would copy every gradient twice to reduce nothing
+        if own_rates and stage:
+            clipping.clip_by_owner(self._engine.optimizer, groups)
         self._describe_partitions(stage)
         self.scale = LossScale(config.precision)
         self._not_finite = torch.zeros((), dtype=torch.bool, device=world.device)  # a loss of the current step
@@ -159,7 +161,7 @@ class Engine:
 
     @property
     def gradient_norm(self) -> Tensor:
-        """Global norm before clipping, of the last step."""
+        """Global norm before clipping, of the last step; of what has no rates of its own, where there is such."""
         norm = self._engine.get_global_grad_norm()
         return torch.as_tensor(float("nan") if norm is None else norm)
 

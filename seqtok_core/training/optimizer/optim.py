@@ -23,6 +23,7 @@ from seqtok_core.training.optimizer.layout import Layout
 from seqtok_core.training.optimizer.orthogonal import orthogonalise
 
 MOMENTUM = 0.95
+OWN_RATES = {"lr", "betas", "weight_decay", "clip"}  # what a module may have of its own
 
 
 def parameter_groups(
@@ -33,9 +34,10 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters: matrices (Muon), other weights (AdamW), gains and biases (no decay).
 
-    `own_rates`: name of a module -> {"lr", "betas", "weight_decay"}, of which the last two may be left out: all its
-    parameters form a group of their own under AdamW (a discriminator beside what it judges).
-    Raises ValueError when a name is that of no parameter or module, or a module has no "lr".
+    `own_rates`: name of a module -> {"lr", "betas", "weight_decay", "clip"}, of which all but the first may be left
+    out: all its parameters form a group of their own under AdamW (a discriminator beside what it judges), clipped by
+    its own norm and never averaged. Each group says its "owner": that module, or "" for all the rest.
+    Raises ValueError when a name is that of no parameter or module, or the rates of a module are others.
     """
     named = [(name, p) for name, p in named if p.requires_grad]
     unknown = muon_excluded - {name for name, _ in named}
@@ -44,12 +46,10 @@ def parameter_groups(
     own_groups = []
     for module, rates in (own_rates or {}).items():
         members = [(name, p) for name, p in named if name.startswith(f"{module}.")]
-        if not members or "lr" not in rates or rates.keys() - {"lr", "betas", "weight_decay"}:
-            raise ValueError(
-                f"own_rates(): {module}: {dict(rates)}: no such parameters, or not lr, betas, weight_decay"
-            )
+        _require_meaning(module, members, rates)
         decay, betas = rates.get("weight_decay", 0.0), tuple(rates.get("betas", config.betas))
-        own_groups.append({**_group(module, members, False, rates["lr"], decay), "betas": betas})
+        group = _group(module, members, False, rates["lr"], decay)
+        own_groups.append(group | {"betas": betas, "owner": module, "clip": rates.get("clip", config.clip)})
         named = [(name, p) for name, p in named if not name.startswith(f"{module}.")]
 
     def is_matrix(name: str, p: nn.Parameter) -> bool:
@@ -64,8 +64,17 @@ def parameter_groups(
     for title, muon, rate, decay, belongs in rules:
         members = [(name, p) for name, p in named if belongs(name, p)]
         if members:
-            groups.append(_group(title, members, muon, rate, decay))
+            groups.append(_group(title, members, muon, rate, decay) | {"owner": "", "clip": config.clip})
     return groups + own_groups
+
+
+def _require_meaning(module: str, members: list[tuple[str, nn.Parameter]], rates: Mapping[str, Any]) -> None:
+    unknown = rates.keys() - OWN_RATES
+    if not members:
+        raise ValueError(f"own_rates() names {module}, which has no parameter to train (left, or at all)")
+    if unknown or "lr" not in rates:
+        wrong = f"{', '.join(sorted(unknown))} is no rate" if unknown else "lr is missing"
+        raise ValueError(f"own_rates() of {module}: {wrong}; give lr and, where they differ, betas, weight_decay, clip")
 
 
 def _group(
@@ -79,8 +88,9 @@ def _group(
 class SplitOptimizer(torch.optim.Optimizer):
     """Muon and AdamW side by side. `groups` from parameter_groups.
 
-    `guarded`: clip the gradient here, and skip the step when it is not finite. That is for stage 0, where
-    DeepSpeed would let a NaN into the weights; `overflow` and `_global_grad_norm` tell it, as ZeRO's do.
+    `guarded`: clip the gradient here, each owner's by its own norm, and skip the step when one is not finite. That
+    is for stage 0, where DeepSpeed would let a NaN into the weights; `overflow` and `_global_grad_norm` tell it, as
+    ZeRO's do.
     `average_decay` is set before each step: None leaves the average as it is.
     """
 
@@ -88,7 +98,7 @@ class SplitOptimizer(torch.optim.Optimizer):
         super().__init__(groups, {"betas": config.betas, "fused": True})  # "fused": how states are loaded
         self.average_decay: float | None = None
         self.keeps_average = config.ema_decay is not None
-        self.guarded, self.clip = guarded, config.clip
+        self.guarded = guarded
         self._iterate_in = torch.bfloat16 if config.precision == "bf16" else torch.float32
         self.loss_scale = 1.0  # what the gradients are to be divided by; ZeRO does it itself
         self.compute_on: torch.device | None = None  # where matrices are iterated; None: where they are
@@ -115,20 +125,26 @@ class SplitOptimizer(torch.optim.Optimizer):
             self._average(active)
 
     def _admit(self) -> bool:
-        """Measure and clip the gradient; False when it is not finite on any process (all see the same)."""
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        for p in parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)  # unused in this step; ZeRO sees zeros, so shall stage 0
-        gradients = [p.grad for p in parameters]
-        if self.loss_scale != 1.0:
-            torch._foreach_mul_(gradients, 1.0 / self.loss_scale)
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        self._global_grad_norm = norm
-        value = float(norm)  # the step's only wait for a GPU
-        self.overflow = not math.isfinite(value)
-        if self.clip is not None and not self.overflow and value > self.clip:
-            torch._foreach_mul_(gradients, self.clip / (norm + 1e-6))
+        """Measure and clip the gradients; False when one is not finite on any process (all see the same)."""
+        owned: dict[str, tuple[float | None, list[Tensor]]] = {}
+        for group in self.param_groups:
+            _, gradients = owned.setdefault(group["owner"], (group["clip"], []))
+            for p in group["params"]:
+                if p.grad is None:
+                    p.grad = torch.zeros_like(p)  # unused in this step; ZeRO sees zeros, so shall stage 0
+                gradients.append(p.grad)
+        norms = []
+        for _, gradients in owned.values():
+            if self.loss_scale != 1.0:
+                torch._foreach_mul_(gradients, 1.0 / self.loss_scale)
+            norms.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        self._global_grad_norm = norms[0]  # of all that has no rates of its own
+        values = torch.stack(norms).tolist()  # the step's only wait for a GPU
+        self.overflow = not all(math.isfinite(value) for value in values)
+        if not self.overflow:
+            for (clip, gradients), norm, value in zip(owned.values(), norms, values, strict=True):
+                if clip is not None and value > clip:
+                    torch._foreach_mul_(gradients, clip / (norm + 1e-6))
         return not self.overflow
 
     def _states(self, parameters: list[Tensor], key: str) -> list[Tensor]:
@@ -177,7 +193,7 @@ class SplitOptimizer(torch.optim.Optimizer):
         return update.to(ahead.device)
 
     def _average(self, groups: list[dict[str, Any]]) -> None:
-        weights = [p for group in groups for p in group["params"]]
+        weights = [p for group in groups if not group["owner"] for p in group["params"]]
         for p in weights:
             if "average" not in self.state[p]:
                 self.state[p]["average"] = p.detach().clone()

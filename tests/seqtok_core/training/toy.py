@@ -211,10 +211,12 @@ def train_toy(
     )
 
 
-def under_torchrun(jobs: list[dict[str, Any]], processes: int = 2, timeout: float = 280) -> Any:
+def under_torchrun(
+    jobs: list[dict[str, Any]], processes: int = 2, timeout: float = 280, program: str = __file__
+) -> Any:
     """Train one job after the other in one launch; each is {"folder": ..., "faults": ..., settings}."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", __file__, json.dumps(jobs)]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", program, json.dumps(jobs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
 

@@ -19,7 +19,7 @@ from seqtok_core.training.checkpoints.named_state import kinds_by_name, pieces_o
 from seqtok_core.training.optimizer.layout import each_cut, rows_cut_evenly
 
 SHAPES = {"a": (3, 5), "b": (7,), "c": (), "d": (2, 2, 3)}
-GROUPS = [{"muon": True, "names": ["a"]}, {"muon": False, "names": ["b", "c", "d"]}]
+GROUPS = [{"muon": True, "names": ["a"], "owner": ""}, {"muon": False, "names": ["b", "c", "d"], "owner": ""}]
 KINDS = kinds_by_name(GROUPS, keeps_average=True)
 
 

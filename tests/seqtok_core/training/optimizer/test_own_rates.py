@@ -8,47 +8,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqtok_core.foundation.errors import ConfigError, Preempted
-from seqtok_core.training import TrainConfig, train
-from seqtok_core.training.optimizer.optim import SplitOptimizer, parameter_groups
-from tests.seqtok_core.training.toy import DEFAULTS, LENGTH, WORDS, StoppedLoader, ToyBatch, ToyLoader, save_weights
+from seqtok_core.foundation.errors import ConfigError, Preempted, SeqtokError
+from seqtok_core.training import TrainConfig
+from seqtok_core.training.optimizer.optim import parameter_groups
+from tests.seqtok_core.training import adversarial_toy
+from tests.seqtok_core.training.adversarial_toy import RATES, Adversarial, train_adversarial
+from tests.seqtok_core.training.toy import DEFAULTS, ToyLoader, lines, under_torchrun, weights
 
-RATES = {"lr": 2e-3, "betas": (0.5, 0.9)}
-
-
-class Adversarial(nn.Module):
-    """What a generator makes of a batch, judged by a discriminator (hinge loss, Lim and Ye 2017, arXiv:1705.02894)."""
-
-    def __init__(self, judged: float = 1.0) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.judged = judged  # weight of the discriminator's own loss
-        self.generator = nn.Sequential(nn.Linear(LENGTH, 16), nn.Tanh(), nn.Linear(16, LENGTH))
-        self.discriminator = nn.Sequential(nn.Linear(LENGTH, 16), nn.Tanh(), nn.Linear(16, 1))
-
-    def own_rates(self) -> dict[str, dict[str, Any]]:
-        return {"discriminator": RATES}
-
-    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
-        real = batch.ids.float() / WORDS
-        fake = self.generator(real + 0.5)
-        fixed = {name: p.detach() for name, p in self.discriminator.named_parameters()}
-        fooled = -torch.func.functional_call(self.discriminator, fixed, fake).mean()
-        on_real, on_fake = self.discriminator(real), self.discriminator(fake.detach())
-        seen = (1 - on_real).relu().mean() + (1 + on_fake).relu().mean()
-        loss = (fake - real).square().mean() + 0.1 * fooled + self.judged * seen
-        return {"loss": loss, "seen": seen.detach()}
-
-
-def run(folder: Path, stop_after: int | None = None, **settings: Any) -> Path:
-    config = TrainConfig(**{**DEFAULTS, "checkpoint_every": 32, **settings})
-    loader: Any = ToyLoader(config.batch, config.micro_batch_of(1), 0, 1)
-    if stop_after is not None:
-        loader = StoppedLoader(loader, stop_after)
-    train(Adversarial(), loader, config, folder, resolved={}, on_finish=save_weights)
-    return folder
+ONE_STEP = {"images": 8, "warmup_images": 0, "schedule": "constant"}
+STAGES = [(0, "none"), (1, "none"), (2, "none"), (2, "optimizer")]  # and offload
 
 
 def saved(folder: Path) -> dict[str, Tensor]:
@@ -57,71 +27,135 @@ def saved(folder: Path) -> dict[str, Tensor]:
     return {name: value for part in sorted(last.glob("*.safetensors")) for name, value in load_file(part).items()}
 
 
+def assert_equal_states(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert any("exp_avg_sq:0:discriminator" in name for name in first)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def gradients(judged: float) -> dict[str, Tensor]:
+    """Of the first step, before any clipping."""
+    objective = Adversarial(judged)
+    objective(next(ToyLoader(8, 8, 0, 1).iterate(0)))["loss"].backward()
+    return {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
+
+
+def norm(values: list[Tensor]) -> Tensor:
+    return torch.linalg.vector_norm(torch.cat([value.flatten() for value in values]))
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_a_stopped_run_ends_with_the_same_bits(stage: int, tmp_path: Path):
-    whole = run(tmp_path / "whole", zero_stage=stage)
+    whole = train_adversarial(tmp_path / "whole", zero_stage=stage)
     with pytest.raises(Preempted):
-        run(tmp_path / "parts", stop_after=5, zero_stage=stage)
-    parts = run(tmp_path / "parts", zero_stage=stage)
-    first, second = saved(whole), saved(parts)
-    assert first.keys() == second.keys()
-    assert any("discriminator" in name for name in first)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+        train_adversarial(tmp_path / "parts", stop_after=5, zero_stage=stage)
+    parts = train_adversarial(tmp_path / "parts", zero_stage=stage)
+    assert_equal_states(saved(whole), saved(parts))
+    assert lines(whole) == lines(parts)
 
 
-def stepped(judged: float, clip: float | None) -> Adversarial:
-    objective, config = Adversarial(judged), TrainConfig(**{**DEFAULTS, "clip": clip})
-    groups = parameter_groups(objective.named_parameters(), set(), config, objective.own_rates())
-    optimizer = SplitOptimizer(groups, config, guarded=True)
-    batch = next(ToyLoader(8, 8, 0, 1).iterate(0))
-    for _ in range(3):
-        objective(batch)["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return objective
+@pytest.mark.slow
+def test_two_processes_follow_one_and_resume_with_the_same_bits(tmp_path: Path):
+    stages = (0, 1, 2)
+    whole = [{"folder": str(tmp_path / f"whole{s}"), "zero_stage": s, "clip": 0.1} for s in stages]
+    parts = [{"folder": str(tmp_path / f"parts{s}"), "zero_stage": s, "clip": 0.1} for s in stages]
+    for jobs in ([*whole, *({**job, "stop_after": 5} for job in parts)], parts):
+        finished = under_torchrun(jobs, program=adversarial_toy.__file__)
+        assert finished.returncode == 0, finished.stderr[-3000:]
+    one = weights(train_adversarial(tmp_path / "one", clip=0.1))
+    for stage in stages:
+        assert_equal_states(saved(tmp_path / f"whole{stage}"), saved(tmp_path / f"parts{stage}"))
+        for name, value in weights(tmp_path / f"whole{stage}").items():
+            torch.testing.assert_close(value, one[name], rtol=0, atol=5e-5)
 
 
-def test_the_discriminators_gradient_does_not_reach_the_generator():
-    objective, batch = Adversarial(), next(ToyLoader(8, 8, 0, 1).iterate(0))
-    gradients = []
-    for judged in (0.0, 1.0):
-        objective.judged = judged
-        objective.zero_grad()
-        objective(batch)["loss"].backward()
-        gradients.append([p.grad.clone() for p in objective.generator.parameters()])
-        reached = sum(float(p.grad.abs().sum()) for p in objective.discriminator.parameters())
-        assert (reached > 0) == (judged > 0)
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+def test_the_discriminators_loss_sends_nothing_to_the_generator():
+    without, strong = gradients(0.0), gradients(100.0)
+    for name, gradient in without.items():
+        if name.startswith("generator"):
+            assert gradient.any()
+            assert torch.equal(gradient, strong[name])
+        else:
+            assert not gradient.any()
+    assert strong["discriminator.0.weight"].any()
 
 
-def test_its_loss_may_weigh_what_it_likes_because_its_optimizer_has_no_scale():
-    """AdamW divides a gradient's scale out again, up to its eps: a weight that keeps the discriminator out of the
-    common norm costs it nothing."""
-    one, small = (stepped(judged, clip=None).discriminator.state_dict() for judged in (1.0, 0.01))
-    for name in one:
-        torch.testing.assert_close(one[name], small[name], rtol=2e-3, atol=2e-4)
+@pytest.mark.parametrize(("stage", "offload"), STAGES)
+def test_a_strong_discriminator_leaves_the_generators_update_alone(stage: int, offload: str, tmp_path: Path):
+    """The clip acts on both, each by its own norm; weights and states of the generator are the same bits."""
+    settings = {**ONE_STEP, "zero_stage": stage, "offload": offload, "clip": 0.01}
+    one, other = (train_adversarial(tmp_path / str(judged), Adversarial(judged), **settings) for judged in (0.0, 100.0))
+    ours, theirs = saved(one), saved(other)
+    for name in ours:
+        if "generator" in name:
+            assert torch.equal(ours[name], theirs[name]), name
+    assert not torch.equal(ours["weight:0:discriminator.0.weight"], theirs["weight:0:discriminator.0.weight"])
+    own = norm([value for name, value in gradients(0.0).items() if name.startswith("generator")])
+    for folder in (one, other):
+        assert lines(folder)[0]["grad_norm"] == pytest.approx(float(own), rel=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "offload"), STAGES)
+@pytest.mark.parametrize("clip", [0.3, None])
+def test_a_discriminator_is_clipped_by_its_own_norm(clip: float | None, stage: int, offload: str, tmp_path: Path):
+    settings = {**ONE_STEP, "zero_stage": stage, "offload": offload, "clip": 0.01}
+    found = saved(train_adversarial(tmp_path, Adversarial(clip=clip), **settings))
+    expected = {name: value for name, value in gradients(1.0).items() if name.startswith("discriminator")}
+    whole = norm(list(expected.values()))
+    assert whole > 0.3
+    factor = 1.0 if clip is None else clip / whole
+    for name, gradient in expected.items():  # AdamW's first moment after one step: (1 - 0.5) * gradient
+        momentum = found[f"exp_avg:0:{name}"].view_as(gradient)
+        torch.testing.assert_close(momentum, 0.5 * factor * gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_gradient_of_the_discriminator_that_is_not_finite_leaves_both_alone(stage: int, tmp_path: Path):
+    objective = Adversarial()
+    before = {name: p.detach().clone() for name, p in objective.named_parameters()}
+    objective.discriminator[0].bias.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(SeqtokError, match="no finite gradient in 2 steps"):
+        train_adversarial(tmp_path, objective, zero_stage=stage, max_skipped=2)
+    assert all(torch.equal(p, before[name]) for name, p in objective.named_parameters())
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_only_the_generator_is_averaged(stage: int, tmp_path: Path):
+    folder = train_adversarial(tmp_path, zero_stage=stage)
+    states, model = saved(folder), weights(folder)
+    for name, value in model.items():
+        average = states.get(f"average:0:{name}")
+        assert (average is None) == name.startswith("discriminator")
+        expected = states[f"weight:0:{name}"] if average is None else average
+        assert torch.equal(value, expected.view_as(value)), name
 
 
 def test_it_is_a_group_with_its_own_rates():
-    config = TrainConfig(**DEFAULTS)
-    objective = Adversarial()
-    groups = {
-        g["title"]: g for g in parameter_groups(objective.named_parameters(), set(), config, {"discriminator": RATES})
-    }
+    config = TrainConfig(**DEFAULTS, clip=0.7)
+    objective, rates = Adversarial(), {"discriminator": RATES}
+    groups = {g["title"]: g for g in parameter_groups(objective.named_parameters(), set(), config, rates)}
     own = groups.pop("discriminator")
     assert (own["lr"], own["betas"], own["muon"], own["weight_decay"]) == (2e-3, (0.5, 0.9), False, 0.0)
+    assert (own["owner"], own["clip"]) == ("discriminator", 0.7)
     assert own["names"] == [f"discriminator.{name}" for name, _ in objective.discriminator.named_parameters()]
+    assert {group["owner"] for group in groups.values()} == {""}
     assert not any(name.startswith("discriminator") for group in groups.values() for name in group["names"])
 
 
 @pytest.mark.parametrize(
-    "rates", [{"nobody": RATES}, {"discriminator": {}}, {"discriminator": {**RATES, "momentum": 1}}]
+    ("rates", "message"),
+    [
+        ({"nobody": RATES}, "nobody, which has no parameter"),
+        ({"discriminator": {}}, "discriminator: lr is missing"),
+        ({"discriminator": {**RATES, "momentum": 1}}, "discriminator: momentum is no rate"),
+    ],
 )
-def test_rates_of_nobody_or_without_meaning_are_refused(rates: dict[str, Any]):
-    with pytest.raises(ValueError, match="own_rates"):
+def test_rates_of_nobody_or_without_meaning_are_refused(rates: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
         parameter_groups(Adversarial().named_parameters(), set(), TrainConfig(**DEFAULTS), rates)
 
 
 def test_stage_3_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"`zero_stage=3` does not work with discriminator"):
-        run(tmp_path / "run", zero_stage=3)
+        train_adversarial(tmp_path / "run", zero_stage=3)
