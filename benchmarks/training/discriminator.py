@@ -4,7 +4,7 @@
 
 The demo's tokenizer learns random pictures for `--steps` steps of 64 with a convolutional discriminator on its whole
 decodings, in a process per variant, the variants in turn `--rounds` times: seconds per step (median of all), most
-resident memory, and how much of the generator's gradient the common clip takes away because of the discriminator.
+resident memory, and the median norm of the generator's gradient before its clip.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from benchmarks.machine import describe_command, describe_machine
 from data_pipelines.samples import ImageTextBatch
 from seq_tokenizer import TokenizerObjective
+from seq_tokenizer.losses.base import View
 from seqtok.runs.base import AssumedData
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun
@@ -57,8 +58,18 @@ def seen_through(judge: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     return (1 - judge(real)).relu().mean() + (1 + judge(fake.detach())).relu().mean()
 
 
+class Watched(TokenizerObjective):
+    """Hands its view on, so that nothing is encoded and decoded twice."""
+
+    view: View | None = None
+
+    def _view(self, batch: ImageTextBatch) -> tuple[View, dict[str, Tensor]]:
+        self.view, losses = super()._view(batch)
+        return self.view, losses
+
+
 class Together(nn.Module):
-    def __init__(self, tokenizer: TokenizerObjective, judge: nn.Module | None, own: bool) -> None:
+    def __init__(self, tokenizer: Watched, judge: nn.Module | None, own: bool) -> None:
         super().__init__()
         self.tokenizer, self.own = tokenizer, own
         self.judge = judge if own else None
@@ -75,7 +86,8 @@ class Together(nn.Module):
         judge = self.judge or next(iter(self.other), None)
         if judge is None:
             return losses
-        view, _ = self.tokenizer._view(batch)
+        view, self.tokenizer.view = self.tokenizer.view, None
+        assert view is not None
         self.fake = view.whole.detach()
         losses["loss"] = losses["loss"] + 0.1 * fooled(judge, view.whole)
         if self.judge is not None:
@@ -105,7 +117,8 @@ def measure(variant: str, steps: int) -> dict[str, Any]:
     batch = work.batch(64)
     judge = None if variant == "alone" else discriminator()
     assert isinstance(work.objective, TokenizerObjective)
-    objective = Together(work.objective, judge, own=variant == "one engine")
+    watched = Watched(work.objective.tokenizer, work.objective.config)
+    objective = Together(watched, judge, own=variant == "one engine")
     first = Engine(objective, config, World(0, 1, 0, world.device))
     second = None
     if variant == "two engines":

@@ -18,12 +18,19 @@ from seqtok_core.foundation.errors import ConfigError
 
 
 def blocks_of(objective: nn.Module) -> list[nn.Module]:
-    """The blocks that the objective names. Raises ConfigError when it names none."""
+    """The blocks that the objective names. Raises ConfigError when it names none, ValueError when one has rates of
+    its own."""
     blocks = list(getattr(objective, "checkpointed_blocks", list)())
     if not blocks:
         raise ConfigError(
             f"`activation_checkpointing`: {type(objective).__name__} has no blocks to recompute; set it to false"
         )
+    for name in getattr(objective, "own_rates", dict)():
+        if any(part in blocks for part in objective.get_submodule(name).modules()):
+            raise ValueError(
+                f"checkpointed_blocks() names blocks of {name}, which is read with detached weights too: the second "
+                "computation would see others; leave them out"
+            )
     return blocks
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqtok_core.foundation.errors import ConfigError, Preempted, SeqtokError
 from seqtok_core.training import TrainConfig
@@ -159,3 +159,22 @@ def test_rates_of_nobody_or_without_meaning_are_refused(rates: dict[str, Any], m
 def test_stage_3_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"`zero_stage=3` does not work with discriminator"):
         train_adversarial(tmp_path / "run", zero_stage=3)
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_recomputation_of_the_generator_changes_no_bit_and_that_of_the_discriminator_is_refused(
+    stage: int, tmp_path: Path
+):
+    class Recomputed(Adversarial):
+        def checkpointed_blocks(self) -> list[nn.Module]:
+            return [self.generator]
+
+    class Wrong(Adversarial):
+        def checkpointed_blocks(self) -> list[nn.Module]:
+            return [self.generator, self.discriminator[0]]
+
+    settings = {"zero_stage": stage, "activation_checkpointing": True}
+    kept = train_adversarial(tmp_path / "kept", zero_stage=stage)
+    assert_equal_states(saved(kept), saved(train_adversarial(tmp_path / "again", Recomputed(), **settings)))
+    with pytest.raises(ValueError, match="names blocks of discriminator"):
+        train_adversarial(tmp_path / "wrong", Wrong(), **settings)
