@@ -69,10 +69,47 @@ class SeqGenerator(nn.Module):
         depends on its prompt, how often the same one stood before it, and `seed`; not on the other prompts,
         nor on `batch`, the number of prompts computed at once.
         """
-        config = (config or SampleConfig()).changed(**changes)
         tokens = self.spec.length if num_tokens is None else num_tokens
         if not 1 <= tokens <= self.spec.length:
             raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
+        return self._draw(prompts, (config or SampleConfig()).changed(**changes), seed, tokens, batch, None)
+
+    def complete(
+        self,
+        latents: Tensor,
+        prompts: Sequence[str] | None = None,
+        config: SampleConfig | None = None,
+        *,
+        seed: int = 0,
+        batch: int = 256,
+        **changes: Any,
+    ) -> Tensor:
+        """Keep the first tokens of pictures and draw the rest: (B, k, D), k < K, as `encode` gives them -> (B, K, D).
+
+        So a prefix is shown as the pictures that agree with it, each of them sharp, where decoding it alone shows
+        their mean. Without prompts the rest is drawn from the tokens alone, and guidance has nothing to strengthen.
+        A row depends on its latents, its prompt, how often the same prompt stood before it, and `seed`. The other
+        arguments are those of `sample`.
+        """
+        if latents.ndim != 3 or latents.shape[2] != self.spec.dim or latents.shape[1] > self.spec.length:
+            raise ConfigError(
+                f"latents of shape {tuple(latents.shape)}: (B, k, {self.spec.dim}) with k <= {self.spec.length} "
+                "are completed"
+            )
+        count, known = latents.shape[:2]
+        if prompts is not None and len(prompts) != count:
+            raise ConfigError(f"{len(prompts)} prompts for {count} rows of latents; give one each, or none")
+        config = (config or SampleConfig()).changed(**changes)
+        if prompts is None:
+            prompts, config = [""] * count, config.changed(guidance=1.0)
+        given = self.spec.normalise(latents.to(self.device).float())
+        drawn = self._draw(prompts, config, seed, self.spec.length, batch, given)
+        return torch.cat([latents.to(drawn), drawn[:, known:]], 1)  # what was kept comes back bit for bit
+
+    def _draw(
+        self, prompts: Sequence[str], config: SampleConfig, seed: int, tokens: int, batch: int, given: Tensor | None
+    ) -> Tensor:
+        """`given` (B, k, D) standardised; -> (B, tokens, D), as the tokenizer's `decode` takes them."""
         if batch < 1:
             raise ConfigError(f"batch={batch}: at least one prompt is computed at once")
         text_ids = self.encode_prompts(prompts)
@@ -89,6 +126,7 @@ class SeqGenerator(nn.Module):
                     config,
                     self.spec.length,
                     tokens,
+                    None if given is None else given[rows],
                 )
             )
         return self.spec.denormalise(torch.cat(parts))

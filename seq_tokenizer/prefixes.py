@@ -16,6 +16,9 @@ from data_pipelines.samples import to_bytes, to_model
 class PrefixTokenizer(Protocol):
     """What every tokenizer can do, of learned or fixed order."""
 
+    @property
+    def device(self) -> torch.device: ...
+
     def encode(self, pixels: Tensor) -> Tensor: ...
 
     def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor: ...
@@ -29,22 +32,14 @@ def prefix_lengths(length: int) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def encode_all(
-    tokenizer: PrefixTokenizer, images: Tensor, batch: int = 256, device: torch.device | str = "cpu"
-) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, K, D) latents on the CPU, `batch` pictures at once on `device`."""
-    parts = (to_model(part.to(device)) for part in images.split(batch))
+def encode_all(tokenizer: PrefixTokenizer, images: Tensor, batch: int = 256) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, K, D) latents on the CPU, `batch` pictures at once on the tokenizer's device."""
+    parts = (to_model(part.to(tokenizer.device)) for part in images.split(batch))
     return torch.cat([tokenizer.encode(part).float().cpu() for part in parts])
 
 
 @torch.no_grad()
-def decode_all(
-    tokenizer: PrefixTokenizer,
-    latents: Tensor,
-    num_tokens: int,
-    batch: int = 256,
-    device: torch.device | str = "cpu",
-) -> Tensor:
+def decode_all(tokenizer: PrefixTokenizer, latents: Tensor, num_tokens: int, batch: int = 256) -> Tensor:
     """(B, K, D) latents -> (B, 3, H, W) uint8 on the CPU, each from its first `num_tokens` tokens."""
-    parts = (tokenizer.decode(part.to(device), num_tokens=num_tokens) for part in latents.split(batch))
+    parts = (tokenizer.decode(part.to(tokenizer.device), num_tokens=num_tokens) for part in latents.split(batch))
     return torch.cat([to_bytes(part).cpu() for part in parts])

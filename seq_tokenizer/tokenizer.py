@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,11 +23,12 @@ from seq_tokenizer.latents import LatentSpec
 from seq_tokenizer.text.readout import PrefixReadout
 from seq_tokenizer.text.tower import TextTower
 from seqtok_core.foundation import fingerprint, model_folder
-from seqtok_core.foundation.errors import DataError, MismatchError
+from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
 from seqtok_core.foundation.files import atomic_write, sha256_file
 from seqtok_core.layers.randomness import Draws
 
 KIND, FORMAT = "seqtok tokenizer", 2
+_FARTHEST = 4.0  # of a pixel from 0: a resampled or decoded picture leaves [-1, 1] by a little
 
 
 class SeqTokenizer(nn.Module):
@@ -53,9 +54,28 @@ class SeqTokenizer(nn.Module):
     def device(self) -> torch.device:
         return self.latent_mean.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to`, `half`, `cuda` do; the statistics of latents stay float32, as latents are."""
+        kept = {name: getattr(self, name) for name in ("latent_mean", "latent_std")}
+        super()._apply(fn, recurse)
+        for name, tensor in kept.items():
+            moved = getattr(self, name)
+            if moved.dtype != tensor.dtype and not tensor.is_meta:
+                setattr(self, name, tensor.to(moved.device))
+        return self
+
     def encode(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
-        """pixels (B, 3, H, W) float in [-1, 1], H and W multiples of the patch -> (B, k, D), k = num_tokens or K."""
-        return self.bottle(pixels, None, num_tokens).z
+        """pixels (B, 3, H, W) float in [-1, 1], H and W multiples of the patch -> (B, k, D) float32, k = num_tokens
+        or K. Raises ConfigError for anything else."""
+        check_pixels(pixels, self.config.patch_size)
+        if num_tokens is not None and not 1 <= num_tokens <= self.config.num_latents:
+            raise ConfigError(f"num_tokens={num_tokens}: choose from 1 to {self.config.num_latents}")
+        return self.bottle(pixels.to(self.dtype), None, num_tokens).z
 
     def bottle(self, pixels: Tensor, draws: Draws | None, num_tokens: int | None = None) -> Bottled:
         """As `encode`, with all that the bottleneck says; with `draws` as it is in training."""
@@ -63,8 +83,16 @@ class SeqTokenizer(nn.Module):
 
     def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor:
         """latents (B, k, D) with k <= K, of which the first num_tokens (all, one number, or one per image) count
-        -> (B, 3, H, W), about in [-1, 1]."""
-        return self.decoder(latents, latents.shape[1] if num_tokens is None else num_tokens)
+        -> (B, 3, H, W), about in [-1, 1]. Raises ConfigError for latents of another shape."""
+        count, config = latents.shape[1] if latents.ndim == 3 else 0, self.config
+        if not 1 <= count <= config.num_latents or latents.shape[2] != config.latent_dim:
+            raise ConfigError(
+                f"latents of shape {tuple(latents.shape)}: (B, k, {config.latent_dim}) with k from 1 to "
+                f"{config.num_latents} can be decoded"
+            )
+        if isinstance(num_tokens, int) and not 0 <= num_tokens <= count:
+            raise ConfigError(f"num_tokens={num_tokens}: choose from 0 to {count}, the number of latents given")
+        return self.decoder(latents.to(self.dtype), count if num_tokens is None else num_tokens)
 
     def prefix_embeddings(self, latents: Tensor) -> Tensor:
         """(B, k, D) -> (B, k, E) of unit norm, in the space of `encode_text`; entry i speaks of latents 0..i."""
@@ -134,6 +162,21 @@ class SeqTokenizer(nn.Module):
         model = cls(TokenizerConfig.parse(section, str(folder / model_folder.CONFIG)))
         model_folder.load_weights(model, folder)
         return model.eval()
+
+
+def check_pixels(pixels: Tensor, patch: int) -> None:
+    """Raises ConfigError unless these are pictures as a model takes them."""
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % patch or pixels.shape[3] % patch:
+        raise ConfigError(
+            f"pictures of shape {tuple(pixels.shape)}: (B, 3, H, W) with H and W multiples of the patch, {patch}"
+        )
+    if not pixels.is_floating_point():
+        raise ConfigError(f"pictures of {pixels.dtype}: make them float in [-1, 1], data_pipelines.samples.to_model")
+    if pixels.numel() and float(pixels.detach().abs().amax()) > _FARTHEST:
+        raise ConfigError(
+            f"pixels from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}: pictures are float in [-1, 1], "
+            "as data_pipelines.samples.to_model makes them of bytes"
+        )
 
 
 def parameter_count(config: TokenizerConfig) -> int:

@@ -18,13 +18,14 @@ from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
 from seqtok.grids import grid, strip
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import atomic_write
+from seqtok_core.training import World
 
 _SHOWN_SIZE = 96  # pixels per picture, at least
 
 
 def reconstruct_files(model: str | Path, files: Sequence[Path], out: Path) -> Path:
     """One row per file: decoded from 1, 2, 4, ... K tokens, then the picture itself, as the model sees it."""
-    tokenizer = SeqTokenizer.from_pretrained(model)
+    tokenizer = SeqTokenizer.from_pretrained(model).to(World.from_environment().device)
     images = torch.stack([_read(file, tokenizer.config.image_size) for file in files])
     latents = encode_all(tokenizer, images)
     prefixes = prefix_lengths(latents.shape[1])
@@ -47,7 +48,7 @@ def sample_prompts(
     generator, tokenizer = load_pair(model, tokenizer_model)
     latents = generator.sample(prompts, config, seed=seed, num_tokens=num_tokens)
     prefixes = prefix_lengths(latents.shape[1])
-    decoded = _decoded(tokenizer, latents.cpu(), prefixes)
+    decoded = _decoded(tokenizer, latents, prefixes)
     _save(grid([list(row) for row in decoded], [str(k) for k in prefixes], _scale(decoded)), out)
     return {
         "model": str(model),
@@ -78,11 +79,13 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def load_pair(model: str | Path, tokenizer_model: str | Path) -> tuple[SeqGenerator, SeqTokenizer]:
-    """A sequence model and the tokenizer of its latents. Raises MismatchError naming both when they differ."""
+    """A sequence model and the tokenizer of its latents, on the GPU where there is one. Raises MismatchError naming
+    both when they do not belong together."""
     generator, tokenizer = SeqGenerator.from_pretrained(model), SeqTokenizer.from_pretrained(tokenizer_model)
     spec: LatentSpec = generator.spec
     spec.require_same(tokenizer.spec, f"the sequence model {model}", f"the tokenizer {tokenizer_model}")
-    return generator, tokenizer
+    device = World.from_environment().device
+    return generator.to(device), tokenizer.to(device)
 
 
 def _decoded(tokenizer: SeqTokenizer, latents: Tensor, prefixes: Sequence[int]) -> Tensor:

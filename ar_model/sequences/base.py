@@ -62,5 +62,7 @@ class SequenceVariant(nn.Module, ABC):
         config: SampleConfig,
         length: int,
         tokens: int,
+        given: Tensor | None = None,
     ) -> Tensor:
-        """text_ids (B, T) -> the first `tokens` of K = `length` standardised latents (B, tokens, D) float32."""
+        """text_ids (B, T) -> the first `tokens` of K = `length` standardised latents (B, tokens, D) float32, of which
+        the first k are `given` (B, k, D), k <= tokens, where that is set."""

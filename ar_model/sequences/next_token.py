@@ -131,21 +131,26 @@ class NextToken(SequenceVariant):
         config: SampleConfig,
         length: int,
         tokens: int,
+        given: Tensor | None = None,
     ) -> Tensor:
         """The model reads each slot once and keeps its keys and values. R rows are B, or 2 B with guidance: first
-        with the prompt, then without."""
+        with the prompt, then without. Given latents are read together with the prompt."""
         guided = config.guided
         ids, valid = guided_prompts(text_ids, guided)
         rows, prompt_slots = ids.shape
         capacity = prompt_slots + tokens - 1
         positions = slot_positions(prompt_slots, capacity, ids.device)
         valid = torch.cat([valid, valid.new_ones(rows, tokens - 1)], 1)
+        latents = [] if given is None else list(given.unbind(1))
+        start = prompt_slots + min(len(latents), tokens - 1)  # slots that are read at once: nothing follows the last
         x = backbone.embed_text(ids)
+        if given is not None and start > prompt_slots:
+            known = given[:, : start - prompt_slots].repeat(rows // len(text_ids), 1, 1)
+            x = torch.cat([x, backbone.embed_latents(known)], 1)
         cache = StaticCache(len(backbone.blocks), rows, backbone.heads, capacity, backbone.head_dim, like=x)
-        h = backbone(x, positions[:prompt_slots], attention_mask(valid[:, :prompt_slots]), cache)[:, -1]
+        h = backbone(x, positions[:start], attention_mask(valid[:, :start]), cache)[:, -1]
         draw = head.sampler(config.temperature, getattr(config, head.kind))
-        latents = []
-        for place in range(tokens):
+        for place in range(len(latents), tokens):
             scale = guidance_at(place, length, config.guidance, config.schedule)
             with_prompt, free = h.chunk(2) if guided else (h, None)
             latents.append(draw(with_prompt, free, scale, draws, place))

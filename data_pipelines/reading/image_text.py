@@ -22,6 +22,7 @@ from data_pipelines.reading.texts import TextStore
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.shards.shard_set import open_shards
 from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.random_bits import SAMPLED, fractions, philox
 
 
 class ImageTextLoader(SplitLoader[ImageTextBatch]):
@@ -65,6 +66,24 @@ def read_split(
     reader = ImageReader(Path(folder), split, captions, config or LoaderConfig(), one_pass=True)
     count = len(reader) if limit is None else min(limit, len(reader))
     return reader.batch(0, np.arange(count, dtype=np.int64))
+
+
+def sample_split(
+    folder: Path,
+    split: str,
+    captions: CaptionTokenizer,
+    count: int,
+    config: LoaderConfig | None = None,
+    *,
+    seed: int = 0,
+    batch: int = 256,
+) -> Iterator[ImageTextBatch]:
+    """`count` samples of the split, chosen at random by `seed` (all where it has fewer), `batch` at once."""
+    reader = ImageReader(Path(folder), split, captions, config or LoaderConfig(), one_pass=True)
+    chosen = np.argsort(fractions(philox(seed, SAMPLED), len(reader)), kind="stable")[:count]
+    chosen.sort()  # shards are read one after the other
+    for start in range(0, len(chosen), batch):
+        yield reader.batch(0, chosen[start : start + batch].astype(np.int64))
 
 
 class ImageReader:

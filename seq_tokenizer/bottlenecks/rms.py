@@ -1,7 +1,8 @@
 """Channels of unit root mean square, and Gaussian noise in training.
 
-With noise of std s a channel carries at most log2(1 + 1/s^2) / 2 bits (Shannon), so a sequence carries at most
-K D / 2 log2(1 + 1/s^2). Shapes: B images, K tokens, W width, D channels.
+With noise of std s a channel carries at most log2(1 + 1/s^2) / 2 bits (Shannon), so a token carries at most
+D / 2 log2(1 + 1/s^2). More noise on the first tokens leaves them room for what their captions say and for little
+else. Shapes: B images, K tokens, W width, D channels.
 """
 
 from __future__ import annotations
@@ -18,12 +19,20 @@ from seq_tokenizer.shape import TokenizerShape
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers.randomness import Draws
 
+Noise = Annotated[float, Field(ge=0)]
+
 
 class RmsConfig(Config):
     """Unit-RMS latents, blurred in training."""
 
     kind: Literal["rms"] = "rms"
-    noise: Annotated[float, Field(ge=0)] = 0.1  # std of what is added in training
+    # Standard deviation of what is added in training: one for all tokens, or one each, the last for all that follow.
+    noise: Noise | Annotated[tuple[Noise, ...], Field(min_length=1)] = 0.1
+
+    def noise_of(self, length: int) -> tuple[float, ...]:
+        """Of each of `length` tokens."""
+        listed = self.noise if isinstance(self.noise, tuple) else (self.noise,)
+        return (*listed[:length], *listed[-1:] * (length - len(listed)))
 
 
 class RmsBottleneck(Bottleneck):
@@ -40,10 +49,10 @@ class RmsBottleneck(Bottleneck):
         z = self.project(h).float()  # the latent itself is never rounded to 16 bits
         z = z * torch.rsqrt(z.square().mean(-1, keepdim=True) + 1e-6)
         if draws is not None:
-            z = z + self.config.noise * draws.normal("latent noise", tuple(z.shape[1:]))
+            noise = torch.tensor(self.config.noise_of(z.shape[1]), device=z.device)
+            z = z + noise[:, None] * draws.normal("latent noise", tuple(z.shape[1:]))
         return Bottled(z, None, self.bits(z.shape[1]), {})
 
     def bits(self, length: int) -> float:
-        if self.config.noise == 0:
-            return math.inf
-        return length * self.dim / 2 * math.log2(1 + self.config.noise**-2)
+        noise = self.config.noise_of(length)
+        return sum(self.dim / 2 * math.log2(1 + std**-2) if std > 0 else math.inf for std in noise)

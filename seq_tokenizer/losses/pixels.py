@@ -12,8 +12,10 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from seq_tokenizer.losses.base import Term, View
+from seq_tokenizer.shape import Positive
 from seqtok_core.foundation.config import Config
 
 
@@ -26,6 +28,9 @@ class PixelsConfig(Config):
     length_weight: Annotated[float, Field(ge=0)] = 0.7
     # Weight of the error's gradient: a wrong corner costs few pixels but is another shape.
     edge_weight: Annotated[float, Field(ge=0)] = 4.0
+    # Prefixes of 1, 2, ... tokens owe the picture averaged over blocks of this many pixels, longer ones all of it:
+    # what is asked of the first token is then not one sharp quadrant.
+    gist: tuple[Positive, ...] = ()
 
 
 class PixelsTerm(Term):
@@ -34,11 +39,26 @@ class PixelsTerm(Term):
         self.config = config
 
     def forward(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
-        error = view.decoded - torch.cat([view.pixels, view.pixels])
+        error = view.decoded - torch.cat([self._owed(view), view.pixels])
         short, whole = (_power(error) + self.config.edge_weight * _edge_power(error)).chunk(2)
         weight = (view.prefix / view.latents.shape[1]) ** self.config.length_weight
         loss = (weight * short + whole).mean()
         return self.config.weight * loss, {"pixel_loss": loss.detach()}
+
+    def _owed(self, view: View) -> Tensor:
+        """(B, 3, H, W) what the drawn prefixes are to show."""
+        owed = view.pixels
+        for side in sorted(set(self.config.gist)):
+            lengths = torch.tensor([k for k, block in enumerate(self.config.gist, 1) if block == side])
+            rows = torch.isin(view.prefix, lengths.to(view.prefix.device))
+            owed = torch.where(rows[:, None, None, None], block_means(view.pixels, side), owed)
+        return owed
+
+
+def block_means(pixels: Tensor, side: int) -> Tensor:
+    """(B, 3, H, W) -> the same shape, each block of side x side pixels (smaller at the far borders) its mean."""
+    means = F.avg_pool2d(pixels, side, ceil_mode=True, count_include_pad=False)
+    return means.repeat_interleave(side, -2).repeat_interleave(side, -1)[..., : pixels.shape[-2], : pixels.shape[-1]]
 
 
 def _power(error: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ Nested dropout: Rippel, Gelbart, Adams 2014, arXiv:1402.0915. Shapes: B images, 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -34,5 +32,11 @@ def level_starts(length: int, levels: int) -> tuple[int, ...]:
     Level l is demanded of every prefix longer than K^(l / L): early tokens are left free to be coarse. Where there are
     few tokens, the whole sequence must know what is left: of one token every level is demanded.
     """
-    starts = (1 if level == 0 else math.ceil(length ** (level / levels)) + 1 for level in range(levels))
+    starts = (1 if level == 0 else _ceil_root(length**level, levels) + 1 for level in range(levels))
     return tuple(min(start, length) for start in starts)
+
+
+def _ceil_root(value: int, degree: int) -> int:
+    """The least n with n^degree >= value; in whole numbers, since 32^(3/5) is above 8 in floating point."""
+    guess = round(value ** (1 / degree))
+    return next(n for n in range(max(guess - 1, 1), guess + 2) if n**degree >= value)

@@ -62,3 +62,25 @@ def generation(
     config = GenerationConfig.parse({"sample": sample_settings(guidance, temperature, steps)}, "options")
     take_free_cores()
     judge_generation(generator, tokenizer, reader, prompts, config, seed, out)
+
+
+@app.command("prefix-truth")
+def prefix_truth(
+    generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],
+    tokenizer: Model,
+    reader: Annotated[Path, typer.Option(help="Folder of the scene reader; trained there if missing.")],
+    scenes: Annotated[int, typer.Option(help="Held-out scenes whose prefixes are drawn from.", min=2)] = 200,
+    drawings: Annotated[int, typer.Option(help="Pictures drawn from each prefix.", min=1)] = 4,
+    temperature: Temperature = None,
+    steps: Steps = None,
+    seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
+    out: Out = None,
+) -> None:
+    """Drawn scenes: whether pictures drawn from the first tokens show what the captions of the scene say."""
+    from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
+    from seqtok.runs.evaluate import judge_prefixes
+
+    sample = {"guidance": 1.0, **sample_settings(None, temperature, steps)}
+    config = PrefixTruthConfig.parse({"sample": sample, "seeds": drawings}, "options")
+    take_free_cores()
+    judge_prefixes(generator, tokenizer, reader, scenes, config, seed, out)

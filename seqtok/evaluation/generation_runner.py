@@ -58,8 +58,6 @@ def evaluate_generation(
     scenes: Sequence[Scene],
     reader: SceneReader,
     config: GenerationConfig,
-    *,
-    device: torch.device | str = "cpu",
 ) -> tuple[Results, Generated]:
     """One picture per scene's caption, judged by the reader, at every prefix length."""
     watch = Stopwatch()
@@ -67,7 +65,7 @@ def evaluate_generation(
     with watch.stage("generate", len(prompts)):
         latents = generator.sample(prompts, config.sample, seed=config.seed)
         prefixes = prefix_lengths(latents.shape[1])
-        decoded = {k: decode_all(tokenizer, latents, k, device=device) for k in prefixes}
+        decoded = {k: decode_all(tokenizer, latents, k) for k in prefixes}
     results, verdicts = judge_pictures(decoded, scenes, reader, config.level, watch)
     results["protocol"] = protocol.of_generation(len(scenes), config.model_dump())
     pictures = torch.stack([decoded[k] for k in prefixes], 1)
@@ -102,13 +100,12 @@ def pictures_for_report(
     images: Tensor,
     generated: Generated | None = None,
     prompts: int = 12,
-    device: torch.device | str = "cpu",
 ) -> ReportPictures:
     """images (n, 3, H, W) uint8, held out and not chosen, each rebuilt from every prefix; and the first
     `prompts` generated rows."""
-    latents = encode_all(tokenizer, images, device=device)
+    latents = encode_all(tokenizer, images)
     prefixes = prefix_lengths(latents.shape[1])
-    rebuilt = torch.stack([decode_all(tokenizer, latents, k, device=device) for k in prefixes], 1)
+    rebuilt = torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
     if generated is None:
         return ReportPictures(prefixes, images, rebuilt)
     assert generated.prefixes == prefixes, "the pictures come from another tokenizer"

@@ -18,14 +18,13 @@ from seqtok.evaluation.metrics.reconstruction import reconstruction
 from seqtok.evaluation.metrics.retrieval import gallery, recall, recall_chance
 from seqtok.evaluation.metrics.semantics import mean_over_labels, probe_labels
 from seqtok.evaluation.report import protocol
+from seqtok.evaluation.scenes.scoring import LEVELS
 from seqtok.evaluation.stopwatch import Stopwatch
 
 Results = dict[str, Any]
 # Names of the caption levels of drawn scenes, coarse to fine, each with the labels that speak of the same
 # thing.
-SCENE_LEVELS: dict[str, tuple[str, ...]] = dict(
-    zip(("count", "shapes", "colors", "details"), LEVEL_LABELS, strict=True)
-)
+SCENE_LEVELS: dict[str, tuple[str, ...]] = dict(zip(LEVELS, LEVEL_LABELS, strict=True))
 _BATCH = 1024  # pictures or captions embedded at once
 
 
@@ -36,7 +35,6 @@ def evaluate_tokenizer(
     *,
     levels: Mapping[str, Sequence[str]] | None = None,
     meaning: Callable[[str], str] = str,
-    device: torch.device | str = "cpu",
 ) -> Results:
     """Reconstruction, probes and retrieval of held-out pictures against prefix length.
 
@@ -47,11 +45,11 @@ def evaluate_tokenizer(
     """
     watch = Stopwatch()
     with watch.stage("encode", len(train) + len(test)):
-        known = encode_all(tokenizer, train.images, device=device)
-        latents = encode_all(tokenizer, test.images, device=device)
+        known = encode_all(tokenizer, train.images)
+        latents = encode_all(tokenizer, test.images)
     prefixes = prefix_lengths(latents.shape[1])
     with watch.stage("decode every prefix", len(test) * len(prefixes)):
-        decoded = {k: decode_all(tokenizer, latents, k, device=device) for k in prefixes}
+        decoded = {k: decode_all(tokenizer, latents, k) for k in prefixes}
     results: Results = {
         "images": {"size": test.images.shape[-1], "test": len(test), "train": len(train)},
         "tokens": {"length": latents.shape[1], "dim": latents.shape[2]},
@@ -63,7 +61,7 @@ def evaluate_tokenizer(
             results |= probe_section(known, train.labels, latents, test.labels, levels)
     if test.captions and getattr(tokenizer, "text", True) is not None:
         with watch.stage("retrieval", len(test)):
-            results |= retrieval_section(tokenizer, latents, test, tuple(levels or ()), meaning, device)
+            results |= retrieval_section(tokenizer, latents, test, tuple(levels or ()), meaning)
     return results | {"protocol": protocol.of_tokenizer(results), "stages": watch.stages}
 
 
@@ -93,11 +91,10 @@ def retrieval_section(
     test: ImageTextBatch,
     names: Sequence[str] = (),
     meaning: Callable[[str], str] = str,
-    device: torch.device | str = "cpu",
 ) -> Results:
     """latents (B, K, D) -> `retrieval` by caption level and k, `retrieval_chance` and the number of
     candidates."""
-    parts = [tokenizer.prefix_embeddings(part.to(device)).cpu() for part in latents.split(_BATCH)]
+    parts = [tokenizer.prefix_embeddings(part.to(tokenizer.device)).cpu() for part in latents.split(_BATCH)]
     embeddings = torch.cat(parts)  # (B, K, E)
     results: Results = {"retrieval": {}, "retrieval_chance": {}, "retrieval_candidates": {}}
     for level in range(test.level_mask.shape[1]):
@@ -107,7 +104,7 @@ def retrieval_section(
         name = names[level] if level < len(names) else f"level {level + 1}"
         kept, match = gallery([test.captions[i][level] for i in rows.tolist()], meaning)
         text_ids = test.text_ids[rows[kept], level]
-        texts = torch.cat([tokenizer.encode_text(ids.to(device)).cpu() for ids in text_ids.split(_BATCH)])
+        texts = torch.cat([tokenizer.encode_text(ids.to(tokenizer.device)).cpu() for ids in text_ids.split(_BATCH)])
         results["retrieval"][name] = {
             str(k): recall(embeddings[rows, k - 1], texts, match) for k in prefix_lengths(latents.shape[1])
         }

@@ -77,7 +77,7 @@ class ShardEncoder:
                 files = [shards.read_image(first + row) for row in part]
                 places = [shards.place(first + row) for row in part]
             images = decode_pictures(files, places, self.tokenizer.config.image_size, exact)
-            latents = encode_all(self.tokenizer, images, batch, self.device)
+            latents = encode_all(self.tokenizer, images, batch)
             return latents if table == "latents" else self._prefixes(latents, prefixes)
 
         values = torch.cat([self._nothing(table, prefixes), *in_order(encoded, slices(0, size, batch), self.threads)])

@@ -108,7 +108,7 @@ def _judge(
     train = read_split(folders["data"], "train", captions, _FIT)
     test = read_split(folders["data"], "test", captions)
     seen = evaluate_tokenizer(tokenizer, train, test, levels=SCENE_LEVELS, meaning=scene_meaning)
-    generator = SeqGenerator.from_pretrained(folders["generator"] / "model")
+    generator = SeqGenerator.from_pretrained(folders["generator"] / "model").to(tokenizer.device)
     scenes = [make_scene(settings.seed, index, "test") for index in range(settings.prompts)]
     made, generated = evaluate_generation(tokenizer, generator, scenes, reader, settings.generation)
     return merge(seen, made), pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN)

@@ -20,11 +20,13 @@ from seq_tokenizer import SeqTokenizer
 from seqtok.drawing import load_pair
 from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation
 from seqtok.evaluation.report.report import RESULTS, merge, write_results
+from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig, by_completion, prefix_truth
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok_core.foundation import model_folder
+from seqtok_core.training import World
 
 Levels = Mapping[str, Sequence[str]]
 
@@ -81,10 +83,37 @@ def judge_generation(
     return results
 
 
+def judge_prefixes(
+    generator_model: str,
+    tokenizer_model: str,
+    reader_folder: Path,
+    scenes: int,
+    config: PrefixTruthConfig,
+    seed: int,
+    out: Path | None,
+) -> dict[str, Any]:
+    """`seed`: of the scenes."""
+    generator, tokenizer = load_pair(generator_model, tokenizer_model)
+    reader = load_or_train_reader(reader_folder, ReaderConfig())
+    held_out = [make_scene(seed, index, "test") for index in range(scenes)]
+    draw = by_completion(tokenizer, generator, config.sample)
+    results = prefix_truth(tokenizer, draw, held_out, reader, tokenizer.config.image_size, config.seeds)
+    for name in ("levels", "attributes"):
+        rows = results["prefix_truth"][name]
+        shown = {
+            key: {**row["value"], "chance": row["chance"]["1"], "real": row["ceiling"]} for key, row in rows.items()
+        }
+        _table(f"share of pictures drawn from k tokens that are right, by {name}", shown)
+    results["protocol"] = {"prefix truth": config.model_dump(mode="json")}
+    _write(out, results)
+    return results
+
+
 def load_tokenizer(model: str | Path) -> tuple[SeqTokenizer, CaptionTokenizer]:
-    """A tokenizer with the sentencepiece model of its text tower."""
+    """A tokenizer, on the GPU where there is one, with the sentencepiece model of its text tower."""
     folder = model_folder.find_model_folder(model)
-    return SeqTokenizer.from_pretrained(folder), CaptionTokenizer.load(folder / model_folder.CAPTIONS)
+    device = World.from_environment().device
+    return SeqTokenizer.from_pretrained(folder).to(device), CaptionTokenizer.load(folder / model_folder.CAPTIONS)
 
 
 def levels_of(data: Path) -> tuple[Levels | None, Callable[[str], str]]:

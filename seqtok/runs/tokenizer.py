@@ -5,6 +5,8 @@ Shapes: B images, K latents, D channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict
 
@@ -13,7 +15,7 @@ from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
-from data_pipelines.reading.image_text import ImageTextLoader, read_split
+from data_pipelines.reading.image_text import ImageTextLoader, read_split, sample_split
 from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.reading.stream import StreamConfig, StreamLoader
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
@@ -32,6 +34,7 @@ from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import World
 
 _STATISTICS = 4096  # training images that latent means and deviations are measured on
+_MEASURED_AT_ONCE = 256
 _SHOWN = 8  # images in a sample picture
 
 
@@ -189,17 +192,28 @@ class TokenizerHooks:
         """A strip: every row one training image, then its decodings from 1, 2, 4, ... K tokens."""
         tokenizer = _tokenizer_of(module)
         batch = self._read(_SHOWN)
-        latents = encode_all(tokenizer, batch, device=tokenizer.device)
+        latents = encode_all(tokenizer, batch)
         prefixes = prefix_lengths(latents.shape[1])
-        decoded = torch.stack([decode_all(tokenizer, latents, k, device=tokenizer.device) for k in prefixes], 1)
+        decoded = torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
         folder.mkdir(parents=True, exist_ok=True)
         strip(batch, decoded, prefixes).save(folder / f"images_{images:09d}.png")
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         tokenizer = _tokenizer_of(module)
-        pixels = to_model(self._read(_STATISTICS))
-        tokenizer.measure_latents(pixels.split(256))
+        tokenizer.measure_latents(to_model(batch.images) for batch in self._sample(_STATISTICS))
         tokenizer.save_pretrained(folder, self._run.data.captions_path)
+
+    def _sample(self, count: int) -> Iterator[ImageTextBatch]:
+        """Training pictures as they are, not augmented: chosen at random, of a stream as it shuffles them."""
+        data = self._run.data
+        if data.stream is None:
+            assert data.folder is not None
+            yield from sample_split(data.folder, data.split, self._captions, count, data.loader)
+            return
+        size = min(_MEASURED_AT_ONCE, data.stream.num_samples)
+        plain = data.loader.model_copy(update={"augment": None})
+        batches = StreamLoader(data.stream, self._captions, plain, seed=self._run.train.seed, global_batch=size)
+        yield from islice(batches.iterate(), min(count, data.stream.num_samples) // size)
 
     def _read(self, limit: int) -> Tensor:
         data = self._run.data

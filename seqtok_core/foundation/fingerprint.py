@@ -19,9 +19,11 @@ def of_value(value: Any) -> str:
 
 def of_model(config: Mapping[str, Any], weights: Mapping[str, Any]) -> str:
     """16 hex digits over a model's settings and tensors (name, type, shape, bytes): its identity."""
+    import torch
+
     digest = hashlib.sha256(canonical_json(config).encode())
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())  # numpy has no bfloat16
     return digest.hexdigest()[:16]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # Where the streams of each use begin. Epoch orders take those below 2**62.
-AUGMENT, RESAMPLE, STREAMED = 1 << 62, 2 << 62, 3 << 62
+AUGMENT, RESAMPLE, STREAMED, SAMPLED = 1 << 62, 2 << 62, 3 << 62, 7 << 61
 
 
 def philox(seed: int, stream: int, first: int = 0, second: int = 0) -> np.random.Philox:

@@ -26,6 +26,11 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
+def _signed(value: int) -> int:
+    """Its lowest 64 bits as int64 reads them: any seed will do."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
 def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift_right(x, 30)) * _MIX_1  # int64 products wrap, which is what the hash wants
     x = (x ^ _shift_right(x, 27)) * _MIX_2
@@ -37,7 +42,7 @@ def _bits(seed: int, stream: str, epoch: Tensor, index: Tensor, count: int) -> T
 
     `stream` names the use ("prefix", "noise"): uses with different names are independent.
     """
-    key = torch.full_like(index, seed * 1_000_003 + zlib.crc32(stream.encode()))
+    key = torch.full_like(index, _signed(seed * 1_000_003 + zlib.crc32(stream.encode())))
     state = _mix(_mix(_mix(key + _GOLDEN) + epoch * _GOLDEN) + index * _GOLDEN)
     place = torch.arange(1, count + 1, device=index.device, dtype=torch.int64)
     return _mix(state[:, None] + place * _GOLDEN)

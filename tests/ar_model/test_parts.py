@@ -77,7 +77,7 @@ class Backwards(NextToken):
     def arrange(self, backbone, z, noise, text_ids, prompted, writes):
         return super().arrange(backbone, z.flip(1), noise, text_ids, prompted, writes)
 
-    def sample(self, backbone, head, text_ids, draws, config, length, tokens):
+    def sample(self, backbone, head, text_ids, draws, config, length, tokens, given=None):
         return super().sample(backbone, head, text_ids, draws, config, length, length).flip(1)[:, :tokens]
 
 

@@ -99,3 +99,41 @@ def test_wrong_requests_are_explained() -> None:
     with pytest.raises(ConfigError, match=r"sample: flow\.steps"):
         model.sample(["a red circle"], flow={"steps": 0})
     assert model.sample([]).shape == (0, LENGTH, DIM)
+
+
+def test_completing_a_prefix_of_a_sample_gives_that_sample() -> None:
+    """The rows' noise belongs to prompt and place, so what was drawn once is drawn again from any of its prefixes."""
+    model, config = toy_generator(), SampleConfig().changed(guidance=2.5, schedule="linear", flow={"steps": 4})
+    whole = model.sample(PROMPTS, config, seed=3)
+    for k in (0, 1, 3, LENGTH - 1):
+        again = model.complete(whole[:, :k], PROMPTS, config, seed=3)
+        torch.testing.assert_close(again, whole, rtol=1e-3, atol=1e-4)
+        assert torch.equal(again[:, :k], whole[:, :k])
+    assert torch.equal(model.complete(whole, PROMPTS, config, seed=3), whole)
+
+
+def test_a_completion_follows_what_is_kept_and_its_seed() -> None:
+    model = toy_generator()
+    kept = model.sample(PROMPTS, seed=1, flow={"steps": 4})[:, :2]
+    drawn = model.complete(kept, seed=0, flow={"steps": 4})
+    assert torch.equal(drawn, model.complete(kept, seed=0, flow={"steps": 4}, guidance=5.0)), "nothing to guide by"
+    assert (drawn - model.complete(kept, seed=1, flow={"steps": 4}))[:, 2:].abs().max() > 0.1
+    other = model.complete(kept.flip(0), seed=0, flow={"steps": 4}, temperature=0.0)
+    same = model.complete(kept, seed=0, flow={"steps": 4}, temperature=0.0)
+    assert (other[0, 2:] - same[0, 2:]).abs().max() > 1e-3, "the kept tokens must matter"
+    in_parts = model.complete(kept, seed=0, flow={"steps": 4}, batch=3)
+    torch.testing.assert_close(in_parts, drawn, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "prompts", "message"),
+    [
+        ((2, LENGTH + 1, DIM), None, "are completed"),
+        ((2, 1, DIM + 1), None, "are completed"),
+        ((2, DIM), None, "are completed"),
+        ((2, 1, DIM), ["one shape"], "1 prompts for 2 rows"),
+    ],
+)
+def test_what_cannot_be_completed_is_said(shape: tuple[int, ...], prompts: list[str] | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        toy_generator().complete(torch.zeros(shape), prompts)

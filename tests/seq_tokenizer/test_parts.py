@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 import pytest
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
 from seq_tokenizer.bottlenecks import build as bottlenecks
 from seq_tokenizer.bottlenecks.base import Bottled, Bottleneck
+from seq_tokenizer.bottlenecks.rms import RmsBottleneck, RmsConfig
 from seq_tokenizer.decoders import build as decoders
 from seq_tokenizer.encoders import build as encoders
+from seq_tokenizer.losses.base import View
 from seq_tokenizer.losses.build import TERMS, LossesConfig
+from seq_tokenizer.losses.pixels import PixelsConfig, PixelsTerm, block_means
 from seq_tokenizer.shape import PRESETS, TokenizerShape
 from seq_tokenizer.tokenizer import parameter_count
 from seqtok_core.foundation.config import Config, models_in
@@ -95,8 +99,48 @@ def test_only_training_is_noisy():
     tokenizer, batch = toy_tokenizer(text=False), toy_batch()
     pixels, draws = batch.pixels(), Draws(0, batch.epoch, batch.index)
     assert torch.equal(tokenizer.bottle(pixels, None).z, tokenizer.encode(pixels))
-    noise = tokenizer.bottle(pixels, draws).z - tokenizer.encode(pixels)
+    noise = (tokenizer.bottle(pixels, draws).z - tokenizer.encode(pixels)).detach()
     assert float(noise.std()) == pytest.approx(tokenizer.config.bottleneck.noise, rel=0.2)
+
+
+def test_noise_may_differ_along_the_sequence():
+    """The last one given holds for all that follow; a token with more noise can carry less."""
+    config = RmsConfig(noise=(0.8, 0.0, 0.2))
+    assert config.noise_of(6) == (0.8, 0.0, 0.2, 0.2, 0.2, 0.2)
+    assert config.noise_of(2) == (0.8, 0.0)
+    torch.manual_seed(0)
+    shape, h = TokenizerShape.parse(CONFIG), torch.randn(64, 6, CONFIG["width"])
+    bottleneck = RmsBottleneck(config, shape)
+    draws = Draws(0, torch.zeros(64, dtype=torch.int64), torch.arange(64))
+    noise = (bottleneck(h, draws).z - bottleneck(h, None).z).std((0, 2))
+    torch.testing.assert_close(noise, torch.tensor(config.noise_of(6)), rtol=0.2, atol=0)
+    one = RmsBottleneck(RmsConfig(noise=0.2), shape)
+    assert RmsBottleneck(RmsConfig(noise=(0.8, 0.2)), shape).bits(6) < one.bits(6)
+    assert one.bits(6) == pytest.approx(6 * 3 / 2 * math.log2(26))
+    assert bottleneck.bits(6) == math.inf
+
+
+def test_short_prefixes_owe_the_gist():
+    """The drawn prefix of a picture decides over which blocks its target is averaged; all tokens owe all of it."""
+    pixels = toy_pixels(4)
+    prefix, shown = torch.tensor([1, 2, 3, 6]), torch.cat([torch.zeros(4, 3, 16, 16), pixels])
+    shown[0] = pixels[0].mean((1, 2), keepdim=True)
+    for rows, columns in ((rows, columns) for rows in range(4) for columns in range(4)):
+        block = slice(4 * rows, 4 * rows + 4), slice(4 * columns, 4 * columns + 4)
+        shown[(1, slice(None), *block)] = pixels[(1, slice(None), *block)].mean((1, 2), keepdim=True)
+    shown[2:4] = pixels[2:]
+    batch, latents = toy_batch(4), torch.zeros(4, 6, 3)
+    view = View(batch, pixels, latents, prefix, shown, Draws(0, batch.epoch, batch.index), toy_tokenizer())
+    assert float(PixelsTerm(PixelsConfig(gist=(16, 4)))(view)[0]) == pytest.approx(0, abs=1e-12)
+    assert float(PixelsTerm(PixelsConfig())(view)[0]) > 1e-3
+
+
+def test_means_of_blocks_at_the_far_borders_are_of_what_is_there():
+    pixels = torch.arange(25.0).reshape(1, 1, 5, 5)
+    means = block_means(pixels, 4)
+    assert means.shape == pixels.shape
+    assert float(means[0, 0, 0, 0]) == float(pixels[..., :4, :4].mean())
+    assert float(means[0, 0, 4, 4]) == 24.0
 
 
 def test_the_objective_is_the_sum_of_its_terms():

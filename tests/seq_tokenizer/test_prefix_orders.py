@@ -36,7 +36,11 @@ def test_kept_and_absent_tokens():
 
 
 def test_pyramid_starts():
+    """One above K^(l / L), rounded up: powers are exact in whole numbers, 32^(4/5) in floating point is above 16."""
     assert level_starts(16, 4) == (1, 3, 5, 9)
+    assert level_starts(32, 5) == (1, 3, 5, 9, 17)
+    assert level_starts(64, 6)[-1] == 33
+    assert level_starts(1024, 5) == (1, 5, 17, 65, 257)
     assert level_starts(16, 1) == (1,)
 
 
@@ -57,6 +61,12 @@ def test_a_draw_belongs_to_its_sample():
         Draws(3, epoch + 1, index).normal("noise", (4, 2)),
     ):
         assert not (other == whole).any()
+
+
+def test_any_seed_will_do():
+    epoch, index = torch.zeros(3, dtype=torch.int64), torch.arange(3)
+    drawn = [Draws(seed, epoch, index).uniform("u") for seed in (0, -1, 2**43, 2**63, 2**64 + 1)]
+    assert len({tuple(u.tolist()) for u in drawn}) == len(drawn)
 
 
 def test_draws_look_random():

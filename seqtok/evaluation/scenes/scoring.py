@@ -32,7 +32,8 @@ ATTRIBUTES: dict[str, tuple[int, str]] = {
     "background": (3, "the background has the named colour"),
     "everything": (0, "one assignment of the seen to the named shapes makes all that was said true at once"),
 }
-FINEST = 3  # index of the finest caption level
+LEVELS = ("count", "shapes", "colors", "details")  # what the captions say, coarse to fine
+FINEST = len(LEVELS) - 1
 _EDGE = 0.03  # a centre this near to a ninth's edge (a pixel of 32) counts as inside
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data_pipelines import scenes
-from data_pipelines.reading.image_text import ImageTextLoader, read_split
+from data_pipelines.reading.image_text import ImageTextLoader, read_split, sample_split
 from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.shards.shard_set import open_shards
@@ -122,6 +122,22 @@ def test_read_split_gives_all_samples_in_shard_order(folder):
     assert batch.labels["unseen"].tolist() == [n % 2 for n in range(20)]
     assert len(read_split(folder, "test", TOKENIZER, limit=7)) == 7
     assert len(read_split(folder, "test", TOKENIZER, limit=700)) == 20
+
+
+def test_a_sample_of_a_split_is_drawn_at_random_and_by_its_seed(folder):
+    """Not its first pictures: shards are often sorted."""
+
+    def sample(count: int, seed: int = 0) -> list[int]:
+        parts = list(sample_split(folder, "test", TOKENIZER, count, seed=seed, batch=3))
+        assert all(len(part) == 3 for part in parts[:-1])
+        return [index for part in parts for index in part.index.tolist()]
+
+    chosen = sample(8)
+    assert len(set(chosen)) == 8
+    assert chosen == sorted(chosen) == sample(8) != list(range(8))
+    assert sample(8, seed=1) != chosen
+    assert sample(700) == list(range(20))
+    assert {index for seed in range(40) for index in sample(8, seed)} == set(range(20))
 
 
 def test_levels_and_sizes_can_be_chosen(folder):

@@ -20,6 +20,8 @@ LENGTH = 4  # K
 class LosslessTokenizer:
     """Token i holds the i-th quarter of the picture's rows; absent rows are gray."""
 
+    device = torch.device("cpu")
+
     def encode(self, pixels: Tensor) -> Tensor:
         return pixels.permute(0, 2, 1, 3).reshape(len(pixels), LENGTH, -1)
 

@@ -173,10 +173,10 @@ def test_pictures_of_a_tokenizer_on_the_gpu():
     images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
     here = encode_all(model, images)
     model.to(GPU)
-    there = encode_all(model, images, device=model.device)
+    there = encode_all(model, images)
     assert there.device.type == "cpu"
     torch.testing.assert_close(there, here, atol=1e-3, rtol=1e-3)
-    assert decode_all(model, there, 3, device=model.device).shape == images.shape
+    assert decode_all(model, there, 3).shape == images.shape
     model.measure_latents(to_model(images).split(2))  # batches from the CPU
     assert model.spec.mean.device.type == "cpu"
 

@@ -1,0 +1,101 @@
+"""Prefix truth: of the pictures that are drawn from the first k tokens, how many show what a caption says?
+
+A decoder that averages cannot show what a short prefix says: it draws the mean of all pictures that agree with it. So
+pictures are *drawn* from the prefix, several of each, and the reader judges every one. Chance is what the same drawings
+score for other scenes, the ceiling what real pictures score. Shapes: B pictures, K latents of D channels, k <= K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ar_model.sampling import SampleConfig
+from data_pipelines.scenes import Scene
+from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, prefix_lengths
+from seqtok.evaluation.scenes import generation
+from seqtok.evaluation.scenes.reader import Reading, SceneReader
+from seqtok.evaluation.scenes.scoring import ATTRIBUTES, FINEST, LEVELS
+from seqtok.evaluation.stopwatch import Stopwatch
+from seqtok_core.foundation.config import Config
+
+Drawer = Callable[[Tensor, int], Tensor]  # first k latents (B, k, D), seed -> (B, 3, H, W) uint8
+
+
+class PrefixTruthConfig(Config):
+    """How pictures are drawn from prefixes for judgement."""
+
+    sample: SampleConfig = SampleConfig(guidance=1.0)
+    seeds: int = 4  # pictures drawn from each prefix
+
+
+class Completer(Protocol):
+    """A sequence model that continues a prefix."""
+
+    def complete(
+        self, latents: Tensor, prompts: Sequence[str] | None, config: SampleConfig, *, seed: int
+    ) -> Tensor: ...
+
+
+def by_completion(tokenizer: PrefixTokenizer, generator: Completer, config: SampleConfig) -> Drawer:
+    """The sequence model draws the missing tokens, without a prompt, and the decoder the picture."""
+
+    def draw(latents: Tensor, seed: int) -> Tensor:
+        whole = generator.complete(latents, None, config, seed=seed)
+        return decode_all(tokenizer, whole, whole.shape[1])
+
+    return draw
+
+
+@torch.no_grad()
+def prefix_truth(
+    tokenizer: PrefixTokenizer,
+    draw: Drawer,
+    scenes: Sequence[Scene],
+    reader: SceneReader,
+    size: int,
+    seeds: int,
+) -> dict[str, Any]:
+    """-> `prefix_truth`: by caption level and by attribute, k -> share of right pictures with its interval, chance and
+    ceiling; and the seconds of each stage.
+
+    A level is right when all that its caption says is true at once; an attribute alone ignores the others. Intervals
+    are Wilson's for the number of pictures: several drawings of one picture are not independent.
+    """
+    watch = Stopwatch()
+    pictures = generation.real_pictures(scenes, size)
+    with watch.stage("encode", len(scenes)):
+        latents = encode_all(tokenizer, pictures)
+    lengths = prefix_lengths(latents.shape[1])
+    real = generation.read_pictures(reader, pictures)
+    drawn: dict[int, list[list[Reading]]] = {}
+    for k in lengths:
+        with watch.stage(f"draw from {k}", len(scenes) * seeds):
+            drawn[k] = [generation.read_pictures(reader, draw(latents[:, :k], seed)) for seed in range(seeds)]
+    table: dict[str, Any] = {"levels": {}, "attributes": {}}
+    for level, name in enumerate(LEVELS):
+        table["levels"][name] = _row(drawn, real, scenes, level, "everything")
+    for attribute in ATTRIBUTES:
+        table["attributes"][attribute] = _row(drawn, real, scenes, FINEST, attribute)
+    return {"prefix_truth": table, "drawings": {"scenes": len(scenes), "seeds": seeds}, "stages": watch.stages}
+
+
+def _row(
+    drawn: dict[int, list[list[Reading]]], real: list[Reading], scenes: Sequence[Scene], level: int, attribute: str
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"value": {}, "low": {}, "high": {}, "chance": {}}
+    for k, readings in drawn.items():
+        verdicts = [verdict for own in readings for verdict in generation.judge(own, scenes, level)]
+        value = generation.share(verdicts, attribute)
+        if value is None:
+            continue
+        said = sum(attribute in verdict for verdict in verdicts) // len(readings)
+        chance = generation.chance_verdicts(readings[0], scenes, level)
+        row["value"][str(k)] = value
+        row["low"][str(k)], row["high"][str(k)] = generation.wilson(value, said)
+        row["chance"][str(k)] = generation.share(chance, attribute)
+    row["ceiling"] = generation.share(generation.judge(real, scenes, level), attribute)
+    return row

@@ -1,0 +1,53 @@
+"""Prefix truth: what pictures drawn from a prefix show, between other scenes' drawings and real pictures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ar_model.sampling import SampleConfig
+from seqtok.evaluation.scenes.generation import real_pictures
+from seqtok.evaluation.scenes.prefix_truth import by_completion, prefix_truth
+from tests.seqtok.evaluation.toy import LENGTH, SIZE, LosslessTokenizer, PerfectReader, held_out
+
+SCENES = held_out(40)
+READER = PerfectReader(SCENES)
+
+
+class FromTheSecondToken:
+    """Completes rightly from two tokens on; from one every second drawing is the wrong scene."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def complete(self, latents: Tensor, prompts: None, config: SampleConfig, *, seed: int) -> Tensor:
+        self.asked.append((latents.shape[1], seed))
+        whole = LosslessTokenizer().encode(real_pictures(SCENES, SIZE).float() / 127.5 - 1)
+        return whole.roll(1, 0) if latents.shape[1] == 1 and seed % 2 else whole
+
+
+def test_each_prefix_is_judged_by_all_its_drawings():
+    generator, tokenizer = FromTheSecondToken(), LosslessTokenizer()
+    draw = by_completion(tokenizer, generator, SampleConfig())
+    results = prefix_truth(tokenizer, draw, SCENES, READER, SIZE, seeds=4)
+    assert generator.asked == [(k, seed) for k in (1, 2, LENGTH) for seed in range(4)]
+    assert results["drawings"] == {"scenes": 40, "seeds": 4}
+    levels, attributes = results["prefix_truth"]["levels"], results["prefix_truth"]["attributes"]
+    assert list(levels) == ["count", "shapes", "colors", "details"]
+    for row in (*levels.values(), *attributes.values()):
+        assert row["ceiling"] == row["value"]["2"] == row["value"][str(LENGTH)] == 1.0
+    wrong = levels["details"]["chance"]["2"]
+    assert wrong < 0.05
+    assert levels["details"]["value"]["1"] == pytest.approx(0.5, abs=0.02)
+    assert attributes["count"]["value"]["1"] > 0.5, "another scene may have as many shapes"
+    low, high = levels["details"]["low"]["1"], levels["details"]["high"]["1"]
+    assert 0.1 < high - low < 0.35, "an interval of 40 pictures, not of 160 drawings"
+
+
+def test_the_whole_sequence_needs_no_drawing():
+    """Completing K tokens gives them back; the picture is the decoder's."""
+    tokenizer, generator = LosslessTokenizer(), FromTheSecondToken()
+    pictures = real_pictures(SCENES, SIZE)
+    latents = tokenizer.encode(pictures.float() / 127.5 - 1)
+    assert torch.equal(by_completion(tokenizer, generator, SampleConfig())(latents, 0), pictures)
