@@ -7,7 +7,7 @@ from seq_tokenizer.bottlenecks.rms import RmsConfig
 from seq_tokenizer.decoders.build import DecoderConfig
 from seq_tokenizer.decoders.pixel import PixelConfig
 from seq_tokenizer.encoders.build import EncoderConfig
-from seq_tokenizer.encoders.titok import TitokConfig
+from seq_tokenizer.encoders.qformer import QFormerConfig
 from seq_tokenizer.shape import TokenizerShape
 from seq_tokenizer.text.tower import TextConfig
 
@@ -15,7 +15,7 @@ from seq_tokenizer.text.tower import TextConfig
 class TokenizerConfig(TokenizerShape):
     """The sizes, and of each part which one it is and its own settings."""
 
-    encoder: EncoderConfig = TitokConfig()
+    encoder: EncoderConfig = QFormerConfig()
     bottleneck: BottleneckConfig = RmsConfig()
     decoder: DecoderConfig = PixelConfig()
     text: TextConfig | None = None

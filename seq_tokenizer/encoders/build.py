@@ -21,9 +21,9 @@ from seq_tokenizer.shape import TokenizerShape
 from seqtok_core.foundation.config import by_kind
 
 EncoderConfig = Annotated[
-    Annotated[TitokConfig, Tag("titok")] | Annotated[QFormerConfig, Tag("qformer")], by_kind("titok")
+    Annotated[QFormerConfig, Tag("qformer")] | Annotated[TitokConfig, Tag("titok")], by_kind("qformer")
 ]
-ENCODERS: dict[str, Any] = {"titok": TitokEncoder, "qformer": QFormerEncoder}
+ENCODERS: dict[str, Any] = {"qformer": QFormerEncoder, "titok": TitokEncoder}
 
 
 def build_encoder(config: EncoderConfig, shape: TokenizerShape) -> Encoder:

@@ -5,36 +5,45 @@ Shapes: B images, n patches, K latents.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from seq_tokenizer.encoders.base import Encoder
 from seq_tokenizer.encoders.patches import PatchInput
-from seq_tokenizer.shape import TokenizerShape
+from seq_tokenizer.shape import Positive, TokenizerShape
 from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.blocks import Block, causal_mask, init_linear
 
 
 class QFormerConfig(Config):
     kind: Literal["qformer"] = "qformer"
+    trunk_layers: Positive | None = None  # of encoder_layers, over the patches; null: half of them
+    registers: Annotated[int, Field(ge=0)] = 0  # tokens of no place beside the patches (Darcet et al., 2309.16588)
 
 
 class QFormerEncoder(Encoder):
     """A Transformer over the patches, then queries with causal self-attention that cross-attend to them.
 
-    The layers are shared out evenly: the first half over the patches, the second over the queries.
+    Queries are few: a layer that reads costs less than one of the trunk.
     """
-
-    MUON_EXCLUDED = ("queries",)
 
     def __init__(self, config: QFormerConfig, shape: TokenizerShape) -> None:
         super().__init__()
-        trunk = max(shape.encoder_layers // 2, 1)
-        readers = max(shape.encoder_layers - trunk, 1)
+        trunk = config.trunk_layers or max(shape.encoder_layers // 2, 1)
+        readers = max(shape.encoder_layers, 2) - trunk
+        if readers < 1:
+            raise ConfigError(
+                f"encoder.trunk_layers={trunk} of encoder_layers={shape.encoder_layers}: at least one layer must be "
+                "left to read the patches"
+            )
+        self.MUON_EXCLUDED = ("queries", "registers") if config.registers else ("queries",)
         self.patches = PatchInput(shape)
         self.queries = nn.Parameter(torch.randn(shape.num_latents, shape.width))
+        self.registers = nn.Parameter(torch.randn(config.registers, shape.width)) if config.registers else None
         self.trunk = nn.ModuleList(Block(shape.width, shape.heads, i) for i in range(trunk))
         self.norm_trunk = nn.LayerNorm(shape.width, bias=False)
         self.readers = nn.ModuleList(Block(shape.width, shape.heads, i, cross=True) for i in range(readers))
@@ -44,6 +53,8 @@ class QFormerEncoder(Encoder):
 
     def forward(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
         context = self.patches(pixels)
+        if self.registers is not None:
+            context = torch.cat([context, self.registers.expand(len(pixels), -1, -1).to(context.dtype)], 1)
         for block in self.trunk:
             context = block(context)
         context = self.norm_trunk(context)

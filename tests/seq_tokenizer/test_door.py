@@ -10,9 +10,7 @@ from torch import Tensor
 
 from seq_tokenizer import SeqTokenizer
 from seqtok_core.foundation.errors import ConfigError
-from tests.seq_tokenizer.toy import toy_pixels, toy_tokenizer
-
-ENCODERS = ("titok", "qformer")
+from tests.seq_tokenizer.toy import ENCODERS, toy_pixels, toy_tokenizer
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -7,14 +7,12 @@ import math
 import pytest
 import torch
 
-from seq_tokenizer import SeqTokenizer, TextConfig
+from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig
 from seq_tokenizer.bottlenecks.rms import RmsBottleneck, RmsConfig
 from seq_tokenizer.shape import TokenizerShape
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.embed import patchify, unpatchify
-from tests.seq_tokenizer.toy import toy_pixels, toy_tokenizer
-
-ENCODERS = ("titok", "qformer")
+from tests.seq_tokenizer.toy import CONFIG, ENCODERS, toy_pixels, toy_tokenizer
 
 TEXT = TextConfig(vocab_size=40, context=12, width=16, layers=1, heads=2, embed_dim=8)
 
@@ -41,6 +39,26 @@ def test_fewer_queries_give_the_first_tokens(encoder: str):
     full = model.encode(pixels)
     for k in (1, 2, 5):
         torch.testing.assert_close(model.encode(pixels, k), full[:, :k])
+
+
+def test_layers_are_shared_out_between_patches_and_queries():
+    def layers(**settings: int) -> tuple[int, int]:
+        values = {**CONFIG, "encoder_layers": 5, "encoder": {"kind": "qformer", **settings}}
+        encoder = SeqTokenizer(TokenizerConfig.parse(values)).encoder
+        return len(encoder.trunk), len(encoder.readers)
+
+    assert layers() == (2, 3)
+    assert layers(trunk_layers=4) == (4, 1)
+    with pytest.raises(ConfigError, match=r"encoder\.trunk_layers=5 of encoder_layers=5: at least one layer"):
+        layers(trunk_layers=5)
+
+
+def test_registers_are_read():
+    model, pixels = toy_tokenizer("qformer with registers"), toy_pixels()
+    before = model.encode(pixels)
+    with torch.no_grad():
+        model.encoder.registers.normal_(generator=torch.Generator().manual_seed(9))
+    assert not torch.allclose(model.encode(pixels)[:, 0], before[:, 0], atol=1e-3)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

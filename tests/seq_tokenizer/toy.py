@@ -19,10 +19,18 @@ CONFIG = {
 }
 
 
-def toy_tokenizer(encoder: str = "titok", text: bool = True, seed: int = 0) -> SeqTokenizer:
+ENCODERS = {
+    "titok": {"kind": "titok"},
+    "qformer": {"kind": "qformer"},
+    "qformer with registers": {"kind": "qformer", "registers": 2},
+}
+
+
+def toy_tokenizer(encoder: str = "qformer", text: bool = True, seed: int = 0) -> SeqTokenizer:
     torch.manual_seed(seed)
     tower = TextConfig(vocab_size=40, context=8, width=16, layers=1, heads=2, embed_dim=8) if text else None
-    model = SeqTokenizer(TokenizerConfig.parse({**CONFIG, "encoder": {"kind": encoder}, "text": tower}))
+    config = TokenizerConfig.parse({**CONFIG, "encoder": ENCODERS[encoder], "text": tower})
+    model = SeqTokenizer(config)
     for parameter in model.parameters():  # zero-initialised outputs would hide what a law is about
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
