@@ -55,7 +55,7 @@ def sample(
 ) -> None:
     """One row per prompt: the picture after 1, 2, 4, … tokens."""
     from ar_model import SampleConfig
-    from seqtok.drawing import read_prompts, sample_prompts
+    from seqtok.pictures.sample import read_prompts, sample_prompts
     from seqtok_core.foundation.errors import ConfigError
 
     wanted = [*(prompt or []), *(read_prompts(prompts) if prompts is not None else [])]

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import DryRun, Overrides, Overwrite, Resume, take_free_cores
+from seqtok.commands.options import (
+    DryRun,
+    Overrides,
+    Overwrite,
+    Resume,
+    Steps,
+    Temperature,
+    sample_settings,
+    take_free_cores,
+)
 from seqtok.export.config import ExportConfig
 from seqtok.flags import Flags, flags
 
@@ -63,9 +72,26 @@ def reconstruct(
     model: Model,
     images: Annotated[list[Path], typer.Argument(help="Pictures in any common format.")],
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("reconstruction.png"),
+    generator: Annotated[
+        str | None, typer.Option(help="Sequence model of this tokenizer: draws what a prefix leaves open.")
+    ] = None,
+    drawings: Annotated[int | None, typer.Option(help="Drawings of each prefix.", min=1)] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="Text file, one caption a line: which is nearest to each prefix?")
+    ] = None,
+    swap: Annotated[bool, typer.Option("--swap", help="Also exchange the first tokens of the two pictures.")] = False,
+    temperature: Temperature = None,
+    steps: Steps = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """One row per picture: itself, then decoded from its first 1, 2, 4, … K tokens."""
-    from seqtok.drawing import reconstruct_files
+    """Pictures from their first 1, 2, 4, … K tokens: averaged by the decoder, and drawn by a sequence model."""
+    from seqtok.pictures.reconstruct import ReconstructConfig, reconstruct_files, say_numbers
 
+    sample = {"guidance": 1.0, **sample_settings(None, temperature, steps)}
+    given = {"generator": generator, "drawings": drawings, "captions": captions, "swap": swap, "seed": seed}
+    values = {key: value for key, value in given.items() if value is not None}
+    config = ReconstructConfig.parse({**values, "sample": sample}, "options")
     take_free_cores()
-    typer.echo(str(reconstruct_files(model, images, out)))
+    numbers = reconstruct_files(model, images, out, config)
+    say_numbers(numbers, as_json)

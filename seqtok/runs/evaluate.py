@@ -17,7 +17,6 @@ from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import FILE, read_manifest
 from seq_tokenizer import SeqTokenizer
-from seqtok.drawing import load_pair
 from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation
 from seqtok.evaluation.report.report import RESULTS, merge, write_results
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig, by_completion, prefix_truth
@@ -25,6 +24,7 @@ from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
+from seqtok.pictures.sample import load_pair
 from seqtok_core.foundation import model_folder
 from seqtok_core.training import World
 

@@ -209,7 +209,7 @@ def test_reconstruct_writes_a_picture(capsys, tokenizer: Path, tmp_path: Path):
         capsys, "tokenizer", "reconstruct", tokenizer, tmp_path / "a.png", "--out", tmp_path / "o.png"
     )
     assert status == 0
-    assert Image.open(out.strip()).size[0] > 96
+    assert Image.open(out.splitlines()[-1]).size[0] > 96
     status, _, err = seqtok(capsys, "tokenizer", "reconstruct", tokenizer, tmp_path / "broken.jpg")
     assert status == 1
     assert "broken.jpg" in err

@@ -1,4 +1,4 @@
-"""Pictures that a user asks for on the command line: reconstructions of files, samples of prompts."""
+"""Pictures that a user asks for on the command line: samples of prompts, and what such commands share."""
 
 from __future__ import annotations
 
@@ -14,22 +14,13 @@ from torch import Tensor
 from ar_model import SampleConfig, SeqGenerator
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from seq_tokenizer import LatentSpec, SeqTokenizer
-from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
-from seqtok.grids import grid, strip
+from seq_tokenizer.prefixes import decode_all, prefix_lengths
+from seqtok.grids import grid
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import atomic_write
 from seqtok_core.training import World
 
 _SHOWN_SIZE = 96  # pixels per picture, at least
-
-
-def reconstruct_files(model: str | Path, files: Sequence[Path], out: Path) -> Path:
-    """One row per file: decoded from 1, 2, 4, ... K tokens, then the picture itself, as the model sees it."""
-    tokenizer = SeqTokenizer.from_pretrained(model).to(World.from_environment().device)
-    images = torch.stack([_read(file, tokenizer.config.image_size) for file in files])
-    latents = encode_all(tokenizer, images)
-    prefixes = prefix_lengths(latents.shape[1])
-    return _save(strip(images, _decoded(tokenizer, latents, prefixes), prefixes, _scale(images)), out)
 
 
 def sample_prompts(
@@ -49,7 +40,7 @@ def sample_prompts(
     latents = generator.sample(prompts, config, seed=seed, num_tokens=num_tokens)
     prefixes = prefix_lengths(latents.shape[1])
     decoded = _decoded(tokenizer, latents, prefixes)
-    _save(grid([list(row) for row in decoded], [str(k) for k in prefixes], _scale(decoded)), out)
+    save_picture(grid([list(row) for row in decoded], [str(k) for k in prefixes], scale_of(decoded)), out)
     return {
         "model": str(model),
         "model_id": generator.model_id,
@@ -92,7 +83,8 @@ def _decoded(tokenizer: SeqTokenizer, latents: Tensor, prefixes: Sequence[int]) 
     return torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
 
 
-def _read(file: Path, size: int) -> Tensor:
+def open_picture(file: Path, size: int) -> Tensor:
+    """-> (3, size, size) uint8, cropped and resized as in training. Raises DataError naming the file."""
     try:
         pixels = decode_pixels(file.read_bytes(), size)
     except (OSError, DecodeError) as error:
@@ -100,11 +92,13 @@ def _read(file: Path, size: int) -> Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
-def _scale(pictures: Tensor) -> int:
+def scale_of(pictures: Tensor) -> int:
+    """How often a pixel is repeated, so that small pictures can be looked at."""
     return max(1, -(-_SHOWN_SIZE // pictures.shape[-1]))
 
 
-def _save(image: Image.Image, out: Path) -> Path:
+def save_picture(image: Image.Image, out: Path) -> Path:
+    """As PNG, whole or not at all."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     with atomic_write(out) as file:

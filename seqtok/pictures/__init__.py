@@ -1,0 +1,1 @@
+"""Pictures that a user asks for: samples of prompts, reconstructions of files."""
