@@ -11,12 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.losses.base import Term, View
-from seq_tokenizer.orders.prefix import draw_prefix, level_starts
+from seq_tokenizer.orders.prefix import draw_prefix, owed_starts
 from seq_tokenizer.shape import Positive
 from seq_tokenizer.text.contrast import CaptionLoss
 from seqtok_core.foundation.config import Config
-from seqtok_core.foundation.errors import ConfigError
 
 
 class ContrastConfig(Config):
@@ -32,7 +32,7 @@ class ContrastTerm(Term):
 
     needs_text: ClassVar[bool] = True
 
-    def __init__(self, config: ContrastConfig) -> None:
+    def __init__(self, config: ContrastConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
         self.caption_loss = CaptionLoss(config.logit_scale_max)
@@ -41,7 +41,7 @@ class ContrastTerm(Term):
         tokenizer, batch = view.tokenizer, view.batch
         embeddings = tokenizer.prefix_embeddings(view.latents)
         length, levels = view.latents.shape[1], batch.text_ids.shape[1]
-        starts = self._starts(length, levels)
+        starts = owed_starts(self.config.level_starts, length, levels)
         u = view.draws.uniform("caption prefix", (levels,))
         rows = torch.arange(len(batch), device=embeddings.device)
         losses = []
@@ -52,12 +52,3 @@ class ContrastTerm(Term):
             losses.append(self.caption_loss(embeddings[rows, k - 1], texts, ids, tokenizer.logit_scale))
         named = {f"text_loss_{level}": loss.detach() for level, loss in enumerate(losses)}
         return self.config.weight * torch.stack(losses).mean(), named
-
-    def _starts(self, length: int, levels: int) -> tuple[int, ...]:
-        starts = self.config.level_starts or level_starts(length, levels)
-        if len(starts) != levels or max(starts) > length:
-            raise ConfigError(
-                f"`level_starts` {list(starts)}: one length of at most {length} tokens is needed for each of the "
-                f"{levels} caption levels"
-            )
-        return starts

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.losses.base import Term, View
 from seq_tokenizer.shape import Positive
 from seqtok_core.foundation.config import Config
@@ -34,7 +35,7 @@ class PixelsConfig(Config):
 
 
 class PixelsTerm(Term):
-    def __init__(self, config: PixelsConfig) -> None:
+    def __init__(self, config: PixelsConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from seqtok_core.foundation.errors import ConfigError
+
 
 def draw_prefix(u: Tensor, longest: int, shortest: int | Tensor = 1) -> Tensor:
     """u (B,) uniform in (0, 1) -> (B,) int64 in [shortest, longest], P(k) = log((k+1)/k) up to a constant.
@@ -34,6 +36,17 @@ def level_starts(length: int, levels: int) -> tuple[int, ...]:
     """
     starts = (1 if level == 0 else _ceil_root(length**level, levels) + 1 for level in range(levels))
     return tuple(min(start, length) for start in starts)
+
+
+def owed_starts(given: tuple[int, ...] | None, length: int, levels: int) -> tuple[int, ...]:
+    """`given`, or those of `level_starts`. Raises ConfigError when they do not fit the sequence and the captions."""
+    starts = given or level_starts(length, levels)
+    if len(starts) != levels or max(starts) > length:
+        raise ConfigError(
+            f"`level_starts` {list(starts)}: one length of at most {length} tokens is needed for each of the "
+            f"{levels} caption levels"
+        )
+    return starts
 
 
 def _ceil_root(value: int, degree: int) -> int:

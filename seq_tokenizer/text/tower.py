@@ -24,7 +24,7 @@ from seqtok_core.foundation.errors import ConfigError
 # Shapes that text comes in are rounded up to multiples of these: every new shape makes torch's CPU library compile
 # and keep its kernels anew (the demo's memory grew from 0.75 to 1.2 GiB in 300 steps), and CUDA's allocator split.
 _ROWS, _TOKENS = 16, 8
-EOS = 3  # data_pipelines.captions.tokenizer fixes the ids; a test holds them equal
+BOS, EOS = 2, 3  # data_pipelines.captions.tokenizer fixes the ids; a test holds them equal
 PAD = 0
 
 

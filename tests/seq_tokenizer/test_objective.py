@@ -81,7 +81,8 @@ def test_excluded_matrices_exist():
 
 
 def test_special_ids_are_those_of_the_captions():
-    assert (text_alignment.PAD, text_alignment.EOS) == (caption_ids.PAD, caption_ids.EOS)
+    for name in ("PAD", "BOS", "EOS"):
+        assert getattr(text_alignment, name) == getattr(caption_ids, name)
 
 
 def test_statistics_normalise_the_latents():

@@ -131,8 +131,8 @@ def test_short_prefixes_owe_the_gist():
     shown[2:4] = pixels[2:]
     batch, latents = toy_batch(4), torch.zeros(4, 6, 3)
     view = View(batch, pixels, latents, prefix, shown, Draws(0, batch.epoch, batch.index), toy_tokenizer())
-    assert float(PixelsTerm(PixelsConfig(gist=(16, 4)))(view)[0]) == pytest.approx(0, abs=1e-12)
-    assert float(PixelsTerm(PixelsConfig())(view)[0]) > 1e-3
+    assert float(PixelsTerm(PixelsConfig(gist=(16, 4)), view.tokenizer.config)(view)[0]) == pytest.approx(0, abs=1e-12)
+    assert float(PixelsTerm(PixelsConfig(), view.tokenizer.config)(view)[0]) > 1e-3
 
 
 def test_means_of_blocks_at_the_far_borders_are_of_what_is_there():
