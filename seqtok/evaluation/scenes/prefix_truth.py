@@ -22,6 +22,7 @@ from seqtok.evaluation.scenes.scoring import ATTRIBUTES, FINEST, LEVELS
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok_core.foundation.config import Config
 
+Readings = dict[int, list[list[Reading]]]  # k -> by drawing, by picture
 Drawer = Callable[[Tensor, int], Tensor]  # first k latents (B, k, D), seed -> (B, 3, H, W) uint8
 
 
@@ -60,7 +61,7 @@ def prefix_truth(
     seeds: int,
 ) -> dict[str, Any]:
     """-> `prefix_truth`: by caption level and by attribute, k -> share of right pictures with its interval, chance and
-    ceiling; and the seconds of each stage.
+    ceiling; `decoded_truth`: the same of what the decoder alone makes of k tokens; and the seconds of each stage.
 
     A level is right when all that its caption says is true at once; an attribute alone ignores the others. Intervals
     are Wilson's for the number of pictures: several drawings of one picture are not independent.
@@ -71,23 +72,30 @@ def prefix_truth(
         latents = encode_all(tokenizer, pictures)
     lengths = prefix_lengths(latents.shape[1])
     real = generation.read_pictures(reader, pictures)
-    drawn: dict[int, list[list[Reading]]] = {}
+    decoded, drawn = {}, {}
     for k in lengths:
+        with watch.stage(f"decode {k}", len(scenes)):
+            decoded[k] = [generation.read_pictures(reader, decode_all(tokenizer, latents, k))]
         with watch.stage(f"draw from {k}", len(scenes) * seeds):
             drawn[k] = [generation.read_pictures(reader, draw(latents[:, :k], seed)) for seed in range(seeds)]
-    table: dict[str, Any] = {"levels": {}, "attributes": {}}
-    for level, name in enumerate(LEVELS):
-        table["levels"][name] = _row(drawn, real, scenes, level, "everything")
-    for attribute in ATTRIBUTES:
-        table["attributes"][attribute] = _row(drawn, real, scenes, FINEST, attribute)
-    return {"prefix_truth": table, "drawings": {"scenes": len(scenes), "seeds": seeds}, "stages": watch.stages}
+    return {
+        "prefix_truth": _table(drawn, real, scenes),
+        "decoded_truth": _table(decoded, real, scenes),
+        "drawings": {"scenes": len(scenes), "seeds": seeds},
+        "stages": watch.stages,
+    }
+
+
+def _table(pictures: Readings, real: list[Reading], scenes: Sequence[Scene]) -> dict[str, Any]:
+    levels = {name: _row(pictures, real, scenes, level, "everything") for level, name in enumerate(LEVELS)}
+    return {"levels": levels, "attributes": {name: _row(pictures, real, scenes, FINEST, name) for name in ATTRIBUTES}}
 
 
 def _row(
-    drawn: dict[int, list[list[Reading]]], real: list[Reading], scenes: Sequence[Scene], level: int, attribute: str
+    pictures: Readings, real: list[Reading], scenes: Sequence[Scene], level: int, attribute: str
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"value": {}, "low": {}, "high": {}, "chance": {}}
-    for k, readings in drawn.items():
+    for k, readings in pictures.items():
         verdicts = [verdict for own in readings for verdict in generation.judge(own, scenes, level)]
         value = generation.share(verdicts, attribute)
         if value is None:

@@ -43,6 +43,9 @@ def test_each_prefix_is_judged_by_all_its_drawings():
     assert attributes["count"]["value"]["1"] > 0.5, "another scene may have as many shapes"
     low, high = levels["details"]["low"]["1"], levels["details"]["high"]["1"]
     assert 0.1 < high - low < 0.35, "an interval of 40 pictures, not of 160 drawings"
+    decoded = results["decoded_truth"]["levels"]["details"]["value"]
+    assert decoded[str(LENGTH)] == 1.0
+    assert decoded["1"] < 0.1, "three quarters of the picture are missing"
 
 
 def test_the_whole_sequence_needs_no_drawing():
