@@ -13,6 +13,7 @@ from seq_tokenizer.encoders.grid import cell_patches
 from seq_tokenizer.orders.grid import ORDERS, OrderName, places
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.layers.attention import CrossAttention
+from seqtok_core.layers.embed import patchify
 from tests.seq_tokenizer.toy import CONFIG, toy_batch, toy_pixels, toy_tokenizer
 
 GRIDS = ((1, 1), (1, 5), (3, 1), (2, 3), (4, 4), (5, 7), (8, 8))
@@ -102,6 +103,19 @@ def test_a_token_reads_the_patches_of_its_own_cell(name: OrderName):
         out = model.encoder.readers[0].cross(queries, context, mask)[:, token]
         (gradient,) = torch.autograd.grad(out.square().sum(), context)
         assert torch.equal(gradient[0].abs().sum(1) > 0, owned[cell])
+
+
+@pytest.mark.parametrize("name", ["raster", "z_order", "spiral_out"])
+def test_a_token_knows_its_own_cell_and_earlier_ones(name: OrderName):
+    """By gradient from the whole encoder to the pixels, without the trunk, which shows every patch all others."""
+    encoder = grid_tokenizer(name).encoder
+    encoder.trunk = torch.nn.ModuleList()
+    owned, pixels = cell_patches((2, 4), 4, 4), toy_pixels(1).requires_grad_()
+    h = encoder(pixels)
+    for token in range(8):
+        (gradient,) = torch.autograd.grad(h[:, token].square().sum(), pixels, retain_graph=True)
+        read = patchify(gradient, 4)[0].abs().sum(1) > 0
+        assert torch.equal(read, owned[encoder.order[: token + 1]].any(0))
 
 
 def test_cross_attention_through_a_mask_is_that_of_the_visible_context():
