@@ -79,12 +79,14 @@ class PyramidBottleneck(Bottleneck):
         noise = None
         if draws is not None:
             noise = self.config.noise * draws.normal("latent noise", (sum(self.groups), self.dim))
-        z = self.code(features, noise)
-        losses = {} if draws is None else {"residual_loss": self.pyramid.missing(features.detach(), z.detach())}
-        return Bottled(z, None, self.bits(z.shape[1]), losses)
+        z, left = self.code(features, noise)
+        return Bottled(z, None, self.bits(z.shape[1]), {} if draws is None else {"residual_loss": left})
 
-    def code(self, features: Tensor, noise: Tensor | None) -> Tensor:
-        """features (B, N, D), noise (B, K, D) -> (B, K, D). Finer scales see the noise of coarser ones, and mend it."""
+    def code(self, features: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """features (B, N, D), noise (B, K, D) -> latents (B, K, D) and what the scales leave, see ResidualPyramid.
+
+        Finer scales see the noise of coarser ones, and mend it.
+        """
 
         def narrow(mean: Tensor, rows: slice) -> Tensor:
             return unit_rms(mean) if noise is None else unit_rms(mean) + noise[:, rows]
@@ -99,8 +101,8 @@ class ResidualPyramid(nn.Module):
     """What all pyramids share, whatever makes a mean a latent (a unit vector here, an entry of a codebook in VAR).
 
     A latent of unit RMS has lost its length, so each scale has a gain, and a small convolution over what is spread
-    (VAR's phi). They learn from `missing` alone, least squares of each scale by itself: at its optimum no scale leaves
-    more behind than it found, whatever the latents are good for elsewhere. Area means and bicubic spreading are fixed
+    (VAR's phi). They learn from what each scale leaves behind and from nothing else: at this optimum no scale leaves
+    more than it found, whatever the latents are good for elsewhere. Area means and bicubic spreading are fixed
     matrices: their gradients are the same bits each time, which those of torch's kernels on a GPU are not.
     """
 
@@ -113,30 +115,26 @@ class ResidualPyramid(nn.Module):
             self.register_buffer(f"mean_{index}", _resize(grid, scale, "area"), persistent=False)
             self.register_buffer(f"spread_{index}", _resize(scale, grid, "bicubic"), persistent=False)
 
-    def forward(self, features: Tensor, narrow: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        """features (B, N, D) -> latents (B, K, D); `narrow` makes means (B, n, D) latents, whose rows it is told."""
-        latents, start = [], 0
+    def forward(self, features: Tensor, narrow: Callable[[Tensor, slice], Tensor]) -> tuple[Tensor, Tensor]:
+        """features (B, N, D) -> latents (B, K, D), and the mean square of what a scale leaves, which trains the gains.
+
+        `narrow` makes means (B, n, D) latents, whose rows it is told.
+        """
+        latents, left, start = [], features.new_zeros(()), 0
         with torch.autocast(features.device.type, enabled=False):
             for index, area in enumerate(self.areas):
-                latents.append(narrow(self.get_buffer(f"mean_{index}") @ features, slice(start, start + area)))
-                features = features - self._told(latents[-1], index, learn=False)
+                z = narrow(self.get_buffer(f"mean_{index}") @ features, slice(start, start + area))
+                left = left + (features.detach() - self._told(z.detach(), index, learn=True)).square().mean()
+                features = features - self._told(z, index, learn=False)
+                latents.append(z)
                 start += area
-        return torch.cat(latents, 1)
+        return torch.cat(latents, 1), left / len(self.areas)
 
     def sums(self, latents: Tensor) -> Tensor:
         """(B, K, D) -> (B, S, N, D): what the first 1 ... S scales say of the features."""
-        return self._each(latents).cumsum(1)
-
-    def missing(self, features: Tensor, latents: Tensor) -> Tensor:
-        """What a scale leaves of what it found: mean square over pictures, scales, features, channels."""
-        told = self._each(latents)
-        found = features[:, None] - (told.cumsum(1) - told).detach()
-        return (found - told).square().mean()
-
-    def _each(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             parts = latents.float().split(self.areas, 1)
-            return torch.stack([self._told(z, index, learn=True) for index, z in enumerate(parts)], 1)
+            return torch.stack([self._told(z, index, learn=False) for index, z in enumerate(parts)], 1).cumsum(1)
 
     def _told(self, latents: Tensor, index: int, learn: bool) -> Tensor:
         """(B, n, D) of one scale -> (B, N, D)."""

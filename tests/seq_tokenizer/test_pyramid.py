@@ -58,12 +58,13 @@ def test_the_first_scale_is_the_mean_of_all():
 def test_each_scale_is_the_mean_of_what_the_sums_leave():
     """`sums` of the latents alone, as a reader of the sequence has them, is what was subtracted while coding."""
     pyramid, features = toy_pyramid(), toy_features()
-    z = pyramid(features, lambda mean, rows: mean)
+    z, missing = pyramid(features, lambda mean, rows: mean)
     sums = pyramid.sums(z)
     for index in range(1, 4):
         left = (features - sums[:, index - 1]).transpose(1, 2).reshape(5, 3, 4, 4)
         pooled = F.interpolate(left, SCALES[index], mode="area").flatten(2).transpose(1, 2)
         torch.testing.assert_close(z[:, STARTS[index] : STARTS[index + 1]], pooled)
+    torch.testing.assert_close(missing, (features[:, None] - sums).square().mean())
 
 
 def test_what_a_scale_says_is_spread_bicubically():
@@ -78,7 +79,7 @@ def test_no_scale_looks_ahead():
     """By gradient of the noise that each token met: a token depends on its own and on coarser scales', on no other."""
     model = pyramid_tokenizer()
     noise = (0.1 * torch.randn(1, 16, 3, generator=torch.Generator().manual_seed(2))).requires_grad_()
-    z = model.bottleneck.code(F.normalize(toy_features(1), dim=-1), noise)
+    z, _ = model.bottleneck.code(F.normalize(toy_features(1), dim=-1), noise)
     for token in range(16):
         (gradient,) = torch.autograd.grad(z[0, token].square().sum(), noise, retain_graph=True)
         expected = (GROUP[token] > GROUP) | (torch.arange(16) == token)
@@ -103,9 +104,9 @@ def test_what_is_left_shrinks_from_scale_to_scale():
     optimizer = torch.optim.Adam(bottleneck.pyramid.parameters(), lr=0.02)
     for _ in range(150):
         optimizer.zero_grad()
-        bottleneck.pyramid.missing(features, bottleneck.code(features, None).detach()).backward()
+        bottleneck.code(features, None)[1].backward()
         optimizer.step()
-    sums = bottleneck.pyramid.sums(bottleneck.code(features, None))
+    sums = bottleneck.pyramid.sums(bottleneck.code(features, None)[0])
     left = torch.cat([features.square().mean()[None], (features[:, None] - sums).square().mean((0, 2, 3))])
     assert (left[1:] < 0.97 * left[:-1]).all(), left
 
