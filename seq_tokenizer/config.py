@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from seq_tokenizer.bottlenecks.build import BottleneckConfig
+from typing import Self
+
+from pydantic import model_validator
+
+from seq_tokenizer.bottlenecks.build import BottleneckConfig, features_of
 from seq_tokenizer.bottlenecks.rms import RmsConfig
 from seq_tokenizer.decoders.build import DecoderConfig
 from seq_tokenizer.decoders.pixel import PixelConfig
-from seq_tokenizer.encoders.build import EncoderConfig
+from seq_tokenizer.encoders.build import EncoderConfig, require_fit
 from seq_tokenizer.encoders.qformer import QFormerConfig
 from seq_tokenizer.shape import TokenizerShape
 from seq_tokenizer.text.tower import TextConfig
@@ -19,3 +23,8 @@ class TokenizerConfig(TokenizerShape):
     bottleneck: BottleneckConfig = RmsConfig()
     decoder: DecoderConfig = PixelConfig()
     text: TextConfig | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        require_fit(self.encoder, self, features_of(self.bottleneck, self))
+        return self

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seq_tokenizer.bottlenecks.base import Bottled
-from seq_tokenizer.bottlenecks.build import build_bottleneck
+from seq_tokenizer.bottlenecks.build import build_bottleneck, features_of
 from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.decoders.build import build_decoder
 from seq_tokenizer.encoders.build import build_encoder
@@ -38,7 +38,7 @@ class SeqTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = build_encoder(config.encoder, config)
+        self.encoder = build_encoder(config.encoder, config, features_of(config.bottleneck, config))
         self.bottleneck = build_bottleneck(config.bottleneck, config)
         self.decoder = build_decoder(config.decoder, config)
         self.text: TextTower | None = None
@@ -79,7 +79,11 @@ class SeqTokenizer(nn.Module):
 
     def bottle(self, pixels: Tensor, draws: Draws | None, num_tokens: int | None = None) -> Bottled:
         """As `encode`, with all that the bottleneck says; with `draws` as it is in training."""
-        return self.bottleneck(self.encoder(pixels, num_tokens), draws)
+        if not self.bottleneck.groups:
+            return self.bottleneck(self.encoder(pixels, num_tokens), draws)
+        whole = self.bottleneck(self.encoder(pixels), draws)  # its first latents, too, are made of all features
+        z, codes = whole.z[:, :num_tokens], whole.codes if whole.codes is None else whole.codes[:, :num_tokens]
+        return whole._replace(z=z, codes=codes, bits=self.bottleneck.bits(z.shape[1]))
 
     def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor:
         """latents (B, k, D) with k <= K, of which the first num_tokens (all, one number, or one per image) count
@@ -137,6 +141,7 @@ class SeqTokenizer(nn.Module):
             mean=self.latent_mean.detach().float().cpu().clone(),
             std=self.latent_std.detach().float().cpu().clone(),
             tokenizer_id=self.tokenizer_id,
+            groups=self.bottleneck.groups,
         )
 
     def save_pretrained(self, folder: Path | str, captions_model: Path | str | None = None) -> None:

@@ -24,7 +24,13 @@ class Bottled(NamedTuple):
 
 
 class Bottleneck(nn.Module, ABC):
-    """Made from its config and the sizes that all parts share."""
+    """Made from its config and the sizes that all parts share.
+
+    Usually latent i is made of token i. Where `groups` are set, the latents are made together, of a grid of features
+    (`features_of` in build.py), and come in groups of these sizes, of which each knows only earlier groups.
+    """
+
+    groups: tuple[int, ...] = ()
 
     @abstractmethod
     def forward(self, h: Tensor, draws: Draws | None) -> Bottled:

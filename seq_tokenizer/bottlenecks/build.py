@@ -1,19 +1,28 @@
-"""The bottlenecks by kind. A new one is a file beside this one, and its line in both places below: the type becomes
-`Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], by_kind("a")]`, as in encoders/build.py.
-"""
+"""The bottlenecks by kind. A new one is a file beside this one, and its line in both places below."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Tag
 
 from seq_tokenizer.bottlenecks.base import Bottleneck
+from seq_tokenizer.bottlenecks.pyramid import PyramidBottleneck, PyramidConfig
 from seq_tokenizer.bottlenecks.rms import RmsBottleneck, RmsConfig
 from seq_tokenizer.shape import TokenizerShape
+from seqtok_core.foundation.config import by_kind
 
-BottleneckConfig = RmsConfig
-BOTTLENECKS: dict[str, Any] = {"rms": RmsBottleneck}
+BottleneckConfig = Annotated[
+    Annotated[RmsConfig, Tag("rms")] | Annotated[PyramidConfig, Tag("pyramid")], by_kind("rms")
+]
+BOTTLENECKS: dict[str, Any] = {"rms": RmsBottleneck, "pyramid": PyramidBottleneck}
 
 
 def build_bottleneck(config: BottleneckConfig, shape: TokenizerShape) -> Bottleneck:
     """The bottleneck of `config.kind` with fresh weights."""
     return BOTTLENECKS[config.kind](config, shape)
+
+
+def features_of(config: BottleneckConfig, shape: TokenizerShape) -> tuple[int, int] | None:
+    """Rows and columns of the features that it makes all latents of; None: it makes each latent of one token."""
+    return config.features(shape) if isinstance(config, PyramidConfig) else None

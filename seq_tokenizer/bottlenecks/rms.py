@@ -46,13 +46,21 @@ class RmsBottleneck(Bottleneck):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Bottled:
-        z = self.project(h).float()  # the latent itself is never rounded to 16 bits
-        z = z * torch.rsqrt(z.square().mean(-1, keepdim=True) + 1e-6)
+        z = unit_rms(self.project(h).float())  # the latent itself is never rounded to 16 bits
         if draws is not None:
             noise = torch.tensor(self.config.noise_of(z.shape[1]), device=z.device)
             z = z + noise[:, None] * draws.normal("latent noise", tuple(z.shape[1:]))
         return Bottled(z, None, self.bits(z.shape[1]), {})
 
     def bits(self, length: int) -> float:
-        noise = self.config.noise_of(length)
-        return sum(self.dim / 2 * math.log2(1 + std**-2) if std > 0 else math.inf for std in noise)
+        return sum(noisy_bits(self.dim, std) for std in self.config.noise_of(length))
+
+
+def unit_rms(x: Tensor) -> Tensor:
+    """Each vector (…, D) scaled to unit root mean square."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+def noisy_bits(channels: int, noise: float) -> float:
+    """What so many channels of unit power carry at most through noise of this std."""
+    return math.inf if noise == 0 else channels / 2 * math.log2(1 + noise**-2)

@@ -15,17 +15,36 @@ from typing import Annotated, Any
 from pydantic import Tag
 
 from seq_tokenizer.encoders.base import Encoder
+from seq_tokenizer.encoders.grid import GridConfig, GridEncoder
 from seq_tokenizer.encoders.qformer import QFormerConfig, QFormerEncoder
 from seq_tokenizer.encoders.titok import TitokConfig, TitokEncoder
 from seq_tokenizer.shape import TokenizerShape
 from seqtok_core.foundation.config import by_kind
+from seqtok_core.foundation.errors import ConfigError
 
 EncoderConfig = Annotated[
-    Annotated[QFormerConfig, Tag("qformer")] | Annotated[TitokConfig, Tag("titok")], by_kind("qformer")
+    Annotated[QFormerConfig, Tag("qformer")]
+    | Annotated[TitokConfig, Tag("titok")]
+    | Annotated[GridConfig, Tag("grid")],
+    by_kind("qformer"),
 ]
-ENCODERS: dict[str, Any] = {"qformer": QFormerEncoder, "titok": TitokEncoder}
+ENCODERS: dict[str, Any] = {"qformer": QFormerEncoder, "titok": TitokEncoder, "grid": GridEncoder}
 
 
-def build_encoder(config: EncoderConfig, shape: TokenizerShape) -> Encoder:
-    """The encoder of `config.kind` with fresh weights."""
+def require_fit(config: EncoderConfig, shape: TokenizerShape, features: tuple[int, int] | None) -> None:
+    """Raise ConfigError where this encoder cannot give the K tokens, or the grid of `features`, that are read."""
+    if isinstance(config, GridConfig):
+        config.cells(shape, features)
+    elif features is not None:
+        raise ConfigError(
+            f"encoder.kind={config.kind} gives tokens without a place; this bottleneck reads a grid of "
+            f"{features[0]} x {features[1]} features: set encoder.kind=grid"
+        )
+
+
+def build_encoder(config: EncoderConfig, shape: TokenizerShape, features: tuple[int, int] | None = None) -> Encoder:
+    """The encoder of `config.kind` with fresh weights; of K tokens, or of the grid of features that is read."""
+    require_fit(config, shape, features)
+    if isinstance(config, GridConfig):
+        return GridEncoder(config, shape, features)
     return ENCODERS[config.kind](config, shape)

@@ -51,6 +51,14 @@ class QFormerEncoder(Encoder):
         init_linear(self.trunk, shape.encoder_layers)
         init_linear(self.readers, shape.encoder_layers)
 
+    def sees_queries(self, count: int, device: torch.device) -> Tensor | None:
+        """(count, count) bool: which of the first `count` queries each of them sees; None: all."""
+        return causal_mask(count, device)
+
+    def sees_patches(self, count: int, rows: int, columns: int, device: torch.device) -> Tensor | None:
+        """(count, n) bool: which of rows x columns patches each of the first `count` queries reads; None: all."""
+        return None
+
     def forward(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
         context = self.patches(pixels)
         if self.registers is not None:
@@ -59,7 +67,8 @@ class QFormerEncoder(Encoder):
             context = block(context)
         context = self.norm_trunk(context)
         x = self.queries[:num_tokens].expand(len(pixels), -1, -1).to(context.dtype)
-        mask = causal_mask(x.shape[1], x.device)
+        rows, columns = (side // self.patches.patch for side in pixels.shape[-2:])
+        mask, readable = self.sees_queries(x.shape[1], x.device), self.sees_patches(x.shape[1], rows, columns, x.device)
         for block in self.readers:
-            x = block(x, mask, context=context)
+            x = block(x, mask, context=context, context_mask=readable)
         return self.norm(x)

@@ -1,5 +1,6 @@
-"""What makes the latents ordered: prefix.py, the learned order, in which every prefix must be a picture.
+"""What makes the latents ordered: prefix.py, the learned order, in which every prefix must be a picture; grid.py,
+orders that are given instead, each a permutation of the cells of a grid, by which encoders/grid.py lays out its tokens.
 
-An order that is given instead (raster, spiral, from the corners) is a permutation of patch positions: a file beside
-prefix.py that maps (rows, columns) to it, and an encoder whose tokens are patches, which lays them out by it.
+A given order is the same for every picture. One per picture would have to travel with the latents: out of encode and
+into decode, through latent folders and into the sequence model, none of which has a place for it.
 """

@@ -84,9 +84,9 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x (B, N, W), context (B, M, W) -> (B, N, W)."""
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, N, W), context (B, M, W), mask (N, M) or (B, 1, N, M) bool with True = may look -> (B, N, W)."""
         q = rearrange(self.query(x), "b n (h c) -> b h n c", h=self.heads)
         k, v = rearrange(self.key_value(context), "b m (s h c) -> s b h m c", s=2, h=self.heads)
-        mixed = attend(q, k, v)
+        mixed = attend(q, k, v, mask)
         return self.out(rearrange(mixed, "b h n c -> b n (h c)"))

@@ -45,13 +45,15 @@ class Block(nn.Module):
         context: Tensor | None = None,
         cache: KeyValueStore | None = None,
         rows: slice = slice(None),
+        context_mask: Tensor | None = None,
     ) -> Tensor:
-        """x (B, N, W) -> (B, R, W); see SelfAttention for mask, rope and rows, CrossAttention for context."""
+        """x (B, N, W) -> (B, R, W); see SelfAttention for mask, rope and rows, CrossAttention for context and its
+        mask."""
         x = x[:, rows] + self.attention(self.norm_attention(x), mask, rope, cache, rows)
         if self.cross is not None and self.norm_cross is not None:
             if context is None:
                 raise ValueError("a block with cross-attention needs a context")
-            x = x + self.cross(self.norm_cross(x), context)
+            x = x + self.cross(self.norm_cross(x), context, context_mask)
         return x + self.mlp(self.norm_mlp(x))
 
 

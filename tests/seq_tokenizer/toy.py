@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from data_pipelines.samples import ImageTextBatch
@@ -19,18 +21,20 @@ CONFIG = {
 }
 
 
-ENCODERS = {
+ENCODERS: dict[str, dict[str, Any]] = {
     "titok": {"kind": "titok"},
     "qformer": {"kind": "qformer"},
     "qformer with registers": {"kind": "qformer", "registers": 2},
 }
 
 
-def toy_tokenizer(encoder: str = "qformer", text: bool = True, seed: int = 0) -> SeqTokenizer:
+def toy_tokenizer(
+    encoder: str | dict[str, Any] = "qformer", text: bool = True, seed: int = 0, **values: Any
+) -> SeqTokenizer:
     torch.manual_seed(seed)
     tower = TextConfig(vocab_size=40, context=8, width=16, layers=1, heads=2, embed_dim=8) if text else None
-    config = TokenizerConfig.parse({**CONFIG, "encoder": ENCODERS[encoder], "text": tower})
-    model = SeqTokenizer(config)
+    part = ENCODERS[encoder] if isinstance(encoder, str) else encoder
+    model = SeqTokenizer(TokenizerConfig.parse({**CONFIG, "encoder": part, "text": tower, **values}))
     for parameter in model.parameters():  # zero-initialised outputs would hide what a law is about
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
