@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ar_model.shape import TransformerShape
+from data_pipelines.captions.tokenizer import PAD
 from seqtok_core.layers.attention import KeyValueStore
 from seqtok_core.layers.blocks import Block, init_linear
 from seqtok_core.layers.rope import rope_table
@@ -43,10 +44,14 @@ class Backbone(nn.Module):
         """(B, n) -> (B, n, W)."""
         return self.token_in(ids)
 
-    def embed_latents(self, z: Tensor, first: int = 0) -> Tensor:
-        """z (B, n, D) standardised, the first of them at place `first` (from 0) -> (B, n, W)."""
+    def embed_latents(self, z: Tensor, first: int = 0, hidden: Tensor | None = None) -> Tensor:
+        """z (B, n, D) standardised, the first of them at place `first` (from 0) -> (B, n, W). Where `hidden` (B, n) is
+        True nothing is told but the place: the vector of <pad> stands for the latent."""
         place = torch.arange(first, first + z.shape[1], device=z.device)
-        return self.latent_in(z.to(self.latent_in.weight.dtype)) + self.place_in(place)
+        x = self.latent_in(z.to(self.latent_in.weight.dtype))
+        if hidden is not None:
+            x = torch.where(hidden[..., None], self.token_in(torch.full_like(place, PAD)).to(x.dtype), x)
+        return x + self.place_in(place)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KeyValueStore | None = None) -> Tensor:
         """x (B, N, W), positions (N,), mask (B, 1, N, M) bool -> h (B, N, W). M counts cached slots too."""

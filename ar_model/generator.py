@@ -87,7 +87,8 @@ class SeqGenerator(nn.Module):
         """Keep the first tokens of pictures and draw the rest: (B, k, D), k < K, as `encode` gives them -> (B, K, D).
 
         So a prefix is shown as the pictures that agree with it, each of them sharp, where decoding it alone shows
-        their mean. Without prompts the rest is drawn from the tokens alone, and guidance has nothing to strengthen.
+        their mean. Without prompts the rest is drawn from the tokens alone. Guidance insists on prompt and tokens where
+        the model has learnt to do without either (`prefix_dropout`), else on the prompt, if there is one.
         A row depends on its latents, its prompt, how often the same prompt stood before it, and `seed`. The other
         arguments are those of `sample`.
         """
@@ -101,7 +102,8 @@ class SeqGenerator(nn.Module):
             raise ConfigError(f"{len(prompts)} prompts for {count} rows of latents; give one each, or none")
         config = (config or SampleConfig()).changed(**changes)
         if prompts is None:
-            prompts, config = [""] * count, config.changed(guidance=1.0)
+            prompts = [""] * count
+            config = config if self.sequence.prefix_dropout else config.changed(guidance=1.0)
         given = self.spec.normalise(latents.to(self.device).float())
         drawn = self._draw(prompts, config, seed, self.spec.length, batch, given)
         return torch.cat([latents.to(drawn), drawn[:, known:]], 1)  # what was kept comes back bit for bit

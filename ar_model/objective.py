@@ -9,6 +9,8 @@ Shapes: B samples, L caption levels, T text tokens, P = T + 2 prompt slots, K la
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,7 +58,13 @@ class GeneratorObjective(nn.Module):
         prompted = to_image & (draws.uniform("condition") >= config.condition_dropout)
         writes = ~to_image if config.text_to_image < 1.0 else None
         slots = generator.sequence.arrange(
-            generator.backbone, z, self._input_noise(draws, z), text_ids, prompted, writes
+            generator.backbone,
+            z,
+            self._input_noise(draws, z),
+            text_ids,
+            prompted,
+            writes,
+            self._hidden(draws, to_image & ~prompted, z.shape[1]),
         )
         h = generator.backbone(slots.x, slots.positions, slots.mask)
         flow_loss = generator.head.loss(h[:, slots.latents], z, draws).mean()
@@ -83,6 +91,17 @@ class GeneratorObjective(nn.Module):
         if not self.config.input_noise:
             return None
         return self.config.input_noise * draws.normal("input noise", tuple(z.shape[1:]))
+
+    def _hidden(self, draws: Draws, free: Tensor, length: int) -> Tensor | None:
+        """free (B,) bool, those without a prompt -> (B,) int64, how many of the first latents each must do without."""
+        share = self.generator.sequence.prefix_dropout
+        if not share:
+            return None
+        chosen = free & (draws.uniform("prefix dropout") < share)
+        count = torch.exp(
+            draws.uniform("hidden prefix") * math.log(length)
+        ).long()  # short ones most, as in the tokenizer
+        return torch.where(chosen, count.clamp(1, length - 1), 0)
 
     def _text(self, batch: LatentTextBatch, draws: Draws) -> Tensor:
         """-> (B, T): the caption of each sample at the level drawn for it, empty where it has none."""

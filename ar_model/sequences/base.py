@@ -38,6 +38,8 @@ class Slots:
 class SequenceVariant(nn.Module, ABC):
     """Owns slots, mask, positions, targets and the order of sampling. Weights of its own lie in submodules."""
 
+    prefix_dropout: float = 0.0  # share of samples without a prompt whose first latents are hidden, see `arrange`
+
     @abstractmethod
     def arrange(
         self,
@@ -47,10 +49,12 @@ class SequenceVariant(nn.Module, ABC):
         text_ids: Tensor,
         prompted: Tensor,
         writes: Tensor | None,
+        hidden: Tensor | None = None,
     ) -> Slots:
         """For training. z (B, K, D) standardised; noise (B, K, D) is added where latents are read; text_ids (B, T)
         packed to the left; prompted (B,) bool: has its text before the image; writes (B,) bool: writes it after the
-        image, None: nobody does."""
+        image, None: nobody does; hidden (B,) int64: so many of the first latents are not told, which is what guidance
+        by a prefix compares with."""
 
     @abstractmethod
     def sample(

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ar_model.backbone import Backbone
@@ -89,11 +90,15 @@ class NextTokenConfig(Config):
     """One latent after the other, each predicted from all before it."""
 
     kind: Literal["next_token"] = "next_token"
+    # Share of training samples without a prompt in which the first latents, of a random number, are hidden: what
+    # follows is then learnt without them, and kept latents can be insisted on by guidance as a prompt can.
+    prefix_dropout: float = Field(0.0, ge=0, le=1)
 
 
 class NextToken(SequenceVariant):
     def __init__(self, config: NextTokenConfig) -> None:
         super().__init__()
+        self.prefix_dropout = config.prefix_dropout
 
     def arrange(
         self,
@@ -103,13 +108,15 @@ class NextToken(SequenceVariant):
         text_ids: Tensor,
         prompted: Tensor,
         writes: Tensor | None,
+        hidden: Tensor | None = None,
     ) -> Slots:
         prompt, prompt_valid = prompt_block(text_ids, prompted)
         slots, length = prompt.shape[1], z.shape[1]
         seen = z[:, :-1] if writes is None else z  # without captions the last latent predicts nothing
         if noise is not None:
             seen = seen + noise[:, : seen.shape[1]]
-        parts = [backbone.embed_text(prompt), backbone.embed_latents(seen)]
+        untold = None if hidden is None else torch.arange(seen.shape[1], device=z.device) < hidden[:, None]
+        parts = [backbone.embed_text(prompt), backbone.embed_latents(seen, 0, untold)]
         valid = [prompt_valid, prompt_valid.new_ones(seen.shape[:2])]
         texts = {"prompt": (slice(0, slots - 1), prompt_targets(prompt, prompt_valid))}
         if writes is not None:
@@ -134,7 +141,8 @@ class NextToken(SequenceVariant):
         given: Tensor | None = None,
     ) -> Tensor:
         """The model reads each slot once and keeps its keys and values. R rows are B, or 2 B with guidance: first
-        with the prompt, then without. Given latents are read together with the prompt."""
+        with the prompt, then without. Given latents are read together with the prompt, and where the model has learnt
+        to do without them, guidance compares with that."""
         guided = config.guided
         ids, valid = guided_prompts(text_ids, guided)
         rows, prompt_slots = ids.shape
@@ -146,7 +154,9 @@ class NextToken(SequenceVariant):
         x = backbone.embed_text(ids)
         if given is not None and start > prompt_slots:
             known = given[:, : start - prompt_slots].repeat(rows // len(text_ids), 1, 1)
-            x = torch.cat([x, backbone.embed_latents(known)], 1)
+            below = torch.arange(rows, device=x.device) >= len(text_ids)
+            untold = below[:, None].expand(known.shape[:2]) if self.prefix_dropout else None
+            x = torch.cat([x, backbone.embed_latents(known, 0, untold)], 1)
         cache = StaticCache(len(backbone.blocks), rows, backbone.heads, capacity, backbone.head_dim, like=x)
         h = backbone(x, positions[:start], attention_mask(valid[:, :start]), cache)[:, -1]
         draw = head.sampler(config.temperature, getattr(config, head.kind))

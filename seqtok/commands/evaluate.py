@@ -71,6 +71,7 @@ def prefix_truth(
     reader: Annotated[Path, typer.Option(help="Folder of the scene reader; trained there if missing.")],
     scenes: Annotated[int, typer.Option(help="Held-out scenes whose prefixes are drawn from.", min=2)] = 200,
     drawings: Annotated[int, typer.Option(help="Pictures drawn from each prefix.", min=1)] = 4,
+    guidance: Guidance = None,
     temperature: Temperature = None,
     steps: Steps = None,
     seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
@@ -80,7 +81,7 @@ def prefix_truth(
     from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
     from seqtok.runs.evaluate import judge_prefixes
 
-    sample = {"guidance": 1.0, **sample_settings(None, temperature, steps)}
+    sample = {"guidance": 1.0, **sample_settings(guidance, temperature, steps)}
     config = PrefixTruthConfig.parse({"sample": sample, "seeds": drawings}, "options")
     take_free_cores()
     judge_prefixes(generator, tokenizer, reader, scenes, config, seed, out)

@@ -74,8 +74,8 @@ def test_a_change_keeps_the_rest_and_a_wrong_one_names_the_nearest():
 class Backwards(NextToken):
     """A toy: the latents stand in the sequence from the last to the first."""
 
-    def arrange(self, backbone, z, noise, text_ids, prompted, writes):
-        return super().arrange(backbone, z.flip(1), noise, text_ids, prompted, writes)
+    def arrange(self, backbone, z, noise, text_ids, prompted, writes, hidden=None):
+        return super().arrange(backbone, z.flip(1), noise, text_ids, prompted, writes, hidden)
 
     def sample(self, backbone, head, text_ids, draws, config, length, tokens, given=None):
         return super().sample(backbone, head, text_ids, draws, config, length, length).flip(1)[:, :tokens]
@@ -114,6 +114,39 @@ def test_input_noise_is_read_and_no_target():
         noisy, added = (variant.arrange(backbone, *pair, text, yes, writes) for pair in ((z, noise), (z + noise, None)))
         torch.testing.assert_close(noisy.x, added.x)
         assert not torch.equal(noisy.x, variant.arrange(backbone, z, None, text, yes, writes).x)
+
+
+def test_hidden_latents_are_not_told():
+    backbone, z, text = toy_generator().backbone, random_latents(2), torch.tensor([[11, 12], [13, 0]])
+    no, hidden = torch.zeros(2, dtype=torch.bool), torch.tensor([0, 2])
+    variant = NextToken(NextTokenConfig())
+    slots = variant.arrange(backbone, z, None, text, no, None, hidden)
+    other = z.clone()
+    other[1, :2] += 1.0
+    assert torch.equal(variant.arrange(backbone, other, None, text, no, None, hidden).x, slots.x)
+    plain = variant.arrange(backbone, z, None, text, no, None)
+    assert torch.equal(slots.x[0], plain.x[0])
+    first = slots.latents.start + 1
+    assert torch.equal(slots.x[1, first + 2 :], plain.x[1, first + 2 :])
+    assert (slots.x[1, first : first + 2] - plain.x[1, first : first + 2]).abs().amin(0).max() > 0.01
+
+
+def test_prefixes_are_hidden_in_samples_without_a_prompt(monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[bool, int]] = []
+
+    class Recorder(NextToken):
+        def arrange(self, backbone, z, noise, text_ids, prompted, writes, hidden=None):
+            seen.extend(zip(prompted.tolist(), hidden.tolist(), strict=True))
+            return super().arrange(backbone, z, noise, text_ids, prompted, writes, hidden)
+
+    monkeypatch.setitem(sequences.SEQUENCES, "next_token", Recorder)
+    model = SeqGenerator(generator_config(sequence={"prefix_dropout": 0.5}), spec(), words())
+    batch = toy_batch([[CAPTIONS[1]]] * 400, random_latents(400))
+    GeneratorObjective(model, GeneratorObjectiveConfig(condition_dropout=0.5), spec())(batch)
+    assert all(not hidden for prompted, hidden in seen if prompted)
+    free = [hidden for prompted, hidden in seen if not prompted]
+    assert sum(hidden > 0 for hidden in free) / len(free) == pytest.approx(0.5, abs=0.12)
+    assert {hidden for hidden in free if hidden} == set(range(1, LENGTH))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

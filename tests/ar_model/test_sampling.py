@@ -17,17 +17,21 @@ PROMPTS = ["a red circle", "a blue square above a red circle", "", "one shape"]
 
 
 @torch.no_grad()
-def sample_without_cache(model: SeqGenerator, prompts: list[str], config: SampleConfig, seed: int) -> Tensor:
-    """The definition: for every token read the whole sequence anew, with the prompt and without."""
+def sample_without_cache(
+    model: SeqGenerator, prompts: list[str], config: SampleConfig, seed: int, kept: Tensor | None = None
+) -> Tensor:
+    """The definition: for every token read the whole sequence anew, with the prompt and what is kept and without."""
     text = model.encode_prompts(prompts)
     own = of_rows(text.tolist(), seed)
     draw = model.head.sampler(config.temperature, config.flow)
-    z = torch.zeros(len(prompts), 0, DIM)
-    for place in range(LENGTH):
+    z = torch.zeros(len(prompts), 0, DIM) if kept is None else model.spec.normalise(kept)
+    known = z.shape[1]
+    for place in range(known, LENGTH):
         states = []
         for keep in (True, False):
             ids, valid = prompt_block(text, torch.full((len(prompts),), keep))
-            x = torch.cat([model.backbone.embed_text(ids), model.backbone.embed_latents(z)], 1)
+            untold = (torch.arange(z.shape[1]) < known).expand(z.shape[:2]) if not keep else None
+            x = torch.cat([model.backbone.embed_text(ids), model.backbone.embed_latents(z, 0, untold)], 1)
             mask = attention_mask(torch.cat([valid, valid.new_ones(z.shape[:2])], 1))
             states.append(model.backbone(x, slot_positions(ids.shape[1], x.shape[1]), mask)[:, -1])
         scale = guidance_at(place, LENGTH, config.guidance, config.schedule)
@@ -123,6 +127,20 @@ def test_a_completion_follows_what_is_kept_and_its_seed() -> None:
     assert (other[0, 2:] - same[0, 2:]).abs().max() > 1e-3, "the kept tokens must matter"
     in_parts = model.complete(kept, seed=0, flow={"steps": 4}, batch=3)
     torch.testing.assert_close(in_parts, drawn, rtol=1e-3, atol=1e-4)
+
+
+def test_guidance_insists_on_what_is_kept() -> None:
+    """The free law knows neither prompt nor kept tokens; at guidance 0 they do not matter at all."""
+    model = toy_generator(sequence={"prefix_dropout": 0.3})
+    config = SampleConfig().changed(guidance=2.5, flow={"steps": 4})
+    kept = model.sample(PROMPTS, config, seed=3)[:, :2]
+    for prompts in (PROMPTS, None):
+        expected = sample_without_cache(model, prompts or [""] * 4, config, seed=5, kept=kept)
+        torch.testing.assert_close(model.complete(kept, prompts, config, seed=5), expected, rtol=1e-3, atol=1e-4)
+    plain, insisted = (model.complete(kept, seed=5, flow={"steps": 4}, guidance=g) for g in (1.0, 2.5))
+    assert (plain - insisted)[:, 2:].abs().max() > 0.05
+    free, of_others = (model.complete(z, seed=5, flow={"steps": 4}, guidance=0.0) for z in (kept, kept.flip(0)))
+    torch.testing.assert_close(free[:, 2:], of_others[:, 2:], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

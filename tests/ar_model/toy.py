@@ -34,10 +34,10 @@ def generator_config(**changes: object) -> GeneratorConfig:
     return GeneratorConfig.parse({**values, "head": head.model_dump(), **changes})
 
 
-def toy_generator(seed: int = 0, length: int = LENGTH) -> SeqGenerator:
+def toy_generator(seed: int = 0, length: int = LENGTH, **changes: object) -> SeqGenerator:
     """Every weight random: with the real initialisation, whose outputs are zero, every law would hold."""
     torch.manual_seed(seed)
-    model = SeqGenerator(generator_config(), latent_spec(length=length), words())
+    model = SeqGenerator(generator_config(**changes), latent_spec(length=length), words())
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
