@@ -26,17 +26,24 @@ def load_or_train_reader(
 ) -> SceneReader:
     """The reader of `folder` when it was trained with `config`; otherwise it is trained and written there."""
     folder = Path(folder)
-    wanted = config.model_dump(mode="json")
+    if (found := _load(folder, config)) is not None:  # without the lock: several judges may read one folder
+        return found
     with folder_lock(folder):
-        if (folder / model_folder.CONFIG).is_file():
-            parts = model_folder.read_config(folder, KIND, FORMAT)
-            if parts.get("reader") == wanted:
-                reader = SceneReader(config.width)
-                model_folder.load_weights(reader, folder)
-                return reader.eval()
         reader = train_reader(config, progress)
-        model_folder.write_model_folder(folder, KIND, FORMAT, {"reader": wanted}, reader.state_dict(), _CARD)
+        parts = {"reader": config.model_dump(mode="json")}
+        model_folder.write_model_folder(folder, KIND, FORMAT, parts, reader.state_dict(), _CARD)
         return reader
+
+
+def _load(folder: Path, config: ReaderConfig) -> SceneReader | None:
+    """None when there is none, or one of other settings."""
+    if not (folder / model_folder.CONFIG).is_file():
+        return None
+    if model_folder.read_config(folder, KIND, FORMAT).get("reader") != config.model_dump(mode="json"):
+        return None
+    reader = SceneReader(config.width)
+    model_folder.load_weights(reader, folder)
+    return reader.eval()
 
 
 def reader_quality(reader: SceneReader, scenes: list[Scene], size: int) -> dict[str, float | None]:

@@ -15,6 +15,7 @@ from seqtok.evaluation.scenes.reader import GRID, ReaderMaps, SceneReader, pick_
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader, reader_quality
 from seqtok.evaluation.scenes.reader_training import ReaderConfig, blur, draw_targets, mirror, reader_loss, train_reader
 from seqtok.evaluation.scenes.scoring import ATTRIBUTES, score_reading
+from seqtok_core.foundation.files import folder_lock
 from tests.seqtok.evaluation.toy import held_out
 
 TINY = ReaderConfig(scenes=300, images=800, batch=32, width=16)
@@ -113,7 +114,8 @@ def test_a_kept_reader_is_used_again_and_another_one_replaced(tmp_path: Path) ->
     config = TINY.model_copy(update={"images": 64})
     trained: list[int] = []
     first = load_or_train_reader(tmp_path, config, lambda images, _: trained.append(images))
-    again = load_or_train_reader(tmp_path, config, lambda images, _: trained.append(images))
+    with folder_lock(tmp_path):  # two judges may read one folder
+        again = load_or_train_reader(tmp_path, config, lambda images, _: trained.append(images))
     assert trained == [32, 64]
     pictures = real_pictures(held_out(5), 32)
     assert read_pictures(first, pictures) == read_pictures(again, pictures)
