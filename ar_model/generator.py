@@ -46,7 +46,7 @@ class SeqGenerator(nn.Module):
     @property
     def model_id(self) -> str:
         """Hash of settings and weights, as a tokenizer has one. Hashes the weights: keep it rather than ask twice."""
-        return fingerprint.of_model(self.config.model_dump(mode="json"), self.state_dict())
+        return fingerprint.of_model(self.config.identity(), self.state_dict())
 
     @property
     def device(self) -> torch.device:

@@ -129,8 +129,9 @@ class SeqTokenizer(nn.Module):
 
     @property
     def tokenizer_id(self) -> str:
-        """Hash of settings and weights: latents and the models over them name it."""
-        return fingerprint.of_model(self.config.model_dump(mode="json"), self.state_dict())
+        """Hash of settings and weights: latents and the models over them name it. A setting at its default does not
+        count, so a version that knows one more gives a model its old name."""
+        return fingerprint.of_model(self.config.identity(), self.state_dict())
 
     @property
     def spec(self) -> LatentSpec:

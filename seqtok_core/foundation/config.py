@@ -61,6 +61,21 @@ class Config(BaseModel):
             lines = [_explain(cls, item) for item in error.errors()]
             raise ConfigError(f"{where}: " + "; ".join(lines)) from None
 
+    def identity(self) -> dict[str, Any]:
+        """What tells these settings from the defaults, as JSON takes it; `kind` always. A later version that knows one
+        more setting gives the same."""
+        found: dict[str, Any] = {}
+        plain = self.model_dump(mode="json", exclude_defaults=True)
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Config) and (part := value.identity()):
+                found[name] = part
+            elif name == "kind":
+                found[name] = value
+            elif name in plain and not isinstance(value, Config):
+                found[name] = plain[name]
+        return found
+
     @classmethod
     def resumable_keys(cls) -> frozenset[str]:
         """Whole dotted paths of the fields that are marked RESUMABLE, here and in every part."""

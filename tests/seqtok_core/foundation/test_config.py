@@ -98,3 +98,23 @@ def test_settings_are_overlaid_down_to_single_keys_but_kinds_are_not_mixed():
     assert overlay(under, {"a": {"c": {"f": 4}}}) == {"a": {"kind": "x", "b": 1, "c": {"d": 2, "f": 4}}, "e": 3}
     assert overlay(under, {"a": {"kind": "y"}, "e": 5}) == {"a": {"kind": "y"}, "e": 5}
     assert under["e"] == 3
+
+
+def test_identity_is_what_differs_from_the_defaults():
+    """And the kind of every part: two kinds with defaults alone are not the same."""
+
+    class One(Config):
+        kind: Literal["one"] = "one"
+        size: int = 3
+
+    class Two(Config):
+        kind: Literal["two"] = "two"
+
+    class Whole(Config):
+        part: One | Two = One()
+        text: One | None = None
+        width: int = 8
+
+    assert Whole().identity() == {"part": {"kind": "one"}}
+    assert Whole(part=Two(), width=9).identity() == {"part": {"kind": "two"}, "width": 9}
+    assert Whole(text=One(size=4)).identity() == {"part": {"kind": "one"}, "text": {"kind": "one", "size": 4}}
