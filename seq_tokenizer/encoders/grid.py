@@ -13,15 +13,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from seq_tokenizer.encoders.patches import PatchConfig
 from seq_tokenizer.encoders.qformer import QFormerConfig, QFormerEncoder
 from seq_tokenizer.orders.grid import ORDERS, OrderName
 from seq_tokenizer.shape import Positive, TokenizerShape
-from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.layers.blocks import causal_mask
 
 
-class GridConfig(Config):
+class GridConfig(PatchConfig):
     """Which cells the picture has, and which comes first."""
 
     kind: Literal["grid"] = "grid"
@@ -61,7 +61,9 @@ class GridEncoder(QFormerEncoder):
 
     def __init__(self, config: GridConfig, shape: TokenizerShape, features: tuple[int, int] | None = None) -> None:
         rows, columns = config.cells(shape, features)
-        super().__init__(QFormerConfig(), shape.model_copy(update={"num_latents": rows * columns}))
+        super().__init__(
+            QFormerConfig(stem_channels=config.stem_channels), shape.model_copy(update={"num_latents": rows * columns})
+        )
         self.cells, self.ordered = (rows, columns), features is None
         self.order = ORDERS[config.order](rows, columns, config.seed)
 

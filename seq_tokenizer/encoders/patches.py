@@ -5,10 +5,16 @@ Shapes: B images, n patches.
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from seq_tokenizer.shape import TokenizerShape
+from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.embed import grid_positions, patchify, sincos
 
 
@@ -16,6 +22,14 @@ def patch_positions(shape: TokenizerShape, rows: int, columns: int, device: torc
     """(rows * columns, W) position features; the longest wavelength is four sides of a training picture."""
     longest = 4.0 * max(shape.image_size // shape.patch_size, 2)
     return sincos(grid_positions(rows, columns).to(device), shape.width, longest)
+
+
+class PatchConfig(Config):
+    """What encoders that read patches have in common."""
+
+    # Channels of the first of log2(p) convolutions of stride 2 (Xiao et al., 2106.14881) that are added to the patches:
+    # they know the same edge wherever it lies, and look beyond the borders of a patch. 0: none.
+    stem_channels: Annotated[int, Field(ge=0)] = 0
 
 
 class PatchInput(nn.Module):
@@ -26,10 +40,11 @@ class PatchInput(nn.Module):
 
     MUON_EXCLUDED = ("project.weight",)
 
-    def __init__(self, shape: TokenizerShape) -> None:
+    def __init__(self, config: PatchConfig, shape: TokenizerShape) -> None:
         super().__init__()
         self.shape, self.patch = shape, shape.patch_size
         values, width = 3 * self.patch**2, shape.width
+        self.stem = ConvolutionStem(config.stem_channels, self.patch, width) if config.stem_channels else None
         self.project = nn.Linear(values, width)
         self.corners = nn.Sequential(nn.Linear(values, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         nn.init.orthogonal_(self.project.weight)
@@ -39,4 +54,22 @@ class PatchInput(nn.Module):
         rows, columns = pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch
         where = patch_positions(self.shape, rows, columns, pixels.device)
         patches = patchify(pixels, self.patch)
-        return self.project(patches) + self.corners(patches) + where.to(pixels.dtype)
+        x = self.project(patches) + self.corners(patches) + where.to(pixels.dtype)
+        return x if self.stem is None else x + self.stem(pixels)
+
+
+class ConvolutionStem(nn.Sequential):
+    """(B, 3, H, W) -> (B, N, width): the picture halved until a pixel is a patch."""
+
+    def __init__(self, channels: int, patch: int, width: int) -> None:
+        steps = patch.bit_length() - 1
+        if 2**steps != patch:
+            raise ConfigError(f"`stem_channels`: patch_size={patch} is no power of two, which a stem by halves needs")
+        sizes = [3, *(channels * 2**i for i in range(steps))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.GroupNorm(1, after), nn.GELU()]
+        super().__init__(*layers, nn.Conv2d(sizes[-1], width, 1), nn.Flatten(2))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels).transpose(1, 2)

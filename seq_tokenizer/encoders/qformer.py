@@ -12,14 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seq_tokenizer.encoders.base import Encoder
-from seq_tokenizer.encoders.patches import PatchInput
+from seq_tokenizer.encoders.patches import PatchConfig, PatchInput
 from seq_tokenizer.shape import Positive, TokenizerShape
-from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.blocks import Block, causal_mask, init_linear
 
 
-class QFormerConfig(Config):
+class QFormerConfig(PatchConfig):
     kind: Literal["qformer"] = "qformer"
     trunk_layers: Positive | None = None  # of encoder_layers, over the patches; null: half of them
     registers: Annotated[int, Field(ge=0)] = 0  # tokens of no place beside the patches (Darcet et al., 2309.16588)
@@ -41,7 +40,7 @@ class QFormerEncoder(Encoder):
                 "left to read the patches"
             )
         self.MUON_EXCLUDED = ("queries", "registers") if config.registers else ("queries",)
-        self.patches = PatchInput(shape)
+        self.patches = PatchInput(config, shape)
         self.queries = nn.Parameter(torch.randn(shape.num_latents, shape.width))
         self.registers = nn.Parameter(torch.randn(config.registers, shape.width)) if config.registers else None
         self.trunk = nn.ModuleList(Block(shape.width, shape.heads, i) for i in range(trunk))

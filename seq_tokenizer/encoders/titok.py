@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from seq_tokenizer.encoders.base import Encoder
-from seq_tokenizer.encoders.patches import PatchInput
+from seq_tokenizer.encoders.patches import PatchConfig, PatchInput
 from seq_tokenizer.shape import TokenizerShape
-from seqtok_core.foundation.config import Config
 from seqtok_core.layers.blocks import Block, init_linear, readout_mask
 
 
-class TitokConfig(Config):
+class TitokConfig(PatchConfig):
     kind: Literal["titok"] = "titok"
 
 
@@ -28,7 +27,7 @@ class TitokEncoder(Encoder):
 
     def __init__(self, config: TitokConfig, shape: TokenizerShape) -> None:
         super().__init__()
-        self.patches = PatchInput(shape)
+        self.patches = PatchInput(config, shape)
         self.queries = nn.Parameter(torch.randn(shape.num_latents, shape.width))
         self.blocks = nn.ModuleList(Block(shape.width, shape.heads, i) for i in range(shape.encoder_layers))
         self.norm = nn.LayerNorm(shape.width, bias=False)

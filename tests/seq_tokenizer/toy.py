@@ -24,6 +24,7 @@ CONFIG = {
 ENCODERS: dict[str, dict[str, Any]] = {
     "titok": {"kind": "titok"},
     "qformer": {"kind": "qformer"},
+    "qformer with a stem": {"kind": "qformer", "stem_channels": 4},
     "qformer with registers": {"kind": "qformer", "registers": 2},
 }
 
