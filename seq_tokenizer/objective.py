@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.samples import ImageTextBatch
+from seq_tokenizer.bottlenecks.base import Bottled
 from seq_tokenizer.losses.base import View
 from seq_tokenizer.losses.build import LossesConfig, build_terms
 from seq_tokenizer.orders.prefix import draw_prefix
@@ -40,8 +41,9 @@ class TokenizerObjective(nn.Module):
 
     def forward(self, batch: ImageTextBatch) -> dict[str, Tensor]:
         """-> "loss" and the scalars of every term."""
-        view, losses = self._view(batch)
-        shown = {name: loss.detach() for name, loss in losses.items()}
+        view, bottled = self._view(batch)
+        losses = bottled.losses
+        shown = {name: loss.detach() for name, loss in losses.items()} | dict(bottled.shown)
         summands = list(losses.values())
         for term in self.terms.values():
             loss, named = term(view)
@@ -49,11 +51,11 @@ class TokenizerObjective(nn.Module):
             shown |= named
         return {"loss": sum(summands[1:], summands[0]), **shown}
 
-    def _view(self, batch: ImageTextBatch) -> tuple[View, dict[str, Tensor]]:
+    def _view(self, batch: ImageTextBatch) -> tuple[View, Bottled]:
         draws, pixels = Draws(self.config.seed, batch.epoch, batch.index), batch.pixels()
         bottled = self.tokenizer.bottle(pixels, draws)
         z, length = bottled.z, bottled.z.shape[1]
         k = draw_prefix(draws.uniform("prefix"), length)
         lengths = torch.cat([k, torch.full_like(k, length)])
         decoded = self.tokenizer.decode(torch.cat([z, z]), lengths).float()
-        return View(batch, pixels, z, k, decoded, draws, self.tokenizer), bottled.losses
+        return View(batch, pixels, z, k, decoded, draws, self.tokenizer), bottled

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from seq_tokenizer.bottlenecks.base import Bottled
 from seq_tokenizer.bottlenecks.build import build_bottleneck, features_of
+from seq_tokenizer.bottlenecks.discrete import DiscreteBottleneck
 from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.decoders.build import build_decoder
 from seq_tokenizer.encoders.build import build_encoder
@@ -72,10 +73,7 @@ class SeqTokenizer(nn.Module):
     def encode(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
         """pixels (B, 3, H, W) float in [-1, 1], H and W multiples of the patch -> (B, k, D) float32, k = num_tokens
         or K. Raises ConfigError for anything else."""
-        check_pixels(pixels, self.config.patch_size)
-        if num_tokens is not None and not 1 <= num_tokens <= self.config.num_latents:
-            raise ConfigError(f"num_tokens={num_tokens}: choose from 1 to {self.config.num_latents}")
-        return self.bottle(pixels.to(self.dtype), None, num_tokens).z
+        return self._bottled(pixels, num_tokens).z
 
     def bottle(self, pixels: Tensor, draws: Draws | None, num_tokens: int | None = None) -> Bottled:
         """As `encode`, with all that the bottleneck says; with `draws` as it is in training."""
@@ -97,6 +95,28 @@ class SeqTokenizer(nn.Module):
         if isinstance(num_tokens, int) and not 0 <= num_tokens <= count:
             raise ConfigError(f"num_tokens={num_tokens}: choose from 0 to {count}, the number of latents given")
         return self.decoder(latents.to(self.dtype), count if num_tokens is None else num_tokens)
+
+    def encode_codes(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
+        """As `encode`, of a tokenizer with a codebook: -> (B, k) int64, or (B, k, Q) where a token is Q entries."""
+        self._codebook()
+        codes = self._bottled(pixels, num_tokens).codes
+        assert codes is not None
+        return codes
+
+    def decode_codes(self, codes: Tensor, num_tokens: int | Tensor | None = None) -> Tensor:
+        """As `decode`, from what `encode_codes` gives."""
+        return self.decode(self._codebook().look_up(codes), num_tokens)
+
+    def _codebook(self) -> DiscreteBottleneck:
+        if not isinstance(self.bottleneck, DiscreteBottleneck):
+            raise ConfigError(f"this tokenizer has no codebook: its bottleneck is {self.config.bottleneck.kind}")
+        return self.bottleneck
+
+    def _bottled(self, pixels: Tensor, num_tokens: int | None) -> Bottled:
+        check_pixels(pixels, self.config.patch_size)
+        if num_tokens is not None and not 1 <= num_tokens <= self.config.num_latents:
+            raise ConfigError(f"num_tokens={num_tokens}: choose from 1 to {self.config.num_latents}")
+        return self.bottle(pixels.to(self.dtype), None, num_tokens)
 
     def prefix_embeddings(self, latents: Tensor) -> Tensor:
         """(B, k, D) -> (B, k, E) of unit norm, in the space of `encode_text`; entry i speaks of latents 0..i."""
@@ -143,6 +163,7 @@ class SeqTokenizer(nn.Module):
             std=self.latent_std.detach().float().cpu().clone(),
             tokenizer_id=self.tokenizer_id,
             groups=self.bottleneck.groups,
+            codebook_size=getattr(self.bottleneck, "codebook_size", None),
         )
 
     def save_pretrained(self, folder: Path | str, captions_model: Path | str | None = None) -> None:

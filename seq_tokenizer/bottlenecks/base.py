@@ -7,6 +7,8 @@ Shapes: B images, K tokens, W width, D channels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -18,9 +20,10 @@ class Bottled(NamedTuple):
     """What came through."""
 
     z: Tensor  # (B, K, D) float32
-    codes: Tensor | None  # (B, K) int64 where latents are entries of a codebook
+    codes: Tensor | None  # (B, K) or (B, K, Q) int64 where latents are entries of a codebook, or sums of Q of them
     bits: float  # upper bound of what the K latents of one image carry
     losses: dict[str, Tensor]  # by name, weighted already: they are added to the objective
+    shown: Mapping[str, Tensor] = MappingProxyType({})  # scalars to log beside them
 
 
 class Bottleneck(nn.Module, ABC):

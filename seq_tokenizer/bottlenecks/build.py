@@ -7,15 +7,35 @@ from typing import Annotated, Any
 from pydantic import Tag
 
 from seq_tokenizer.bottlenecks.base import Bottleneck
+from seq_tokenizer.bottlenecks.fsq import FsqBottleneck, FsqConfig
+from seq_tokenizer.bottlenecks.kl import KlBottleneck, KlConfig
+from seq_tokenizer.bottlenecks.none import NoBottleneck, NoConfig
 from seq_tokenizer.bottlenecks.pyramid import PyramidBottleneck, PyramidConfig
+from seq_tokenizer.bottlenecks.residual_vq import ResidualVqBottleneck, ResidualVqConfig
 from seq_tokenizer.bottlenecks.rms import RmsBottleneck, RmsConfig
+from seq_tokenizer.bottlenecks.vq import VqBottleneck, VqConfig
 from seq_tokenizer.shape import TokenizerShape
 from seqtok_core.foundation.config import by_kind
 
 BottleneckConfig = Annotated[
-    Annotated[RmsConfig, Tag("rms")] | Annotated[PyramidConfig, Tag("pyramid")], by_kind("rms")
+    Annotated[RmsConfig, Tag("rms")]
+    | Annotated[KlConfig, Tag("kl")]
+    | Annotated[NoConfig, Tag("none")]
+    | Annotated[VqConfig, Tag("vq")]
+    | Annotated[FsqConfig, Tag("fsq")]
+    | Annotated[ResidualVqConfig, Tag("residual_vq")]
+    | Annotated[PyramidConfig, Tag("pyramid")],
+    by_kind("rms"),
 ]
-BOTTLENECKS: dict[str, Any] = {"rms": RmsBottleneck, "pyramid": PyramidBottleneck}
+BOTTLENECKS: dict[str, Any] = {
+    "rms": RmsBottleneck,
+    "kl": KlBottleneck,
+    "none": NoBottleneck,
+    "vq": VqBottleneck,
+    "fsq": FsqBottleneck,
+    "residual_vq": ResidualVqBottleneck,
+    "pyramid": PyramidBottleneck,
+}
 
 
 def build_bottleneck(config: BottleneckConfig, shape: TokenizerShape) -> Bottleneck:
