@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.losses.base import Term, View
 from seqtok_core.foundation.config import Config
 
@@ -29,7 +30,7 @@ class PixelsConfig(Config):
 
 
 class PixelsTerm(Term):
-    def __init__(self, config: PixelsConfig) -> None:
+    def __init__(self, config: PixelsConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
 

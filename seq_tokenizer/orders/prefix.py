@@ -6,9 +6,12 @@ Nested dropout: Rippel, Gelbart, Adams 2014, arXiv:1402.0915. Shapes: B images, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from seqtok_core.foundation.errors import ConfigError
 
 
 def draw_prefix(u: Tensor, longest: int, shortest: int | Tensor = 1) -> Tensor:
@@ -36,3 +39,19 @@ def level_starts(length: int, levels: int) -> tuple[int, ...]:
     """
     starts = (1 if level == 0 else math.ceil(length ** (level / levels)) + 1 for level in range(levels))
     return tuple(min(start, length) for start in starts)
+
+
+def owed_starts(given: Sequence[int] | None, length: int, levels: int) -> tuple[int, ...]:
+    """`given`, or else `level_starts`. Raises ConfigError where they do not fit the pyramid."""
+    starts = tuple(given) if given else level_starts(length, levels)
+    if len(starts) != levels or max(starts) > length:
+        raise ConfigError(
+            f"`level_starts` {list(starts)}: one length of at most {length} tokens is needed for each of the "
+            f"{levels} caption levels"
+        )
+    return starts
+
+
+def draw_owed(u: Tensor, length: int, starts: Sequence[int]) -> Tensor:
+    """u (B, L) -> (B, L) int64: for every level a prefix that owes it."""
+    return torch.stack([draw_prefix(u[:, level], length, start) for level, start in enumerate(starts)], 1)
