@@ -29,7 +29,7 @@ class TokenizerObjective(nn.Module):
     def __init__(self, tokenizer: SeqTokenizer, config: TokenizerTrainingConfig) -> None:
         super().__init__()
         self.tokenizer, self.config = tokenizer, config
-        self.terms = build_terms(config, tokenizer.config)
+        self.terms = build_terms(config, tokenizer)
 
     def checkpointed_blocks(self) -> list[nn.Module]:
         """What activation checkpointing may compute twice."""

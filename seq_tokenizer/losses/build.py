@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.losses.base import Term
 from seq_tokenizer.losses.contrast import ContrastConfig, ContrastTerm
 from seq_tokenizer.losses.pixels import PixelsConfig, PixelsTerm
 from seq_tokenizer.losses.write import WriteConfig, WriteTerm
+from seq_tokenizer.tokenizer import SeqTokenizer
 from seqtok_core.foundation.config import Config
 
 
@@ -25,11 +25,11 @@ class LossesConfig(Config):
 TERMS: dict[str, type[Any]] = {"pixels": PixelsTerm, "contrast": ContrastTerm, "write": WriteTerm}
 
 
-def build_terms(config: LossesConfig, tokenizer: TokenizerConfig) -> nn.ModuleDict:
+def build_terms(config: LossesConfig, tokenizer: SeqTokenizer) -> nn.ModuleDict:
     """The terms that `config` asks for, in the order of TERMS, without those that need a text tower that is missing."""
     terms: dict[str, Term] = {}
     for name, term in TERMS.items():
         settings = getattr(config, name)
         if settings is not None and (tokenizer.text is not None or not term.needs_text):
-            terms[name] = term(settings, tokenizer)
+            terms[name] = term(settings, tokenizer.config)
     return nn.ModuleDict(terms)

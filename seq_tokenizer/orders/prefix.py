@@ -5,6 +5,8 @@ Nested dropout: Rippel, Gelbart, Adams 2014, arXiv:1402.0915. Shapes: B images, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,9 +40,9 @@ def level_starts(length: int, levels: int) -> tuple[int, ...]:
     return tuple(min(start, length) for start in starts)
 
 
-def owed_starts(given: tuple[int, ...] | None, length: int, levels: int) -> tuple[int, ...]:
-    """`given`, or those of `level_starts`. Raises ConfigError when they do not fit the sequence and the captions."""
-    starts = given or level_starts(length, levels)
+def owed_starts(given: Sequence[int] | None, length: int, levels: int) -> tuple[int, ...]:
+    """`given`, or else `level_starts`. Raises ConfigError where they do not fit the pyramid."""
+    starts = tuple(given) if given else level_starts(length, levels)
     if len(starts) != levels or max(starts) > length:
         raise ConfigError(
             f"`level_starts` {list(starts)}: one length of at most {length} tokens is needed for each of the "
@@ -49,7 +51,12 @@ def owed_starts(given: tuple[int, ...] | None, length: int, levels: int) -> tupl
     return starts
 
 
+def draw_owed(u: Tensor, length: int, starts: Sequence[int]) -> Tensor:
+    """u (B, L) -> (B, L) int64: for every level a prefix that owes it."""
+    return torch.stack([draw_prefix(u[:, level], length, start) for level, start in enumerate(starts)], 1)
+
+
 def _ceil_root(value: int, degree: int) -> int:
-    """The least n with n^degree >= value; in whole numbers, since 32^(3/5) is above 8 in floating point."""
+    """The least n with n^degree >= value; in whole numbers, since 32^(4/5) is above 16 in floating point."""
     guess = round(value ** (1 / degree))
     return next(n for n in range(max(guess - 1, 1), guess + 2) if n**degree >= value)

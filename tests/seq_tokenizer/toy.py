@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -64,3 +65,14 @@ def toy_batch(count: int = 8, levels: int = 2, first: int = 0) -> ImageTextBatch
         caption_ids=identity[rows],
         images=images[rows],
     )
+
+
+def rows_of(batch: ImageTextBatch, rows: Any) -> ImageTextBatch:
+    """Some samples of a batch."""
+    taken = {f.name: getattr(batch, f.name)[rows] for f in fields(batch) if torch.is_tensor(getattr(batch, f.name))}
+    return replace(batch, keys=[str(int(i)) for i in taken["index"]], **taken)
+
+
+def every_second(batch: ImageTextBatch, first: int) -> ImageTextBatch:
+    """What one of two ranks reads."""
+    return rows_of(batch, slice(first, None, 2))
