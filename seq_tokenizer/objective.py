@@ -13,7 +13,7 @@ from seq_tokenizer.losses.base import View
 from seq_tokenizer.losses.build import LossesConfig, build_terms
 from seq_tokenizer.orders.prefix import draw_prefix
 from seq_tokenizer.tokenizer import SeqTokenizer
-from seqtok_core.layers.blocks import Block
+from seqtok_core.layers.blocks import Block, ModulatedBlock
 from seqtok_core.layers.muon import excluded_from_muon
 from seqtok_core.layers.randomness import Draws
 
@@ -28,11 +28,11 @@ class TokenizerObjective(nn.Module):
     def __init__(self, tokenizer: SeqTokenizer, config: TokenizerTrainingConfig) -> None:
         super().__init__()
         self.tokenizer, self.config = tokenizer, config
-        self.terms = build_terms(config, with_text=tokenizer.text is not None)
+        self.terms = build_terms(config, tokenizer.text is not None, tokenizer.decoder.generative)
 
     def checkpointed_blocks(self) -> list[nn.Module]:
         """What activation checkpointing may compute twice."""
-        return [module for module in self.modules() if isinstance(module, Block)]
+        return [module for module in self.modules() if isinstance(module, Block | ModulatedBlock)]
 
     def muon_excluded(self) -> set[str]:
         """Matrices whose rows are looked up or added, and the maps from and to pixels: AdamW trains them."""
@@ -55,5 +55,12 @@ class TokenizerObjective(nn.Module):
         z, length = bottled.z, bottled.z.shape[1]
         k = draw_prefix(draws.uniform("prefix"), length)
         lengths = torch.cat([k, torch.full_like(k, length)])
-        decoded = self.tokenizer.decode(torch.cat([z, z]), lengths).float()
+        twice = torch.cat([z, z])
+        if self.tokenizer.decoder.generative:
+            # Epochs below zero are nobody else's: the second decoding has noise and times of its own.
+            epochs, index = torch.cat([batch.epoch, -1 - batch.epoch]), torch.cat([batch.index, batch.index])
+            own = Draws(self.config.seed, epochs, index)
+            loss = self.tokenizer.decoder.loss(twice, lengths, torch.cat([pixels, pixels]), own)
+            return View(batch, pixels, z, k, None, draws, self.tokenizer, loss), bottled.losses
+        decoded = self.tokenizer.decode(twice, lengths).float()
         return View(batch, pixels, z, k, decoded, draws, self.tokenizer), bottled.losses

@@ -61,10 +61,15 @@ class SeqTokenizer(nn.Module):
         """As `encode`, with all that the bottleneck says; with `draws` as it is in training."""
         return self.bottleneck(self.encoder(pixels, num_tokens), draws)
 
-    def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor:
+    def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None, seed: int | None = None) -> Tensor:
         """latents (B, k, D) with k <= K, of which the first num_tokens (all, one number, or one per image) count
-        -> (B, 3, H, W), about in [-1, 1]."""
-        return self.decoder(latents, latents.shape[1] if num_tokens is None else num_tokens)
+        -> (B, 3, H, W), about in [-1, 1].
+
+        `seed`: which of the pictures that the latents may mean a generative decoder draws; None: its config's. A
+        picture depends on its latents and the seed alone, not on its place in the batch.
+        """
+        draws = None if seed is None else Draws.alike(seed, len(latents), latents.device)
+        return self.decoder(latents, latents.shape[1] if num_tokens is None else num_tokens, draws)
 
     def prefix_embeddings(self, latents: Tensor) -> Tensor:
         """(B, k, D) -> (B, k, E) of unit norm, in the space of `encode_text`; entry i speaks of latents 0..i."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seq_tokenizer.decoders.base import Decoder
 from seq_tokenizer.encoders.patches import patch_positions
-from seq_tokenizer.orders.prefix import keep_prefix
+from seq_tokenizer.orders.prefix import whole_sequence
 from seq_tokenizer.shape import TokenizerShape
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers.blocks import Block, init_linear
@@ -45,11 +45,7 @@ class PixelDecoder(Decoder):
         side = self.shape.image_size // self.patch
         where = patch_positions(self.shape, side, side, latents.device)
         canvas = self.canvas + where
-        tokens = keep_prefix(self.project(latents), num_tokens, self.absent)
-        missing = len(self.positions) - tokens.shape[1]
-        if missing > 0:
-            tokens = torch.cat([tokens, self.absent.expand(len(tokens), missing, -1).to(tokens.dtype)], 1)
-        tokens = tokens + self.positions
+        tokens = whole_sequence(self.project(latents), num_tokens, self.absent, self.positions)
         x = torch.cat([canvas.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], 1)
         for block in self.blocks[:-1]:
             x = block(x)

@@ -8,6 +8,7 @@ from torch import nn
 
 from seq_tokenizer.losses.base import Term
 from seq_tokenizer.losses.contrast import ContrastConfig, ContrastTerm
+from seq_tokenizer.losses.generative import GenerativeConfig, GenerativeTerm
 from seq_tokenizer.losses.pixels import PixelsConfig, PixelsTerm
 from seqtok_core.foundation.config import Config
 
@@ -17,16 +18,23 @@ class LossesConfig(Config):
 
     pixels: PixelsConfig | None = PixelsConfig()
     contrast: ContrastConfig | None = ContrastConfig()
+    generative: GenerativeConfig | None = GenerativeConfig()
 
 
-TERMS: dict[str, type[Any]] = {"pixels": PixelsTerm, "contrast": ContrastTerm}
+TERMS: dict[str, type[Any]] = {"pixels": PixelsTerm, "contrast": ContrastTerm, "generative": GenerativeTerm}
 
 
-def build_terms(config: LossesConfig, with_text: bool) -> nn.ModuleDict:
-    """The terms that `config` asks for, in the order of TERMS, without those that need a text tower that is missing."""
+def build_terms(config: LossesConfig, with_text: bool, generative: bool = False) -> nn.ModuleDict:
+    """The terms that `config` asks for, in the order of TERMS, without those that need what a tokenizer has not:
+    a text tower, pictures in training or (`generative`) a decoder with a loss of its own."""
     terms: dict[str, Term] = {}
     for name, term in TERMS.items():
         settings = getattr(config, name)
-        if settings is not None and (with_text or not term.needs_text):
+        missing = (
+            (term.needs_text and not with_text)
+            or (term.needs_pictures and generative)
+            or (term.needs_decoder_loss and not generative)
+        )
+        if settings is not None and not missing:
             terms[name] = term(settings)
     return nn.ModuleDict(terms)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from data_pipelines.samples import ImageTextBatch
@@ -19,10 +21,10 @@ CONFIG = {
 }
 
 
-def toy_tokenizer(encoder: str = "titok", text: bool = True, seed: int = 0) -> SeqTokenizer:
+def toy_tokenizer(encoder: str = "titok", text: bool = True, seed: int = 0, **parts: Any) -> SeqTokenizer:
     torch.manual_seed(seed)
     tower = TextConfig(vocab_size=40, context=8, width=16, layers=1, heads=2, embed_dim=8) if text else None
-    model = SeqTokenizer(TokenizerConfig.parse({**CONFIG, "encoder": {"kind": encoder}, "text": tower}))
+    model = SeqTokenizer(TokenizerConfig.parse({**CONFIG, "encoder": {"kind": encoder}, "text": tower, **parts}))
     for parameter in model.parameters():  # zero-initialised outputs would hide what a law is about
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -31,6 +33,12 @@ def toy_tokenizer(encoder: str = "titok", text: bool = True, seed: int = 0) -> S
 
 def toy_pixels(count: int = 3, size: int = 16, seed: int = 1) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def toy_latents(count: int = 3, seed: int = 2) -> torch.Tensor:
+    return torch.randn(
+        count, CONFIG["num_latents"], CONFIG["latent_dim"], generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def toy_batch(count: int = 8, levels: int = 2, first: int = 0) -> ImageTextBatch:

@@ -37,6 +37,13 @@ def test_the_tokenizer(encoder: str, size: int):
     assert model.prefix_embeddings(latents).device == ELSEWHERE
 
 
+def test_a_drawn_picture_and_its_loss():
+    model = tokenizer_toy.toy_tokenizer(decoder={"kind": "flow", "guidance": 2.0}).to(ELSEWHERE)
+    latents, pixels = torch.zeros(2, 6, 3, device=ELSEWHERE), torch.zeros(2, 3, 16, 16, device=ELSEWHERE)
+    assert model.decode(latents, seed=1).device == model.decode(latents, numbers(2)).device == ELSEWHERE
+    assert model.decoder.loss(latents, numbers(2), pixels, Draws(0, numbers(2), numbers(2))).device == ELSEWHERE
+
+
 def test_the_draws():
     draws = Draws(0, numbers(3), numbers(3))
     for draw in (draws.uniform, draws.normal):
