@@ -19,14 +19,16 @@ from seq_tokenizer.bottlenecks.build import build_bottleneck
 from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.decoders.build import build_decoder
 from seq_tokenizer.encoders.build import build_encoder
+from seq_tokenizer.encoders.patches import require_patches
 from seq_tokenizer.latents import LatentSpec
 from seq_tokenizer.text.readout import PrefixReadout
 from seq_tokenizer.text.tower import TextTower
 from seqtok_core.foundation import fingerprint, model_folder
-from seqtok_core.foundation.errors import DataError, MismatchError
+from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
 from seqtok_core.foundation.files import atomic_write, sha256_file
 from seqtok_core.layers.randomness import Draws
 
+_OF_DECODERS = {"preset", "decoder", "decoder_layers"}  # the settings that latents do not depend on
 KIND, FORMAT = "seqtok tokenizer", 2
 
 
@@ -61,15 +63,39 @@ class SeqTokenizer(nn.Module):
         """As `encode`, with all that the bottleneck says; with `draws` as it is in training."""
         return self.bottleneck(self.encoder(pixels, num_tokens), draws)
 
-    def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None, seed: int | None = None) -> Tensor:
+    def decode(
+        self,
+        latents: Tensor,
+        num_tokens: int | Tensor | None = None,
+        seed: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
         """latents (B, k, D) with k <= K, of which the first num_tokens (all, one number, or one per image) count
         -> (B, 3, H, W), about in [-1, 1].
 
         `seed`: which of the pictures that the latents may mean a generative decoder draws; None: its config's. A
         picture depends on its latents and the seed alone, not on its place in the batch.
+        `size`: (H, W), multiples of the patch; None: that of training.
         """
+        if size is not None:
+            require_patches(*size, self.config.patch_size)
         draws = None if seed is None else Draws.alike(seed, len(latents), latents.device)
-        return self.decoder(latents, latents.shape[1] if num_tokens is None else num_tokens, draws)
+        return self.decoder(latents, latents.shape[1] if num_tokens is None else num_tokens, draws, size)
+
+    def take_over(self, other: SeqTokenizer) -> None:
+        """Everything but the decoder becomes that of `other`, latent statistics included, and is no longer trained.
+
+        Raises ConfigError naming the settings that differ.
+        """
+        own, its = (model.config.model_dump(exclude=_OF_DECODERS) for model in (self, other))
+        differing = sorted(key for key in own.keys() | its.keys() if own.get(key) != its.get(key))
+        if differing:
+            named = "; ".join(f"{key} is {its.get(key)} there and {own.get(key)} here" for key in differing)
+            raise ConfigError(f"a decoder can only be trained for a tokenizer of the same settings: {named}")
+        taken = {name: value for name, value in other.state_dict().items() if not name.startswith("decoder.")}
+        self.load_state_dict(taken, strict=False)
+        self.requires_grad_(False)
+        self.decoder.requires_grad_(True)
 
     def prefix_embeddings(self, latents: Tensor) -> Tensor:
         """(B, k, D) -> (B, k, E) of unit norm, in the space of `encode_text`; entry i speaks of latents 0..i."""

@@ -19,9 +19,16 @@ class Decoder(nn.Module, ABC):
     generative: ClassVar[bool] = False  # trained by its own `loss`, not by losses on its pictures
 
     @abstractmethod
-    def forward(self, latents: Tensor, num_tokens: Tensor | int, draws: Draws | None = None) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        num_tokens: Tensor | int,
+        draws: Draws | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
         """latents (B, k, D), k <= K, of which the first num_tokens count -> (B, 3, H, W), about in [-1, 1].
 
+        `size` is (H, W), multiples of the patch; None: that of training.
         `draws` say which of the pictures a generative decoder draws; without them it draws always the same.
         """
 

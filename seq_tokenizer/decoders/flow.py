@@ -40,6 +40,7 @@ class FlowDecoderConfig(Config):
     dropped: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of training without any token: what guidance starts from
     time_mean: float = -0.8  # of the logit of t in training: below 0 means more often near the noise
     time_std: Annotated[float, Field(gt=0)] = 0.8
+    first: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of training at t = 0, where the latents alone decide
 
 
 class FlowDecoder(Decoder):
@@ -64,10 +65,16 @@ class FlowDecoder(Decoder):
         nn.init.normal_(self.time_out.weight, std=0.2 * width**-0.5)  # modulations start small
         nn.init.zeros_(self.time_out.bias)
 
-    def forward(self, latents: Tensor, num_tokens: Tensor | int, draws: Draws | None = None) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        num_tokens: Tensor | int,
+        draws: Draws | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
         rows, config = len(latents), self.config
         draws = draws or Draws.alike(config.seed, rows, latents.device)
-        noise = draws.normal("flow decoder/noise", (3, self.shape.image_size, self.shape.image_size))
+        noise = draws.normal("flow decoder/noise", (3, *(size or (self.shape.image_size, self.shape.image_size))))
         times = flow.time_grid(config.steps)
         modulation, grid = self._modulation(times.to(latents.device)), times.tolist()
         tokens, guided = self._tokens(latents, num_tokens), config.guidance != 1.0
@@ -89,6 +96,7 @@ class FlowDecoder(Decoder):
         config = self.config
         u = draws.uniform("flow decoder/time", (1,))
         t = flow.logit_normal_times(u, config.time_mean, config.time_std)[:, 0]  # (B,)
+        t = t.masked_fill(draws.uniform("flow decoder/first") < config.first, 0.0)
         noise = draws.normal("flow decoder/noise", tuple(pixels.shape[1:]))
         free = draws.uniform("flow decoder/dropped") < config.dropped
         lengths = torch.as_tensor(num_tokens, device=latents.device).expand(len(latents)).masked_fill(free, 0)

@@ -41,16 +41,22 @@ class PixelDecoder(Decoder):
         init_linear(self.blocks, shape.decoder_layers)
         nn.init.normal_(self.project.weight, std=shape.latent_dim**-0.5)
 
-    def forward(self, latents: Tensor, num_tokens: Tensor | int, draws: Draws | None = None) -> Tensor:
-        side = self.shape.image_size // self.patch
-        where = patch_positions(self.shape, side, side, latents.device)
+    def forward(
+        self,
+        latents: Tensor,
+        num_tokens: Tensor | int,
+        draws: Draws | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        height, width = size or (self.shape.image_size, self.shape.image_size)
+        where = patch_positions(self.shape, height // self.patch, width // self.patch, latents.device)
         canvas = self.canvas + where
         tokens = whole_sequence(self.project(latents), num_tokens, self.absent, self.positions)
         x = torch.cat([canvas.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], 1)
         for block in self.blocks[:-1]:
             x = block(x)
         h = self.norm(self.blocks[-1](x, rows=slice(len(where))))  # latents end here
-        return unpatchify(self.pixels(h), self.patch, self.shape.image_size)
+        return unpatchify(self.pixels(h), self.patch, height)
 
 
 class PixelHead(nn.Module):

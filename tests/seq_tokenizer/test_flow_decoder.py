@@ -14,6 +14,7 @@ from torch import Tensor
 from seq_tokenizer import SeqTokenizer, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
 from seq_tokenizer.decoders.flow import FlowDecoder
 from seq_tokenizer.losses.generative import GenerativeConfig
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.blocks import Block, ModulatedBlock, init_linear
 from seqtok_core.layers.randomness import Draws
 from tests.seq_tokenizer.toy import CONFIG, toy_batch, toy_latents, toy_pixels, toy_tokenizer
@@ -134,6 +135,34 @@ def test_saved_is_loaded(tmp_path: Path):
     again = SeqTokenizer.from_pretrained(tmp_path)
     assert again.config == model.config
     assert torch.equal(again.decode(toy_latents()), model.decode(toy_latents()))
+
+
+def test_a_tokenizer_can_get_another_decoder_and_keep_its_latents():
+    """Only the decoder is trained, by its own loss alone; latents and embeddings stay bit for bit."""
+    other, pixels = toy_tokenizer(seed=1), toy_pixels()
+    other.measure_latents([toy_pixels(16)])
+    model = toy_tokenizer(decoder={"kind": "flow"}, decoder_layers=1)
+    model.take_over(other)
+    objective = TokenizerObjective(model, TokenizerTrainingConfig())
+    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    losses = objective(toy_batch())
+    losses["loss"].backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert {name.split(".")[0] for name in changed} == {"decoder"}
+    assert torch.equal(model.encode(pixels), other.encode(pixels))
+    assert torch.equal(model.prefix_embeddings(model.encode(pixels)), other.prefix_embeddings(other.encode(pixels)))
+    assert torch.equal(model.spec.mean, other.spec.mean)
+    assert losses.keys() == {"loss", "decoder_loss"}
+    trained = {name for name, p in objective.named_parameters() if p.requires_grad}
+    assert {name for name in trained if name.endswith("time_in.weight")} < objective.muon_excluded() < trained
+
+
+def test_a_decoder_for_other_latents_is_refused_by_the_settings_that_differ():
+    with pytest.raises(ConfigError, match="latent_dim is 3 there and 4 here"):
+        toy_tokenizer(latent_dim=4).take_over(toy_tokenizer())
 
 
 def test_a_few_pictures_are_learned():

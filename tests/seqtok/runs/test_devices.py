@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,6 +97,7 @@ def test_sample_pictures_are_computed_where_the_model_is(monkeypatch: pytest.Mon
         raise InterruptedError
 
     hooks = TokenizerHooks.__new__(TokenizerHooks)
+    hooks._run = SimpleNamespace(frozen=None)
     monkeypatch.setattr(hooks, "_read", lambda count: torch.zeros(4, 3, 16, 16, dtype=torch.uint8))
     model = tokenizer_toy.toy_tokenizer().to(ELSEWHERE)
     monkeypatch.setattr(type(model.encoder), "forward", forward)
