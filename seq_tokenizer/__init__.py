@@ -5,7 +5,8 @@ The way of a batch, with the file of each step:
    reads them into K tokens, of which each knows only earlier ones; bottlenecks/rms.py narrows them to D channels.
    Instead, encoders/grid.py ties tokens to cells in a given order (orders/grid.py), or gives a grid of features that
    bottlenecks/pyramid.py makes scales of.
-2. decoders/pixel.py draws the picture from any prefix; missing tokens are absent vectors (orders/prefix.py).
+2. decoders/pixel.py draws the picture from any prefix, decoders/flow.py one of those that the prefix may mean; missing
+   tokens are absent vectors (orders/prefix.py).
 3. text/readout.py turns every prefix into a vector in the space of text/tower.py.
 4. objective.py draws a prefix length per image, decodes it and the whole once, and adds up the terms of losses/.
 5. latents.py, LatentSpec: what a sequence model must know of these latents; prefixes.py does whole sets.

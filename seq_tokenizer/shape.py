@@ -6,9 +6,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from seqtok_core.foundation.config import Config, fill_preset
+from seqtok_core.foundation.config import LATER, Config, fill_preset
 
 Positive = Annotated[int, Field(ge=1)]
+
+# Where patches lie. absolute: in patches from the corner, so that a larger picture reaches places never trained;
+# per_axis: every picture spans the training grid; longer_side: its longer side does, and it lies in the middle.
+Positions = Literal["absolute", "per_axis", "longer_side"]
 
 # S, B and L are the ViTs of TiTok (arXiv:2406.07550, table 1), tiny is the demo's.
 PRESETS = {
@@ -31,6 +35,7 @@ class TokenizerShape(Config):
     heads: Positive = 12
     encoder_layers: Positive = 12
     decoder_layers: Positive = 12
+    positions: Annotated[Positions, LATER] = "absolute"
 
     @model_validator(mode="before")
     @classmethod

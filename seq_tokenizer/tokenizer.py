@@ -20,6 +20,7 @@ from seq_tokenizer.bottlenecks.discrete import DiscreteBottleneck
 from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.decoders.build import build_decoder
 from seq_tokenizer.encoders.build import build_encoder
+from seq_tokenizer.encoders.patches import require_patches
 from seq_tokenizer.latents import LatentSpec
 from seq_tokenizer.text.readout import PrefixReadout
 from seq_tokenizer.text.tower import TextTower
@@ -28,6 +29,7 @@ from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
 from seqtok_core.foundation.files import atomic_write, sha256_file
 from seqtok_core.layers.randomness import Draws
 
+_OF_DECODERS = {"preset", "decoder", "decoder_layers"}  # the settings that latents do not depend on
 KIND, FORMAT = "seqtok tokenizer", 2
 _FARTHEST = 4.0  # of a pixel from 0: a resampled or decoded picture leaves [-1, 1] by a little
 
@@ -83,9 +85,20 @@ class SeqTokenizer(nn.Module):
         z, codes = whole.z[:, :num_tokens], whole.codes if whole.codes is None else whole.codes[:, :num_tokens]
         return whole._replace(z=z, codes=codes, bits=self.bottleneck.bits(z.shape[1]))
 
-    def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor:
+    def decode(
+        self,
+        latents: Tensor,
+        num_tokens: int | Tensor | None = None,
+        seed: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
         """latents (B, k, D) with k <= K, of which the first num_tokens (all, one number, or one per image) count
-        -> (B, 3, H, W), about in [-1, 1]. Raises ConfigError for latents of another shape."""
+        -> (B, 3, H, W), about in [-1, 1]. Raises ConfigError for latents of another shape.
+
+        `seed`: which of the pictures that the latents may mean a generative decoder draws; None: its config's. A
+        picture depends on its latents and the seed alone, not on its place in the batch.
+        `size`: (H, W), multiples of the patch; None: that of training.
+        """
         count, config = latents.shape[1] if latents.ndim == 3 else 0, self.config
         if not 1 <= count <= config.num_latents or latents.shape[2] != config.latent_dim:
             raise ConfigError(
@@ -94,7 +107,25 @@ class SeqTokenizer(nn.Module):
             )
         if isinstance(num_tokens, int) and not 0 <= num_tokens <= count:
             raise ConfigError(f"num_tokens={num_tokens}: choose from 0 to {count}, the number of latents given")
-        return self.decoder(latents.to(self.dtype), count if num_tokens is None else num_tokens)
+        if size is not None:
+            require_patches(*size, self.config.patch_size)
+        draws = None if seed is None else Draws.alike(seed, len(latents), latents.device)
+        return self.decoder(latents.to(self.dtype), count if num_tokens is None else num_tokens, draws, size)
+
+    def take_over(self, other: SeqTokenizer) -> None:
+        """Everything but the decoder becomes that of `other`, latent statistics included, and is no longer trained.
+
+        Raises ConfigError naming the settings that differ.
+        """
+        own, its = (model.config.model_dump(exclude=_OF_DECODERS) for model in (self, other))
+        differing = sorted(key for key in own.keys() | its.keys() if own.get(key) != its.get(key))
+        if differing:
+            named = "; ".join(f"{key} is {its.get(key)} there and {own.get(key)} here" for key in differing)
+            raise ConfigError(f"a decoder can only be trained for a tokenizer of the same settings: {named}")
+        taken = {name: value for name, value in other.state_dict().items() if not name.startswith("decoder.")}
+        self.load_state_dict(taken, strict=False)
+        self.requires_grad_(False)
+        self.decoder.requires_grad_(True)
 
     def encode_codes(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
         """As `encode`, of a tokenizer with a codebook: -> (B, k) int64, or (B, k, Q) where a token is Q entries."""

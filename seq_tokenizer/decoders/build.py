@@ -1,17 +1,21 @@
-"""The decoders by kind. A new one is a file beside this one, and its line in both places below: the type becomes
-`Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], by_kind("a")]`, as in encoders/build.py.
-"""
+"""The decoders by kind. A new one is a file beside this one, and its line in both places below."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Tag
 
 from seq_tokenizer.decoders.base import Decoder
+from seq_tokenizer.decoders.flow import FlowDecoder, FlowDecoderConfig
 from seq_tokenizer.decoders.pixel import PixelConfig, PixelDecoder
 from seq_tokenizer.shape import TokenizerShape
+from seqtok_core.foundation.config import by_kind
 
-DecoderConfig = PixelConfig
-DECODERS: dict[str, Any] = {"pixel": PixelDecoder}
+DecoderConfig = Annotated[
+    Annotated[PixelConfig, Tag("pixel")] | Annotated[FlowDecoderConfig, Tag("flow")], by_kind("pixel")
+]
+DECODERS: dict[str, Any] = {"pixel": PixelDecoder, "flow": FlowDecoder}
 
 
 def build_decoder(config: DecoderConfig, shape: TokenizerShape) -> Decoder:

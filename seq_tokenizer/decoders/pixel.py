@@ -6,23 +6,29 @@ predicting pixels directly in place of its second stage. Shapes: B images, K lat
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from seq_tokenizer.decoders.base import Decoder
 from seq_tokenizer.encoders.patches import patch_positions
-from seq_tokenizer.orders.prefix import keep_prefix
+from seq_tokenizer.orders.prefix import whole_sequence
 from seq_tokenizer.shape import TokenizerShape
-from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.config import LATER, Config
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.blocks import Block, init_linear
-from seqtok_core.layers.embed import unpatchify
+from seqtok_core.layers.embed import blend_patches, unpatchify
 from seqtok_core.layers.randomness import Draws
 
 
 class PixelConfig(Config):
+    """Two ways to hide the seams between patches, which are drawn without seeing each other's pixels; both off."""
+
     kind: Literal["pixel"] = "pixel"
+    overlap: Annotated[int, Field(ge=0), LATER] = 0  # pixels that a patch reaches into its neighbours, fading
+    refine: Annotated[int, Field(ge=0), LATER] = 0  # channels of a last small convolution over the picture; 0: none
 
 
 class PixelDecoder(Decoder):
@@ -30,31 +36,56 @@ class PixelDecoder(Decoder):
 
     def __init__(self, config: PixelConfig, shape: TokenizerShape) -> None:
         super().__init__()
-        self.shape, self.patch = shape, shape.patch_size
+        if 2 * config.overlap > shape.patch_size:
+            raise ConfigError(
+                f"overlap={config.overlap} of the pixel decoder: patches of {shape.patch_size} can reach at most "
+                f"{shape.patch_size // 2} pixels into their neighbours"
+            )
+        self.shape, self.patch, self.overlap = shape, shape.patch_size, config.overlap
         self.project = nn.Linear(shape.latent_dim, shape.width)
         self.absent = nn.Parameter(torch.zeros(shape.width))
         self.positions = nn.Parameter(torch.randn(shape.num_latents, shape.width))
         self.canvas = nn.Parameter(torch.zeros(shape.width))
         self.blocks = nn.ModuleList(Block(shape.width, shape.heads, i) for i in range(shape.decoder_layers))
         self.norm = nn.LayerNorm(shape.width, bias=False)
-        self.pixels = PixelHead(shape.width, 3 * shape.patch_size**2)
+        self.pixels = PixelHead(shape.width, 3 * (shape.patch_size + 2 * config.overlap) ** 2)
         init_linear(self.blocks, shape.decoder_layers)
         nn.init.normal_(self.project.weight, std=shape.latent_dim**-0.5)
+        self.refine = Refinement(config.refine) if config.refine else nn.Identity()
 
-    def forward(self, latents: Tensor, num_tokens: Tensor | int, draws: Draws | None = None) -> Tensor:
-        side = self.shape.image_size // self.patch
-        where = patch_positions(self.shape, side, side, latents.device)
+    def forward(
+        self,
+        latents: Tensor,
+        num_tokens: Tensor | int,
+        draws: Draws | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        height, width = size or (self.shape.image_size, self.shape.image_size)
+        where = patch_positions(self.shape, height // self.patch, width // self.patch, latents.device)
         canvas = self.canvas + where
-        tokens = keep_prefix(self.project(latents), num_tokens, self.absent)
-        missing = len(self.positions) - tokens.shape[1]
-        if missing > 0:
-            tokens = torch.cat([tokens, self.absent.expand(len(tokens), missing, -1).to(tokens.dtype)], 1)
-        tokens = tokens + self.positions
+        tokens = whole_sequence(self.project(latents), num_tokens, self.absent, self.positions)
         x = torch.cat([canvas.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], 1)
         for block in self.blocks[:-1]:
             x = block(x)
         h = self.norm(self.blocks[-1](x, rows=slice(len(where))))  # latents end here
-        return unpatchify(self.pixels(h), self.patch, self.shape.image_size)
+        patches = self.pixels(h)
+        if self.overlap:
+            return self.refine(blend_patches(patches, self.patch, self.overlap, (height, width)))
+        return self.refine(unpatchify(patches, self.patch, height))
+
+
+class Refinement(nn.Module):
+    """(B, 3, H, W) -> the same, plus what two 3 x 3 convolutions see across borders of patches; nothing at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(channels, 3, 3, padding=1, padding_mode="replicate")
+        self.change = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1, padding_mode="replicate"), nn.GELU(), last)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return picture + self.change(picture)
 
 
 class PixelHead(nn.Module):

@@ -20,8 +20,23 @@ from seqtok_core.layers.embed import grid_positions, patchify, sincos
 
 def patch_positions(shape: TokenizerShape, rows: int, columns: int, device: torch.device) -> Tensor:
     """(rows * columns, W) position features; the longest wavelength is four sides of a training picture."""
-    longest = 4.0 * max(shape.image_size // shape.patch_size, 2)
-    return sincos(grid_positions(rows, columns).to(device), shape.width, longest)
+    side = shape.image_size // shape.patch_size
+    cells = grid_positions(rows, columns).to(device)
+    if shape.positions != "absolute":  # from the picture's middle, in cells of the training grid
+        size = torch.tensor([rows, columns], device=device)
+        spanned = size if shape.positions == "per_axis" else size.max()
+        cells = (cells - (size - 1) / 2) * (side / spanned) + (side - 1) / 2
+    return sincos(cells, shape.width, 4.0 * max(side, 2))
+
+
+def require_patches(height: int, width: int, patch: int) -> None:
+    """Raises ConfigError where a picture of that size cannot be cut into patches."""
+    if height < patch or width < patch or height % patch or width % patch:
+        near = tuple(max(round(side / patch), 1) * patch for side in (height, width))
+        raise ConfigError(
+            f"a picture of {height} x {width} pixels is not made of patches of {patch}; the nearest is "
+            f"{near[0]} x {near[1]}"
+        )
 
 
 class PatchConfig(Config):

@@ -22,17 +22,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class View:
-    """A batch on its way through the tokenizer. Every image is decoded twice, from a drawn prefix and from all."""
+    """A batch on its way through the tokenizer. Every image is decoded twice, from a drawn prefix and from all.
+
+    Of a generative decoder there are no pictures, which would cost many steps, but its own loss.
+    """
 
     batch: ImageTextBatch
     pixels: Tensor  # (B, 3, H, W) in [-1, 1]
     latents: Tensor  # (B, K, D), as they came out of the bottleneck
     prefix: Tensor  # (B,) int64, the drawn length of each image's short decoding
-    decoded: Tensor  # (2 B, 3, H, W) float32: from the prefixes, then from all latents
+    pictures: Tensor | None  # (2 B, 3, H, W) float32: from the prefixes, then from all latents
     draws: Draws
     tokenizer: SeqTokenizer
+    decoder_loss: Tensor | None = None  # (2 B,) float32, of a generative decoder, in the same order
     inside: Mapping[str, Tensor] = field(default_factory=dict)  # states of the parts that a term's `reads` names
     _made: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def decoded(self) -> Tensor:
+        """(2 B, 3, H, W): the pictures, where a term needs them."""
+        assert self.pictures is not None, "a term of decoded pictures says so in `needs_pictures`"
+        return self.pictures
 
     @property
     def short(self) -> Tensor:
@@ -69,6 +79,8 @@ class Term(nn.Module, ABC):
 
     needs_text: ClassVar[bool] = False  # left out where the tokenizer has no text tower
     reads: ClassVar[frozenset[str]] = frozenset()  # "encoder", "decoder": parts whose states it wants to see
+    needs_pictures: ClassVar[bool] = False  # left out where the decoder is generative
+    needs_decoder_loss: ClassVar[bool] = False  # left out where it is not
 
     @abstractmethod
     def forward(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:

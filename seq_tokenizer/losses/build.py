@@ -8,6 +8,7 @@ from torch import nn
 
 from seq_tokenizer.losses.base import Term
 from seq_tokenizer.losses.contrast import ContrastConfig, ContrastTerm
+from seq_tokenizer.losses.generative import GenerativeConfig, GenerativeTerm
 from seq_tokenizer.losses.pixels import PixelsConfig, PixelsTerm
 from seq_tokenizer.losses.write import WriteConfig, WriteTerm
 from seq_tokenizer.tokenizer import SeqTokenizer
@@ -20,16 +21,30 @@ class LossesConfig(Config):
     pixels: PixelsConfig | None = PixelsConfig()
     contrast: ContrastConfig | None = ContrastConfig()
     write: WriteConfig | None = None
+    generative: GenerativeConfig | None = GenerativeConfig()
 
 
-TERMS: dict[str, type[Any]] = {"pixels": PixelsTerm, "contrast": ContrastTerm, "write": WriteTerm}
+TERMS: dict[str, type[Any]] = {
+    "pixels": PixelsTerm,
+    "contrast": ContrastTerm,
+    "write": WriteTerm,
+    "generative": GenerativeTerm,
+}
 
 
 def build_terms(config: LossesConfig, tokenizer: SeqTokenizer) -> nn.ModuleDict:
-    """The terms that `config` asks for, in the order of TERMS, without those that need a text tower that is missing."""
+    """The terms that `config` asks for, in the order of TERMS, without those that need what a tokenizer has not: a text
+    tower beside an encoder that is trained, pictures in training, or a decoder with a loss of its own."""
+    taught = any(parameter.requires_grad for parameter in tokenizer.encoder.parameters())
+    with_text, generative = taught and tokenizer.text is not None, tokenizer.decoder.generative
     terms: dict[str, Term] = {}
     for name, term in TERMS.items():
         settings = getattr(config, name)
-        if settings is not None and (tokenizer.text is not None or not term.needs_text):
+        missing = (
+            (term.needs_text and not with_text)
+            or (term.needs_pictures and generative)
+            or (term.needs_decoder_loss and not generative)
+        )
+        if settings is not None and not missing:
             terms[name] = term(settings, tokenizer.config)
     return nn.ModuleDict(terms)

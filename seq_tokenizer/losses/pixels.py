@@ -7,7 +7,7 @@ Shapes: B images, K latents.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -35,6 +35,8 @@ class PixelsConfig(Config):
 
 
 class PixelsTerm(Term):
+    needs_pictures: ClassVar[bool] = True
+
     def __init__(self, config: PixelsConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
         self.config = config

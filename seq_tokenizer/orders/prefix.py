@@ -24,10 +24,19 @@ def draw_prefix(u: Tensor, longest: int, shortest: int | Tensor = 1) -> Tensor:
 
 
 def keep_prefix(x: Tensor, k: Tensor | int, absent: Tensor) -> Tensor:
-    """x (B, K, W), 1 <= k <= K per image or for all, absent (W,) -> (B, K, W): tokens from k on are absent."""
+    """x (B, K, W), 0 <= k <= K per image or for all, absent (W,) -> (B, K, W): tokens from k on are absent."""
     lengths = torch.as_tensor(k, device=x.device).reshape(-1, 1)
     kept = torch.arange(x.shape[1], device=x.device) < lengths
     return torch.where(kept[..., None], x, absent.to(x.dtype))
+
+
+def whole_sequence(x: Tensor, k: Tensor | int, absent: Tensor, positions: Tensor) -> Tensor:
+    """x (B, n, W) with n <= K, absent (W,), positions (K, W) -> (B, K, W), whose tokens from k on are absent."""
+    x = keep_prefix(x, k, absent)
+    missing = len(positions) - x.shape[1]
+    if missing > 0:
+        x = torch.cat([x, absent.expand(len(x), missing, -1).to(x.dtype)], 1)
+    return x + positions
 
 
 def level_starts(length: int, levels: int) -> tuple[int, ...]:

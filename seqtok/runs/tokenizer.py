@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 import torch
 from pydantic import field_validator, model_validator
@@ -28,7 +28,7 @@ from seq_tokenizer.tokenizer import parameter_count
 from seqtok.grids import strip
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
-from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.config import LATER, Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import World
@@ -84,6 +84,8 @@ class TokenizerRun(TrainingRun):
     data: ImageData
     model: TokenizerConfig
     objective: TokenizerTrainingConfig = TokenizerTrainingConfig()
+    # A model folder: its encoder, bottleneck and text are taken over and stay as they are; a decoder is trained.
+    frozen: Annotated[Path | None, LATER] = None
 
     def build(self) -> tuple[TokenizerObjective, ImageTextLoader | StreamLoader]:
         captions = CaptionTokenizer.load(self.data.captions_path)
@@ -102,7 +104,10 @@ class TokenizerRun(TrainingRun):
         return self._objective(captions.vocab_size), loader
 
     def _objective(self, vocab_size: int) -> TokenizerObjective:
-        return TokenizerObjective(SeqTokenizer(self._model(vocab_size)), self.objective)
+        tokenizer = SeqTokenizer(self._model(vocab_size))
+        if self.frozen is not None:
+            tokenizer.take_over(SeqTokenizer.from_pretrained(self.frozen))
+        return TokenizerObjective(tokenizer, self.objective)
 
     def _model(self, vocab_size: int) -> TokenizerConfig:
         if self.model.text is None:
@@ -124,7 +129,10 @@ class TokenizerRun(TrainingRun):
         return TokenizerHooks(self)
 
     def content(self, loader: RunLoader) -> dict[str, str]:
-        return {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+        found = {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+        if self.frozen is not None:
+            found["frozen_id"] = SeqTokenizer.from_pretrained(self.frozen).tokenizer_id
+        return found
 
     def import_parts(self) -> None:
         if self.model.text is not None:
@@ -200,7 +208,8 @@ class TokenizerHooks:
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         tokenizer = _tokenizer_of(module)
-        tokenizer.measure_latents(to_model(batch.images) for batch in self._sample(_STATISTICS))
+        if self._run.frozen is None:  # else they came with the weights
+            tokenizer.measure_latents(to_model(batch.images) for batch in self._sample(_STATISTICS))
         tokenizer.save_pretrained(folder, self._run.data.captions_path)
 
     def _sample(self, count: int) -> Iterator[ImageTextBatch]:

@@ -11,7 +11,16 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from seqtok_core.foundation.errors import ConfigError
 
@@ -22,6 +31,15 @@ class _Resumable:
 
 # Annotated[T, RESUMABLE]: the key, with all below it, may differ between a run and its continuation.
 RESUMABLE: Final = _Resumable()
+
+
+class _Later:
+    """See LATER."""
+
+
+# Annotated[T, LATER]: the key came after models and runs were saved. At its default it is not written, so that what
+# was made before keeps its identity (a hash of its settings) and runs go on.
+LATER: Final = _Later()
 
 
 def by_kind(usual: str) -> Discriminator:
@@ -51,6 +69,14 @@ class Config(BaseModel):
                 "should be a number, without quotes" if wanted & {int, float} else "should be true or false"
             )
         return value
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        for name, field in type(self).model_fields.items():
+            if LATER in field.metadata and getattr(self, name) == field.default:
+                written.pop(name, None)
+        return written
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "config") -> Self:

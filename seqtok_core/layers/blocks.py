@@ -57,6 +57,30 @@ class Block(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
 
+class ModulatedBlock(nn.Module):
+    """A block whose norms are shifted, scaled and gated by a condition (AdaLN; Peebles and Xie 2023, arXiv:2212.09748).
+
+    The modulation is made once for all blocks, and each adds offsets of its own (Chen et al. 2023, arXiv:2310.00426):
+    a map from the condition in every block would make it half as large again. Gates are open at first.
+    """
+
+    MUON_EXCLUDED = ("offsets",)
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.attention = SelfAttention(width, heads)
+        self.mlp = Mlp(width)
+        self.offsets = nn.Parameter(torch.tensor([0.0, 0.0, 1.0] * 2)[:, None].repeat(1, width))
+
+    def forward(self, x: Tensor, modulation: Tensor, rows: slice = slice(None)) -> Tensor:
+        """x (B, N, W), modulation (B, 6, W) -> (B, R, W); see SelfAttention for rows."""
+        m = (modulation + self.offsets).to(x.dtype)[:, :, None].unbind(1)  # 6 of (B, 1, W): shift, scale, gate, twice
+        y = self.attention(torch.addcmul(m[0], self.norm(x), 1 + m[1]), rows=rows)
+        x = torch.addcmul(x[:, rows], m[2], y)
+        return torch.addcmul(x, m[5], self.mlp(torch.addcmul(m[3], self.norm(x), 1 + m[4])))
+
+
 def init_linear(module: nn.Module, depth: int) -> None:
     """GPT-2's initialisation: std 1/sqrt(fan in), outputs into the residual stream smaller by sqrt(2 depth)."""
     for name, child in module.named_modules():

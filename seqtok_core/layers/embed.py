@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -20,6 +21,21 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 def unpatchify(patches: Tensor, patch: int, height: int) -> Tensor:
     """(B, N, 3 p^2) -> (B, 3, H, W) for pictures of `height` pixels."""
     return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", p=patch, q=patch, h=height // patch)
+
+
+def blend_patches(patches: Tensor, patch: int, overlap: int, size: tuple[int, int]) -> Tensor:
+    """(B, N, 3 (p + 2 o)^2) -> (B, 3, H, W): patches that reach o pixels into their neighbours and fade into them."""
+    side = patch + 2 * overlap
+    place = torch.arange(side, device=patches.device) + 0.5
+    ramp = (torch.minimum(place, side - place) / (2 * overlap)).clamp(max=1.0)  # those of two neighbours sum to 1
+    window = ramp[:, None] * ramp
+    faded = rearrange(patches.float(), "b n (c k l) -> b n c k l", k=side, l=side) * window
+
+    def fold(values: Tensor) -> Tensor:
+        columns = rearrange(values, "b n c k l -> b (c k l) n")
+        return F.fold(columns, size, side, padding=overlap, stride=patch)
+
+    return fold(faded) / fold(window.expand(1, patches.shape[1], 1, -1, -1))  # not 1 at the picture's edge
 
 
 def grid_positions(rows: int, columns: int) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -68,6 +69,12 @@ class Draws:
     seed: int
     epoch: Tensor
     index: Tensor
+
+    @classmethod
+    def alike(cls, seed: int, rows: int, device: torch.device | None = None) -> Self:
+        """The same numbers for every one of `rows`, so that none depends on its place in a batch."""
+        zeros = torch.zeros(rows, dtype=torch.int64, device=device)
+        return cls(seed, zeros, zeros)
 
     def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
         """(B, *shape) float32 in (0, 1)."""

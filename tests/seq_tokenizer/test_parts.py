@@ -48,7 +48,7 @@ def test_every_term_has_its_settings():
     [
         ({"encoder": {"kind": "titoc"}}, r"encoder\.kind='titoc': did you mean titok\?"),
         ({"bottleneck": {"kind": "rsm"}}, r"bottleneck\.kind='rsm': did you mean rms\?"),
-        ({"decoder": {"kind": "flow"}}, r"decoder\.kind='flow': choose one of pixel"),
+        ({"decoder": {"kind": "flwo"}}, r"decoder\.kind='flwo': did you mean flow\?"),
         ({"bottleneck": {"noize": 0.1}}, r"unknown key bottleneck\.noize; did you mean bottleneck\.noise\?"),
         ({"preset": "XS"}, r"preset='XS': did you mean S\?"),
     ],

@@ -47,6 +47,12 @@ def toy_pixels(count: int = 3, size: int = 16, seed: int = 1) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+def toy_latents(count: int = 3, seed: int = 2) -> torch.Tensor:
+    return torch.randn(
+        count, CONFIG["num_latents"], CONFIG["latent_dim"], generator=torch.Generator().manual_seed(seed)
+    )
+
+
 def toy_batch(count: int = 8, levels: int = 2, first: int = 0) -> ImageTextBatch:
     generator = torch.Generator().manual_seed(5)
     images = torch.randint(0, 256, (64, 3, 16, 16), generator=generator, dtype=torch.uint8)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,13 @@ def test_the_tokenizer(encoder: str, size: int):
     assert model.decode(latents, draw_prefix(torch.zeros(2, device=ELSEWHERE), 6)).device == ELSEWHERE
     assert model.decode(latents[:, :2]).device == ELSEWHERE
     assert model.prefix_embeddings(latents).device == ELSEWHERE
+
+
+def test_a_drawn_picture_and_its_loss():
+    model = tokenizer_toy.toy_tokenizer(decoder={"kind": "flow", "guidance": 2.0}).to(ELSEWHERE)
+    latents, pixels = torch.zeros(2, 6, 3, device=ELSEWHERE), torch.zeros(2, 3, 16, 16, device=ELSEWHERE)
+    assert model.decode(latents, seed=1).device == model.decode(latents, numbers(2)).device == ELSEWHERE
+    assert model.decoder.loss(latents, numbers(2), pixels, Draws(0, numbers(2), numbers(2))).device == ELSEWHERE
 
 
 def test_the_draws():
@@ -88,6 +97,7 @@ def test_sample_pictures_are_computed_where_the_model_is(monkeypatch: pytest.Mon
         raise InterruptedError
 
     hooks = TokenizerHooks.__new__(TokenizerHooks)
+    hooks._run = SimpleNamespace(frozen=None)
     monkeypatch.setattr(hooks, "_read", lambda count: torch.zeros(4, 3, 16, 16, dtype=torch.uint8))
     model = tokenizer_toy.toy_tokenizer().to(ELSEWHERE)
     monkeypatch.setattr(type(model.encoder), "forward", forward)
