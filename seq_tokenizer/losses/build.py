@@ -8,7 +8,9 @@ from torch import nn
 
 from seq_tokenizer.losses.base import Term
 from seq_tokenizer.losses.contrast import ContrastConfig, ContrastTerm
+from seq_tokenizer.losses.match import MatchConfig, MatchTerm
 from seq_tokenizer.losses.pixels import PixelsConfig, PixelsTerm
+from seq_tokenizer.losses.write import WriteConfig, WriteTerm
 from seq_tokenizer.tokenizer import SeqTokenizer
 from seqtok_core.foundation.config import Config
 
@@ -18,9 +20,16 @@ class LossesConfig(Config):
 
     pixels: PixelsConfig | None = PixelsConfig()
     contrast: ContrastConfig | None = ContrastConfig()
+    write: WriteConfig | None = None
+    match: MatchConfig | None = None
 
 
-TERMS: dict[str, type[Any]] = {"pixels": PixelsTerm, "contrast": ContrastTerm}
+TERMS: dict[str, type[Any]] = {
+    "pixels": PixelsTerm,
+    "contrast": ContrastTerm,
+    "write": WriteTerm,
+    "match": MatchTerm,
+}
 
 
 def build_terms(config: LossesConfig, tokenizer: SeqTokenizer) -> nn.ModuleDict:
