@@ -5,6 +5,8 @@ Shapes: B images, K latents.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +40,11 @@ class TokenizerObjective(nn.Module):
         """Matrices whose rows are looked up or added, and the maps from and to pixels: AdamW trains them."""
         return excluded_from_muon(self)
 
+    def own_rates(self) -> dict[str, dict[str, Any]]:
+        """Parts that learn against the rest, and their rates."""
+        terms: dict[str, Any] = dict(self.terms.items())
+        return {f"terms.{name}.{part}": r for name, term in terms.items() for part, r in term.own_rates().items()}
+
     def forward(self, batch: ImageTextBatch) -> dict[str, Tensor]:
         """-> "loss" and the scalars of every term."""
         view, losses = self._view(batch)
@@ -51,9 +58,12 @@ class TokenizerObjective(nn.Module):
 
     def _view(self, batch: ImageTextBatch) -> tuple[View, dict[str, Tensor]]:
         draws, pixels = Draws(self.config.seed, batch.epoch, batch.index), batch.pixels()
-        bottled = self.tokenizer.bottle(pixels, draws)
+        reads = {part for term in self.terms.values() for part in term.reads}
+        inside: dict[str, Tensor] = {}
+        bottled = self.tokenizer.bottle(pixels, draws, states=inside if "encoder" in reads else None)
         z, length = bottled.z, bottled.z.shape[1]
         k = draw_prefix(draws.uniform("prefix"), length)
         lengths = torch.cat([k, torch.full_like(k, length)])
-        decoded = self.tokenizer.decode(torch.cat([z, z]), lengths).float()
-        return View(batch, pixels, z, k, decoded, draws, self.tokenizer), bottled.losses
+        asked = inside if "decoder" in reads else None
+        decoded = self.tokenizer.decode(torch.cat([z, z]), lengths, states=asked).float()
+        return View(batch, pixels, z, k, decoded, draws, self.tokenizer, inside), bottled.losses

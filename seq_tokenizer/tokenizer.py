@@ -57,14 +57,25 @@ class SeqTokenizer(nn.Module):
         """pixels (B, 3, H, W) float in [-1, 1], H and W multiples of the patch -> (B, k, D), k = num_tokens or K."""
         return self.bottle(pixels, None, num_tokens).z
 
-    def bottle(self, pixels: Tensor, draws: Draws | None, num_tokens: int | None = None) -> Bottled:
-        """As `encode`, with all that the bottleneck says; with `draws` as it is in training."""
-        return self.bottleneck(self.encoder(pixels, num_tokens), draws)
+    def bottle(
+        self,
+        pixels: Tensor,
+        draws: Draws | None,
+        num_tokens: int | None = None,
+        states: dict[str, Tensor] | None = None,
+    ) -> Bottled:
+        """As `encode`, with all that the bottleneck says; with `draws` as it is in training. `states`: see Encoder."""
+        return self.bottleneck(self.encoder(pixels, num_tokens, **_asked(states)), draws)
 
-    def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor:
+    def decode(
+        self,
+        latents: Tensor,
+        num_tokens: int | Tensor | None = None,
+        states: dict[str, Tensor] | None = None,
+    ) -> Tensor:
         """latents (B, k, D) with k <= K, of which the first num_tokens (all, one number, or one per image) count
-        -> (B, 3, H, W), about in [-1, 1]."""
-        return self.decoder(latents, latents.shape[1] if num_tokens is None else num_tokens)
+        -> (B, 3, H, W), about in [-1, 1]. `states`: see Decoder."""
+        return self.decoder(latents, latents.shape[1] if num_tokens is None else num_tokens, **_asked(states))
 
     def prefix_embeddings(self, latents: Tensor) -> Tensor:
         """(B, k, D) -> (B, k, E) of unit norm, in the space of `encode_text`; entry i speaks of latents 0..i."""
@@ -142,6 +153,11 @@ def parameter_count(config: TokenizerConfig) -> int:
     with torch.device("meta"):
         model = SeqTokenizer(config.model_copy(update={"text": text}))
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _asked(states: dict[str, Tensor] | None) -> dict[str, Any]:
+    """A part that hands out none is asked only by who wants some."""
+    return {} if states is None else {"states": states}
 
 
 def _require_captions(path: Path, recorded: str | None) -> None:

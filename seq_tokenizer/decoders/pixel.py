@@ -41,7 +41,13 @@ class PixelDecoder(Decoder):
         init_linear(self.blocks, shape.decoder_layers)
         nn.init.normal_(self.project.weight, std=shape.latent_dim**-0.5)
 
-    def forward(self, latents: Tensor, num_tokens: Tensor | int, draws: Draws | None = None) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        num_tokens: Tensor | int,
+        draws: Draws | None = None,
+        states: dict[str, Tensor] | None = None,
+    ) -> Tensor:
         side = self.shape.image_size // self.patch
         where = patch_positions(self.shape, side, side, latents.device)
         canvas = self.canvas + where
@@ -51,8 +57,10 @@ class PixelDecoder(Decoder):
             tokens = torch.cat([tokens, self.absent.expand(len(tokens), missing, -1).to(tokens.dtype)], 1)
         tokens = tokens + self.positions
         x = torch.cat([canvas.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], 1)
-        for block in self.blocks[:-1]:
+        for layer, block in enumerate(self.blocks[:-1]):
             x = block(x)
+            if states is not None and layer == 0:
+                states |= {"decoder patches": x[:, : len(where)], "decoder latents": x[:, len(where) :]}
         h = self.norm(self.blocks[-1](x, rows=slice(len(where))))  # latents end here
         return unpatchify(self.pixels(h), self.patch, self.shape.image_size)
 

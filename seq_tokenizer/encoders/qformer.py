@@ -42,11 +42,13 @@ class QFormerEncoder(Encoder):
         init_linear(self.trunk, shape.encoder_layers)
         init_linear(self.readers, shape.encoder_layers)
 
-    def forward(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
+    def forward(self, pixels: Tensor, num_tokens: int | None = None, states: dict[str, Tensor] | None = None) -> Tensor:
         context = self.patches(pixels)
         for block in self.trunk:
             context = block(context)
         context = self.norm_trunk(context)
+        if states is not None:
+            states["encoder patches"] = context
         x = self.queries[:num_tokens].expand(len(pixels), -1, -1).to(context.dtype)
         mask = causal_mask(x.shape[1], x.device)
         for block in self.readers:

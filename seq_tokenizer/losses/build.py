@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from seq_tokenizer.losses.adversary import AdversaryConfig, AdversaryTerm
+from seq_tokenizer.losses.agreement import AgreementConfig, AgreementTerm
 from seq_tokenizer.losses.base import Term
 from seq_tokenizer.losses.contrast import ContrastConfig, ContrastTerm
 from seq_tokenizer.losses.match import MatchConfig, MatchTerm
@@ -22,6 +24,8 @@ class LossesConfig(Config):
     contrast: ContrastConfig | None = ContrastConfig()
     write: WriteConfig | None = None
     match: MatchConfig | None = None
+    adversary: AdversaryConfig | None = None
+    agreement: AgreementConfig | None = None
 
 
 TERMS: dict[str, type[Any]] = {
@@ -29,6 +33,8 @@ TERMS: dict[str, type[Any]] = {
     "contrast": ContrastTerm,
     "write": WriteTerm,
     "match": MatchTerm,
+    "adversary": AdversaryTerm,
+    "agreement": AgreementTerm,
 }
 
 
