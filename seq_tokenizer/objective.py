@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.samples import ImageTextBatch
-from seq_tokenizer.losses.base import View
+from seq_tokenizer.losses.base import Term, View
 from seq_tokenizer.losses.build import LossesConfig, build_terms
 from seq_tokenizer.orders.prefix import draw_prefix
 from seq_tokenizer.tokenizer import SeqTokenizer
@@ -42,8 +42,8 @@ class TokenizerObjective(nn.Module):
 
     def own_rates(self) -> dict[str, dict[str, Any]]:
         """Parts that learn against the rest, and their rates."""
-        terms: dict[str, Any] = dict(self.terms.items())
-        return {f"terms.{name}.{part}": r for name, term in terms.items() for part, r in term.own_rates().items()}
+        terms = [(name, term) for name, term in self.terms.items() if isinstance(term, Term)]
+        return {f"terms.{name}.{part}": rates for name, term in terms for part, rates in term.own_rates().items()}
 
     def forward(self, batch: ImageTextBatch) -> dict[str, Tensor]:
         """-> "loss" and the scalars of every term."""
@@ -58,7 +58,7 @@ class TokenizerObjective(nn.Module):
 
     def _view(self, batch: ImageTextBatch) -> tuple[View, dict[str, Tensor]]:
         draws, pixels = Draws(self.config.seed, batch.epoch, batch.index), batch.pixels()
-        reads = {part for term in self.terms.values() for part in term.reads}
+        reads = {part for term in self.terms.values() if isinstance(term, Term) for part in term.reads}
         inside: dict[str, Tensor] = {}
         bottled = self.tokenizer.bottle(pixels, draws, states=inside if "encoder" in reads else None)
         z, length = bottled.z, bottled.z.shape[1]

@@ -11,7 +11,9 @@ from seq_tokenizer.losses.agreement import AgreementConfig, AgreementTerm
 from seq_tokenizer.losses.base import Term
 from seq_tokenizer.losses.contrast import ContrastConfig, ContrastTerm
 from seq_tokenizer.losses.match import MatchConfig, MatchTerm
+from seq_tokenizer.losses.perceptual import PerceptualConfig, PerceptualTerm
 from seq_tokenizer.losses.pixels import PixelsConfig, PixelsTerm
+from seq_tokenizer.losses.teacher import TeacherConfig, TeacherTerm
 from seq_tokenizer.losses.write import WriteConfig, WriteTerm
 from seq_tokenizer.tokenizer import SeqTokenizer
 from seqtok_core.foundation.config import Config
@@ -26,6 +28,8 @@ class LossesConfig(Config):
     match: MatchConfig | None = None
     adversary: AdversaryConfig | None = None
     agreement: AgreementConfig | None = None
+    perceptual: PerceptualConfig | None = None
+    teacher: TeacherConfig | None = None
 
 
 TERMS: dict[str, type[Any]] = {
@@ -35,6 +39,8 @@ TERMS: dict[str, type[Any]] = {
     "match": MatchTerm,
     "adversary": AdversaryTerm,
     "agreement": AgreementTerm,
+    "perceptual": PerceptualTerm,
+    "teacher": TeacherTerm,
 }
 
 

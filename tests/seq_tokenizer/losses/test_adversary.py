@@ -11,8 +11,8 @@ from torch import Tensor
 
 from seqtok_core.foundation.errors import Preempted
 from seqtok_core.training.costs.flops import count_flops
-from tests.seq_tokenizer.losses.adversary_run import BATCH, train_pictures
 from tests.seq_tokenizer.losses.reached import objective_of, parts_reached
+from tests.seq_tokenizer.losses.service import BATCH, train_pictures
 from tests.seq_tokenizer.toy import toy_batch
 from tests.seqtok_core.training.toy import lines
 

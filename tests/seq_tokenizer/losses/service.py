@@ -35,7 +35,7 @@ class Pictures:
             step += 1
 
 
-def train_pictures(folder: Path, stop: int | None = None, **settings: Any) -> Path:
+def train_pictures(folder: Path, stop: int | None = None, terms: dict[str, Any] | None = None, **settings: Any) -> Path:
     config = TrainConfig(**{**DEFAULTS, "batch": BATCH, "images": 12 * BATCH, "checkpoint_every": 32, **settings})
-    train(objective_of(**TERMS), Pictures(stop), config, folder, resolved={}, on_finish=save_weights)
+    train(objective_of(**(terms or TERMS)), Pictures(stop), config, folder, resolved={}, on_finish=save_weights)
     return folder
