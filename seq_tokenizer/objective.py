@@ -5,7 +5,7 @@ Shapes: B images, K latents.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data_pipelines.samples import ImageTextBatch
 from seq_tokenizer.bottlenecks.base import Bottled
 from seq_tokenizer.encoders.patches import require_patches
-from seq_tokenizer.losses.base import View
+from seq_tokenizer.losses.base import Term, View
 from seq_tokenizer.losses.build import LossesConfig, build_terms
 from seq_tokenizer.orders.prefix import draw_prefix
 from seq_tokenizer.shape import Positive
@@ -50,6 +50,11 @@ class TokenizerObjective(nn.Module):
         """Matrices whose rows are looked up or added, and the maps from and to pixels: AdamW trains them."""
         return excluded_from_muon(self) - {name for name, p in self.named_parameters() if not p.requires_grad}
 
+    def own_rates(self) -> dict[str, dict[str, Any]]:
+        """Parts that learn against the rest, and their rates."""
+        terms = [(name, term) for name, term in self.terms.items() if isinstance(term, Term)]
+        return {f"terms.{name}.{part}": rates for name, term in terms for part, rates in term.own_rates().items()}
+
     def forward(self, batch: ImageTextBatch) -> dict[str, Tensor]:
         """-> "loss" and the scalars of every term."""
         view, bottled = self._view(batch)
@@ -65,7 +70,9 @@ class TokenizerObjective(nn.Module):
     def _view(self, batch: ImageTextBatch) -> tuple[View, Bottled]:
         draws, pixels = Draws(self.config.seed, batch.epoch, batch.index), batch.pixels()
         pixels = self._resized(pixels, draws)
-        bottled = self.tokenizer.bottle(pixels, draws)
+        reads = {part for term in self.terms.values() if isinstance(term, Term) for part in term.reads}
+        inside: dict[str, Tensor] = {}
+        bottled = self.tokenizer.bottle(pixels, draws, states=inside if "encoder" in reads else None)
         z, length = bottled.z, bottled.z.shape[1]
         k = draw_prefix(draws.uniform("prefix"), length)
         lengths = torch.cat([k, torch.full_like(k, length)])
@@ -75,9 +82,10 @@ class TokenizerObjective(nn.Module):
             epochs, index = torch.cat([batch.epoch, -1 - batch.epoch]), torch.cat([batch.index, batch.index])
             own = Draws(self.config.seed, epochs, index)
             loss = self.tokenizer.decoder.loss(twice, lengths, torch.cat([pixels, pixels]), own)
-            return View(batch, pixels, z, k, None, draws, self.tokenizer, loss), bottled
-        decoded = self.tokenizer.decode(twice, lengths, size=(pixels.shape[-2], pixels.shape[-1])).float()
-        return View(batch, pixels, z, k, decoded, draws, self.tokenizer), bottled
+            return View(batch, pixels, z, k, None, draws, self.tokenizer, loss, inside), bottled
+        size, asked = (pixels.shape[-2], pixels.shape[-1]), inside if "decoder" in reads else None
+        decoded = self.tokenizer.decode(twice, lengths, size=size, states=asked).float()
+        return View(batch, pixels, z, k, decoded, draws, self.tokenizer, None, inside), bottled
 
     def _resized(self, pixels: Tensor, draws: Draws) -> Tensor:
         """(B, 3, H, W) -> (B, 3, S, S) with S as the first sample draws it."""

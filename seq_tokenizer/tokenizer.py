@@ -77,11 +77,17 @@ class SeqTokenizer(nn.Module):
         or K. Raises ConfigError for anything else."""
         return self._bottled(pixels, num_tokens).z
 
-    def bottle(self, pixels: Tensor, draws: Draws | None, num_tokens: int | None = None) -> Bottled:
-        """As `encode`, with all that the bottleneck says; with `draws` as it is in training."""
+    def bottle(
+        self,
+        pixels: Tensor,
+        draws: Draws | None,
+        num_tokens: int | None = None,
+        states: dict[str, Tensor] | None = None,
+    ) -> Bottled:
+        """As `encode`, with all that the bottleneck says; with `draws` as it is in training. `states`: see Encoder."""
         if not self.bottleneck.groups:
-            return self.bottleneck(self.encoder(pixels, num_tokens), draws)
-        whole = self.bottleneck(self.encoder(pixels), draws)  # its first latents, too, are made of all features
+            return self.bottleneck(self.encoder(pixels, num_tokens, **_asked(states)), draws)
+        whole = self.bottleneck(self.encoder(pixels, **_asked(states)), draws)  # the first ones, too, are made of all
         z, codes = whole.z[:, :num_tokens], whole.codes if whole.codes is None else whole.codes[:, :num_tokens]
         return whole._replace(z=z, codes=codes, bits=self.bottleneck.bits(z.shape[1]))
 
@@ -91,13 +97,14 @@ class SeqTokenizer(nn.Module):
         num_tokens: int | Tensor | None = None,
         seed: int | None = None,
         size: tuple[int, int] | None = None,
+        states: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """latents (B, k, D) with k <= K, of which the first num_tokens (all, one number, or one per image) count
         -> (B, 3, H, W), about in [-1, 1]. Raises ConfigError for latents of another shape.
 
         `seed`: which of the pictures that the latents may mean a generative decoder draws; None: its config's. A
         picture depends on its latents and the seed alone, not on its place in the batch.
-        `size`: (H, W), multiples of the patch; None: that of training.
+        `size`: (H, W), multiples of the patch; None: that of training. `states`: see Decoder.
         """
         count, config = latents.shape[1] if latents.ndim == 3 else 0, self.config
         if not 1 <= count <= config.num_latents or latents.shape[2] != config.latent_dim:
@@ -110,7 +117,8 @@ class SeqTokenizer(nn.Module):
         if size is not None:
             require_patches(*size, self.config.patch_size)
         draws = None if seed is None else Draws.alike(seed, len(latents), latents.device)
-        return self.decoder(latents.to(self.dtype), count if num_tokens is None else num_tokens, draws, size)
+        length = count if num_tokens is None else num_tokens
+        return self.decoder(latents.to(self.dtype), length, draws, size, **_asked(states))
 
     def take_over(self, other: SeqTokenizer) -> None:
         """Everything but the decoder becomes that of `other`, latent statistics included, and is no longer trained.
@@ -243,6 +251,11 @@ def parameter_count(config: TokenizerConfig) -> int:
     with torch.device("meta"):
         model = SeqTokenizer(config.model_copy(update={"text": text}))
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _asked(states: dict[str, Tensor] | None) -> dict[str, Any]:
+    """A part that hands out none is asked only by who wants some."""
+    return {} if states is None else {"states": states}
 
 
 def _require_captions(path: Path, recorded: str | None) -> None:

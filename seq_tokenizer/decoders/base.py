@@ -25,8 +25,13 @@ class Decoder(nn.Module, ABC):
         num_tokens: Tensor | int,
         draws: Draws | None = None,
         size: tuple[int, int] | None = None,
+        states: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """latents (B, k, D), k <= K, of which the first num_tokens count -> (B, 3, H, W), about in [-1, 1].
+
+        `states`, where it is handed in, takes what the first layer made, if there is a layer after it:
+        "decoder patches" (B, N, W) and "decoder latents" (B, K, W).
+
 
         `size` is (H, W), multiples of the patch; None: that of training.
         `draws` say which of the pictures a generative decoder draws; without them it draws always the same.

@@ -71,6 +71,7 @@ class FlowDecoder(Decoder):
         num_tokens: Tensor | int,
         draws: Draws | None = None,
         size: tuple[int, int] | None = None,
+        states: dict[str, Tensor] | None = None,
     ) -> Tensor:
         rows, config = len(latents), self.config
         draws = draws or Draws.alike(config.seed, rows, latents.device)

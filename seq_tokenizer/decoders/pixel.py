@@ -59,14 +59,17 @@ class PixelDecoder(Decoder):
         num_tokens: Tensor | int,
         draws: Draws | None = None,
         size: tuple[int, int] | None = None,
+        states: dict[str, Tensor] | None = None,
     ) -> Tensor:
         height, width = size or (self.shape.image_size, self.shape.image_size)
         where = patch_positions(self.shape, height // self.patch, width // self.patch, latents.device)
         canvas = self.canvas + where
         tokens = whole_sequence(self.project(latents), num_tokens, self.absent, self.positions)
         x = torch.cat([canvas.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], 1)
-        for block in self.blocks[:-1]:
+        for layer, block in enumerate(self.blocks[:-1]):
             x = block(x)
+            if states is not None and layer == 0:
+                states |= {"decoder patches": x[:, : len(where)], "decoder latents": x[:, len(where) :]}
         h = self.norm(self.blocks[-1](x, rows=slice(len(where))))  # latents end here
         patches = self.pixels(h)
         if self.overlap:

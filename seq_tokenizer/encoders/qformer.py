@@ -58,15 +58,17 @@ class QFormerEncoder(Encoder):
         """(count, n) bool: which of rows x columns patches each of the first `count` queries reads; None: all."""
         return None
 
-    def forward(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
+    def forward(self, pixels: Tensor, num_tokens: int | None = None, states: dict[str, Tensor] | None = None) -> Tensor:
         context = self.patches(pixels)
         if self.registers is not None:
             context = torch.cat([context, self.registers.expand(len(pixels), -1, -1).to(context.dtype)], 1)
         for block in self.trunk:
             context = block(context)
         context = self.norm_trunk(context)
-        x = self.queries[:num_tokens].expand(len(pixels), -1, -1).to(context.dtype)
         rows, columns = (side // self.patches.patch for side in pixels.shape[-2:])
+        if states is not None:
+            states["encoder patches"] = context[:, : rows * columns]  # registers behind them have no place
+        x = self.queries[:num_tokens].expand(len(pixels), -1, -1).to(context.dtype)
         mask, readable = self.sees_queries(x.shape[1], x.device), self.sees_patches(x.shape[1], rows, columns, x.device)
         for block in self.readers:
             x = block(x, mask, context=context, context_mask=readable)

@@ -33,10 +33,12 @@ class TitokEncoder(Encoder):
         self.norm = nn.LayerNorm(shape.width, bias=False)
         init_linear(self.blocks, shape.encoder_layers)
 
-    def forward(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
+    def forward(self, pixels: Tensor, num_tokens: int | None = None, states: dict[str, Tensor] | None = None) -> Tensor:
         patches, queries = self.patches(pixels), self.queries[:num_tokens]
         x = torch.cat([patches, queries.expand(len(pixels), -1, -1).to(patches.dtype)], 1)
         mask = readout_mask(patches.shape[1], len(queries), x.device)
-        for block in self.blocks[:-1]:
+        for layer, block in enumerate(self.blocks[:-1], start=1):
             x = block(x, mask)
+            if states is not None and layer == len(self.blocks) // 2:
+                states["encoder patches"] = x[:, : patches.shape[1]]
         return self.norm(self.blocks[-1](x, mask, rows=slice(patches.shape[1], None)))  # patches end here

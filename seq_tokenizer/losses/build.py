@@ -6,10 +6,15 @@ from typing import Any
 
 from torch import nn
 
+from seq_tokenizer.losses.adversary import AdversaryConfig, AdversaryTerm
+from seq_tokenizer.losses.agreement import AgreementConfig, AgreementTerm
 from seq_tokenizer.losses.base import Term
 from seq_tokenizer.losses.contrast import ContrastConfig, ContrastTerm
 from seq_tokenizer.losses.generative import GenerativeConfig, GenerativeTerm
+from seq_tokenizer.losses.match import MatchConfig, MatchTerm
+from seq_tokenizer.losses.perceptual import PerceptualConfig, PerceptualTerm
 from seq_tokenizer.losses.pixels import PixelsConfig, PixelsTerm
+from seq_tokenizer.losses.teacher import TeacherConfig, TeacherTerm
 from seq_tokenizer.losses.write import WriteConfig, WriteTerm
 from seq_tokenizer.tokenizer import SeqTokenizer
 from seqtok_core.foundation.config import Config
@@ -22,6 +27,11 @@ class LossesConfig(Config):
     contrast: ContrastConfig | None = ContrastConfig()
     write: WriteConfig | None = None
     generative: GenerativeConfig | None = GenerativeConfig()
+    match: MatchConfig | None = None
+    adversary: AdversaryConfig | None = None
+    agreement: AgreementConfig | None = None
+    perceptual: PerceptualConfig | None = None
+    teacher: TeacherConfig | None = None
 
 
 TERMS: dict[str, type[Any]] = {
@@ -29,6 +39,11 @@ TERMS: dict[str, type[Any]] = {
     "contrast": ContrastTerm,
     "write": WriteTerm,
     "generative": GenerativeTerm,
+    "match": MatchTerm,
+    "adversary": AdversaryTerm,
+    "agreement": AgreementTerm,
+    "perceptual": PerceptualTerm,
+    "teacher": TeacherTerm,
 }
 
 

@@ -116,8 +116,8 @@ class TokenizerRun(TrainingRun):
 
     def _caption_levels(self) -> int | None:
         """As many as the objective names starts for."""
-        contrast = self.objective.contrast
-        return len(contrast.level_starts) if contrast and contrast.level_starts else None
+        terms = (self.objective.contrast, self.objective.write, self.objective.match)
+        return next((len(term.level_starts) for term in terms if term and term.level_starts), None)
 
     def parameters(self) -> tuple[int, str]:
         notes: list[str] = []

@@ -28,7 +28,8 @@ def loss_and_gradients(settings: dict[str, Any], rank: int = 0, world: int = 1) 
 
 def means_of_two(jobs: list[dict[str, Any]], folder: Path) -> list[dict[str, Tensor]]:
     """Losses and gradients of each job, averaged over two processes."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # libraries are loaded once for both
+    context.set_forkserver_preload(["tests.seq_tokenizer.two_processes"])
     children = [context.Process(target=_child, args=(jobs, rank, folder)) for rank in range(2)]
     for child in children:
         child.start()

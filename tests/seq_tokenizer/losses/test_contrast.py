@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from seq_tokenizer.losses.contrast import ContrastConfig
 from seq_tokenizer.text.contrast import CaptionLoss, Pairs
 from seqtok_core.foundation.compat import prepare_torchvision
 from tests.seq_tokenizer.toy import toy_batch, toy_tokenizer
-from tests.seq_tokenizer.two_processes import loss_and_gradients, means_of_two
 
 KINDS = ("softmax", "sigmoid")
 
@@ -127,14 +125,3 @@ def test_its_gradient_reaches_what_speaks_of_text_and_the_encoder_alone(kind: st
     parts = {name.split(".")[1] for name in reached if name.startswith("tokenizer")}
     assert parts == {"encoder", "bottleneck", "text", "readout", "logit_scale"}
     assert ("terms.contrast.caption_loss.logit_bias" in reached) == (kind == "sigmoid")
-
-
-JOBS = [{"pixels": None, "contrast": {"weight": 1.0, "loss": kind}} for kind in KINDS]
-
-
-def test_two_processes_make_the_loss_and_gradients_of_one(tmp_path: Path):
-    for job, two in zip(JOBS, means_of_two(JOBS, tmp_path), strict=True):
-        one = loss_and_gradients(job)
-        assert one.keys() == two.keys()
-        for name in one:
-            torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
