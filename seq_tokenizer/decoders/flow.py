@@ -40,7 +40,6 @@ class FlowDecoderConfig(Config):
     dropped: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of training without any token: what guidance starts from
     time_mean: float = -0.8  # of the logit of t in training: below 0 means more often near the noise
     time_std: Annotated[float, Field(gt=0)] = 0.8
-    first: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of training at t = 0, where the latents alone decide
 
 
 class FlowDecoder(Decoder):
@@ -97,7 +96,6 @@ class FlowDecoder(Decoder):
         config = self.config
         u = draws.uniform("flow decoder/time", (1,))
         t = flow.logit_normal_times(u, config.time_mean, config.time_std)[:, 0]  # (B,)
-        t = t.masked_fill(draws.uniform("flow decoder/first") < config.first, 0.0)
         noise = draws.normal("flow decoder/noise", tuple(pixels.shape[1:]))
         free = draws.uniform("flow decoder/dropped") < config.dropped
         lengths = torch.as_tensor(num_tokens, device=latents.device).expand(len(latents)).masked_fill(free, 0)

@@ -24,11 +24,11 @@ from seqtok_core.layers.randomness import Draws
 
 
 class PixelConfig(Config):
-    """Two ways to hide the seams between patches, which are drawn without seeing each other's pixels; both off."""
-
     kind: Literal["pixel"] = "pixel"
-    overlap: Annotated[int, Field(ge=0), LATER] = 0  # pixels that a patch reaches into its neighbours, fading
-    refine: Annotated[int, Field(ge=0), LATER] = 0  # channels of a last small convolution over the picture; 0: none
+    # Pixels that a patch reaches into its neighbours, fading: it is drawn without seeing theirs, and seams show. On
+    # emoji (64 px, patches of 8, k = 8) 2 brings the gradient across borders from 2.5 times that of the originals to
+    # 0.8, for 0.2 dB less at k = 1 and 0.3 dB more at K (one seed).
+    overlap: Annotated[int, Field(ge=0), LATER] = 0
 
 
 class PixelDecoder(Decoder):
@@ -51,7 +51,6 @@ class PixelDecoder(Decoder):
         self.pixels = PixelHead(shape.width, 3 * (shape.patch_size + 2 * config.overlap) ** 2)
         init_linear(self.blocks, shape.decoder_layers)
         nn.init.normal_(self.project.weight, std=shape.latent_dim**-0.5)
-        self.refine = Refinement(config.refine) if config.refine else nn.Identity()
 
     def forward(
         self,
@@ -73,22 +72,8 @@ class PixelDecoder(Decoder):
         h = self.norm(self.blocks[-1](x, rows=slice(len(where))))  # latents end here
         patches = self.pixels(h)
         if self.overlap:
-            return self.refine(blend_patches(patches, self.patch, self.overlap, (height, width)))
-        return self.refine(unpatchify(patches, self.patch, height))
-
-
-class Refinement(nn.Module):
-    """(B, 3, H, W) -> the same, plus what two 3 x 3 convolutions see across borders of patches; nothing at first."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        last = nn.Conv2d(channels, 3, 3, padding=1, padding_mode="replicate")
-        self.change = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1, padding_mode="replicate"), nn.GELU(), last)
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, picture: Tensor) -> Tensor:
-        return picture + self.change(picture)
+            return blend_patches(patches, self.patch, self.overlap, (height, width))
+        return unpatchify(patches, self.patch, height)
 
 
 class PixelHead(nn.Module):
