@@ -119,6 +119,8 @@ def test_equal_pictures_have_no_distance_and_the_decoder_learns(form: str, netwo
     assert objective.terms["perceptual"](view)[0] < 1e-8
     losses = losses_of_training(objective, 15)
     assert losses[-1] < losses[0]
+    module = objective.terms["perceptual"].network._module
+    assert not any(p.requires_grad or p.grad is not None for p in module.parameters())
 
 
 def test_the_distance_is_that_of_unit_features(networks: dict[str, str]):
