@@ -69,7 +69,7 @@ class LatentTextBatch(_Batch):
     """Encoded pictures with caption pyramids."""
 
     latents: Tensor  # (B, K, D) float32, as the tokenizer gave them (not standardised)
-    codes: Tensor | None = None  # (B, K) int64, discrete tokenizers only
+    codes: Tensor | None = None  # (B, K) or (B, K, Q) int64, discrete tokenizers only
     positions: Tensor | None = None  # (B, K) int64, where the order differs per image
 
 

@@ -25,7 +25,8 @@ class LatentSpec:
     std: Tensor  # (K, D) float32, positive
     tokenizer_id: str
     groups: tuple[int, ...] = ()  # sizes of jointly predicted groups (scales); empty: one token at a time
-    codebook_size: int | None = None  # entries, for discrete bottlenecks
+    codebook_size: int | None = None  # V, entries, for discrete bottlenecks
+    codes_per_token: int = 1  # Q: codes of an image are (K,), with Q > 1 (K, Q)
 
     def __post_init__(self) -> None:
         if self.mean.shape != (self.length, self.dim) or self.std.shape != (self.length, self.dim):
@@ -34,6 +35,8 @@ class LatentSpec:
             raise DataError("latent statistics hold NaN, infinite or non-positive values")
         if self.groups and sum(self.groups) != self.length:
             raise ValueError(f"groups {self.groups} do not add up to {self.length}")
+        if self.codes_per_token < 1 or (self.codebook_size is not None and self.codebook_size < 1):
+            raise ValueError(f"{self.codes_per_token} codes per token of {self.codebook_size} entries")
 
     def normalise(self, raw: Tensor) -> Tensor:
         """(B, k, D) as the tokenizer gave them -> zero mean, unit variance per position and channel."""
@@ -64,6 +67,7 @@ class LatentSpec:
             )
 
     def to_json(self) -> dict[str, Any]:
+        discrete = {} if self.codebook_size is None else {"codes_per_token": self.codes_per_token}
         return {
             "length": self.length,
             "dim": self.dim,
@@ -72,6 +76,7 @@ class LatentSpec:
             "tokenizer_id": self.tokenizer_id,
             "groups": list(self.groups),
             "codebook_size": self.codebook_size,
+            **discrete,
         }
 
     @classmethod
@@ -86,6 +91,7 @@ class LatentSpec:
                 tokenizer_id=str(value["tokenizer_id"]),
                 groups=tuple(int(g) for g in value.get("groups", ())),
                 codebook_size=value.get("codebook_size"),
+                codes_per_token=int(value.get("codes_per_token", 1)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: not a latent spec ({error})") from None

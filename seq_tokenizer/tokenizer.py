@@ -136,7 +136,7 @@ class SeqTokenizer(nn.Module):
         self.decoder.requires_grad_(True)
 
     def encode_codes(self, pixels: Tensor, num_tokens: int | None = None) -> Tensor:
-        """As `encode`, of a tokenizer with a codebook: -> (B, k) int64, or (B, k, Q) where a token is Q entries."""
+        """As `encode`, of a tokenizer with a codebook: -> (B, k) int64, or (B, k, Q) where a token is Q > 1 entries."""
         self._codebook()
         codes = self._bottled(pixels, num_tokens).codes
         assert codes is not None
@@ -202,7 +202,8 @@ class SeqTokenizer(nn.Module):
             std=self.latent_std.detach().float().cpu().clone(),
             tokenizer_id=self.tokenizer_id,
             groups=self.bottleneck.groups,
-            codebook_size=getattr(self.bottleneck, "codebook_size", None),
+            codebook_size=self.bottleneck.codebook_size,
+            codes_per_token=self.bottleneck.codes_per_token,
         )
 
     def save_pretrained(self, folder: Path | str, captions_model: Path | str | None = None) -> None:

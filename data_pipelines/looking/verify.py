@@ -16,6 +16,7 @@ from data_pipelines.looking.verify_export import check_part, part_jobs
 from data_pipelines.looking.verify_shard import Checks, Report, VerifyTask, verify_shard
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.shards import manifest as manifests
+from data_pipelines.shards.codes import CodeLayout
 from data_pipelines.shards.latent_check import LIMIT, Statistics
 from data_pipelines.shards.manifest import Manifest
 from data_pipelines.shards.parts import ExportManifest, is_export, read_export
@@ -114,6 +115,7 @@ def _checks(folder: Path, own: Manifest | None, fields: Fields, decode: bool) ->
         image_size=own.image_size,
         classes=own.classes,
         statistics=_statistics(own, folder) if latents else None,
+        codes=CodeLayout.from_spec(own.latent_spec or {}) if "codes" in own.source else None,
         largest_z=max(LIMIT, own.source.get("check", {}).get("largest_z", 0.0)) * 1.001,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data_pipelines.shards.codes import CODES_ENDING, CodeLayout
 from data_pipelines.shards.latents import load_array
 from data_pipelines.shards.parts import ExportManifest, PartInfo, part_faults
 from seqtok_core.foundation.errors import DataError
@@ -45,7 +47,12 @@ def check_part(shared: tuple[Path, ExportManifest], job: PartJob) -> tuple[int, 
         return job.part.rows, problems
     try:
         rows = 0
+        codes = CodeLayout.from_spec(manifest.latent_spec or {})
+        if codes is not None and "codes" in manifest.source.get("export", {}):
+            _check_codes(folder, job, codes)
         for name in job.part.files:
+            if name.endswith(CODES_ENDING):
+                continue
             for values in _values(folder / name, manifest, job):
                 rows += len(values)
                 _check_values(values, job.table)
@@ -54,6 +61,25 @@ def check_part(shared: tuple[Path, ExportManifest], job: PartJob) -> tuple[int, 
     except (DataError, pa.ArrowException, OSError) as error:
         problems.append(f"{folder / job.part.index}: {error}")
     return job.part.rows, problems
+
+
+def _check_codes(folder: Path, job: PartJob, layout: CodeLayout) -> None:
+    """Raises DataError unless every row of latents has its codes."""
+    name = next((name for name in job.part.files if name.endswith((".parquet", CODES_ENDING))), "")
+    if name.endswith(CODES_ENDING):
+        codes = load_array((folder / name).read_bytes(), name)
+    elif name and "codes" in pq.read_schema(folder / name).names:
+        column = pq.read_table(folder / name, columns=["codes"]).column("codes").combine_chunks()
+        width = math.prod(layout.shape)
+        if not pa.types.is_fixed_size_list(column.type) or column.type.list_size != width:
+            raise DataError(f"{name}: codes are {column.type} instead of lists of {width}")
+        codes = np.asarray(column.flatten()).reshape(len(column), *layout.shape)
+    else:
+        raise DataError(f"{job.part.index}: has no codes beside its latents")
+    if len(codes) != job.part.rows:
+        raise DataError(f"codes of {len(codes)} pictures instead of {job.part.rows}")
+    for row in codes:
+        layout.check(row, name)
 
 
 def _values(path: Path, manifest: ExportManifest, job: PartJob) -> Iterator[NDArray[Any]]:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
+from data_pipelines.shards.codes import CodeLayout
 from data_pipelines.shards.latent_check import LIMIT, Statistics
-from data_pipelines.shards.latents import LATENT, load_array
+from data_pipelines.shards.latents import CODES, LATENT, load_array
 from data_pipelines.shards.manifest import ShardInfo
 from data_pipelines.shards.shard_set import checked_samples
 from data_pipelines.sources.records import Fields, labels_of, read_record, record_captions
@@ -52,6 +53,7 @@ class Checks:
     image_size: int | None = None  # of a data set of ours
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     statistics: Statistics | None = None  # of latents
+    codes: CodeLayout | None = None  # that lie beside latents
     largest_z: float = LIMIT
 
 
@@ -115,7 +117,8 @@ def _check_index(checks: Checks, path: Path, report: Report) -> None:
 def _usual_members(checks: Checks, samples: list[TarSample]) -> set[str]:
     """What every sample must have: ours by definition, foreign ones what more than half of their shard have."""
     if checks.infos:
-        return {LATENT if checks.kind == "latents" else _PICTURE, "json", "txt"}
+        beside = set() if checks.codes is None else {CODES}
+        return {LATENT if checks.kind == "latents" else _PICTURE, "json", "txt", *beside}
     counts = Counter(name for sample in samples for name in _names(sample))
     return {_PICTURE, *(name for name, count in counts.items() if 2 * count > len(samples))}
 
@@ -141,6 +144,8 @@ def _check_sample(checks: Checks, handle: int, sample: TarSample, usual: set[str
         data = read_span(handle, sample.members[member])
         if checks.kind == "latents":
             _check_latents(checks, data, place)
+            if checks.codes is not None and CODES in sample.members:
+                checks.codes.check(load_array(read_span(handle, sample.members[CODES]), place), place)
         elif checks.decode:
             _check_picture(checks, data)
     except (DataError, DecodeError) as error:

@@ -1,6 +1,6 @@
 """Latent shards -> batches of latents with caption pyramids, in the same order as pictures would come.
 
-Shapes: B samples, K latents of D channels, L caption levels, T text tokens.
+Shapes: B samples, K latents of D channels, Q codes per latent, L caption levels, T text tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from data_pipelines.reading.loader import ReadConfig, SplitLoader
 from data_pipelines.reading.order import StepPlan
 from data_pipelines.reading.texts import TextStore
 from data_pipelines.samples import LatentTextBatch
+from data_pipelines.shards.codes import CodeLayout
 from data_pipelines.shards.latents import CODES, LATENT, POSITIONS, load_array
 from data_pipelines.shards.shard_set import open_shards
 from seqtok_core.foundation.errors import DataError
@@ -77,9 +78,12 @@ class LatentReader:
             raise DataError(f"{folder}: dataset.json has no latent_spec; export the latents again")
         self.latent_spec: Mapping[str, Any] = content.latent_spec
         self._shape = tuple(content.source.get("shape", ()))
+        self._codes = CodeLayout.from_spec(content.latent_spec, f"{folder}/dataset.json")
         self._members = [m for m in (LATENT, CODES, POSITIONS) if m in self.shards.members(0)]
         self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens)
-        needed = len(self.shards) * 4 * int(np.prod(self._shape)) + self._texts.bytes_needed
+        numbers = 4 * int(np.prod(self._shape))
+        numbers += sum(8 * int(np.prod(self._shape_of(member))) for member in self._members if member != LATENT)
+        needed = len(self.shards) * numbers + self._texts.bytes_needed
         self._keep = self._texts.keep = not one_pass and config.keeps(needed)
         self._kept: dict[str, Tensor] | None = None
 
@@ -96,6 +100,11 @@ class LatentReader:
             **self._texts.fields(indices),
         )
 
+    def _shape_of(self, member: str) -> tuple[int, ...]:
+        if member == CODES and self._codes is not None:
+            return self._codes.shape
+        return self._shape if member == LATENT else self._shape[:1]
+
     def _arrays(self, index: Tensor) -> dict[str, Tensor]:
         if not self._keep:
             return {member: self._read(member, index.tolist()) for member in self._members}
@@ -105,8 +114,8 @@ class LatentReader:
         return {member: values[index] for member, values in self._kept.items()}
 
     def _read(self, member: str, indices: list[int]) -> Tensor:
-        """(B, K, D) float32 for latents, (B, K) int64 for codes and positions."""
-        shape = self._shape if member == LATENT else self._shape[:1]
+        """(B, K, D) float32 for latents, (B, K) int64 for codes and positions, codes of Q > 1 per latent (B, K, Q)."""
+        shape = self._shape_of(member)
         kind = np.dtype(np.float32 if member == LATENT else np.int64)
         values = np.empty((len(indices), *shape), dtype=kind)
         for row, index in enumerate(indices):
@@ -114,6 +123,8 @@ class LatentReader:
             array = load_array(self.shards.read(index, (member,)), place)
             if array.shape != shape:
                 raise DataError(f"{place}: {member} has shape {array.shape} instead of {shape}")
+            if member == CODES and self._codes is not None:
+                self._codes.check(array, place)
             values[row] = array
         if member == LATENT and not np.isfinite(values).all():
             row = int(np.argmax(~np.isfinite(values).reshape(len(indices), -1).all(axis=1)))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.shards import manifest as manifests
+from data_pipelines.shards.codes import CodeLayout
 from data_pipelines.shards.files import (
     commit_shard,
     index_samples,
@@ -44,7 +45,7 @@ class LatentRecord:
     latents: NDArray[np.floating]  # (K, D)
     captions: Sequence[str]
     labels: Mapping[str, int] = field(default_factory=dict)
-    codes: NDArray[np.integer] | None = None  # (K,)
+    codes: NDArray[np.integer] | None = None  # (K,), or (K, Q)
     positions: NDArray[np.integer] | None = None  # (K,)
 
 
@@ -59,12 +60,16 @@ class LatentWriter:
         shape: tuple[int, int],
         plan: Mapping[str, Any],
         source: Manifest | None = None,
+        codes: CodeLayout | None = None,
     ) -> None:
         """`shape` is (K, D). `plan` is JSON that decides every byte: tokenizer id, fingerprint of the
         pictures, settings. `source` is the manifest of the pictures: its labels and levels are kept.
+        `codes` says what codes each record must have beside its latents.
         """
-        self.out, self.name, self._shape, self._source = Path(out), name, shape, source
+        self.out, self.name, self._shape, self._source, self._codes = Path(out), name, shape, source, codes
         self.plan = {"latents": dict(plan), "shape": list(shape), "name": name}
+        if codes is not None:
+            self.plan["codes"] = codes.to_json()
         self._identity = fingerprint.of_value(self.plan)
 
     @contextlib.contextmanager
@@ -82,7 +87,7 @@ class LatentWriter:
     ) -> None:
         """Commit one shard; `extra` is JSON kept among its index's facts.
 
-        Raises DataError naming a key whose latents are not finite in float16.
+        Raises DataError naming a key whose latents are not finite in float16, or whose codes are none.
         """
         kept = list(records)
         samples = [(record.key, self._members(record)) for record in kept]
@@ -143,6 +148,10 @@ class LatentWriter:
         if not np.isfinite(stored).all():
             worst = float(np.abs(latents).max())
             raise DataError(f"{record.key}: latents are not finite numbers of float16 (largest: {worst})")
+        if self._codes is not None:
+            if record.codes is None:
+                raise DataError(f"{record.key}: has no codes, its tokenizer has a codebook")
+            self._codes.check(np.asarray(record.codes), record.key)
         text = record.captions[-1] if record.captions else ""
         content = {"captions": list(record.captions), "labels": dict(record.labels)}
         members = {LATENT: save_array(stored), "json": json_member(content), "txt": text.encode()}

@@ -20,7 +20,7 @@ class Bottled(NamedTuple):
     """What came through."""
 
     z: Tensor  # (B, K, D) float32
-    codes: Tensor | None  # (B, K) or (B, K, Q) int64 where latents are entries of a codebook, or sums of Q of them
+    codes: Tensor | None  # int64 where latents are entries of a codebook, (B, K), or sums of Q > 1 of them, (B, K, Q)
     bits: float  # upper bound of what the K latents of one image carry
     losses: dict[str, Tensor]  # by name, weighted already: they are added to the objective
     shown: Mapping[str, Tensor] = MappingProxyType({})  # scalars to log beside them
@@ -34,6 +34,8 @@ class Bottleneck(nn.Module, ABC):
     """
 
     groups: tuple[int, ...] = ()
+    codebook_size: int | None = None  # V, where latents are entries of a codebook
+    codes_per_token: int = 1  # Q
 
     @abstractmethod
     def forward(self, h: Tensor, draws: Draws | None) -> Bottled:

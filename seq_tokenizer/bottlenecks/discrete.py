@@ -36,7 +36,6 @@ class DiscreteBottleneck(Bottleneck):
 
     MUON_EXCLUDED: tuple[str, ...] = ()
     codebook_size: int  # V
-    codes_per_token: int = 1  # Q
 
     def __init__(self, shape: TokenizerShape) -> None:
         super().__init__()
@@ -45,11 +44,11 @@ class DiscreteBottleneck(Bottleneck):
 
     @abstractmethod
     def quantise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """x (B, K, D) float32 -> z (B, K, D), codes (B, K) or (B, K, Q) int64, what training owes for the rounding."""
+        """x (B, K, D) float32 -> z (B, K, D), codes as `Bottled` has them, what training owes for the rounding."""
 
     @abstractmethod
     def look_up(self, codes: Tensor) -> Tensor:
-        """codes (B, k) or (B, k, Q) -> z (B, k, D) float32."""
+        """codes (B, k), or (B, k, Q) with Q > 1 -> z (B, k, D) float32."""
 
     def forward(self, h: Tensor, draws: Draws | None) -> Bottled:
         x = self.project(h).float()

@@ -37,4 +37,4 @@ class FsqBottleneck(DiscreteBottleneck):
         return z, codes.long(), None
 
     def look_up(self, codes: Tensor) -> Tensor:
-        return self.quantizer.indices_to_codes(codes)
+        return self.quantizer.indices_to_codes(codes).float()

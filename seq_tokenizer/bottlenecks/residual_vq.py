@@ -42,7 +42,8 @@ class ResidualVqBottleneck(DiscreteBottleneck):
 
     def quantise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         z, codes, losses = self.quantizer(unit_rms(x))
-        return z, codes, self.config.commitment * losses.sum()
+        return z, codes.squeeze(-1) if self.codes_per_token == 1 else codes, self.config.commitment * losses.sum()
 
     def look_up(self, codes: Tensor) -> Tensor:
-        return self.quantizer.get_output_from_indices(codes)
+        codes = codes[..., None] if self.codes_per_token == 1 else codes
+        return self.quantizer.get_codes_from_indices(codes).float().sum(0)  # 16-bit entries are not added in 16 bits

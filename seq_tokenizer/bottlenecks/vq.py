@@ -44,4 +44,4 @@ class VqBottleneck(DiscreteBottleneck):
         return z, codes, self.config.commitment * loss.sum()
 
     def look_up(self, codes: Tensor) -> Tensor:
-        return self.quantizer.get_output_from_indices(codes)
+        return self.quantizer.get_output_from_indices(codes).float()

@@ -2,7 +2,7 @@
 
 Matrix products may round otherwise in a batch of another size, so a slice never crosses the end of a shard and never
 depends on who encodes it; `slices` does the same for threads.
-Shapes: N pictures, K latents, D channels, P prefixes, E text-image space.
+Shapes: N pictures, K latents, D channels, Q codes per latent, P prefixes, E text-image space.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from data_pipelines.captions.clean import normalise_caption
 from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.samples import to_model
+from data_pipelines.shards.codes import CodeLayout
 from data_pipelines.shards.shard_set import Record, ShardSet
 from seq_tokenizer import SeqTokenizer
-from seq_tokenizer.prefixes import encode_all
 from seqtok.export.config import Table
 from seqtok.export.slices import in_order, slices
 from seqtok.export.source import decode_pictures
@@ -35,7 +36,8 @@ _UNIT = 1e-3  # how far the norm of an embedding may lie from 1
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
     """One shard. `values` are (N, K, D) latents, (N, P, E) image embeddings or (M, E) text embeddings, one row of
-    which is one caption: `rows` says of which sample and level."""
+    which is one caption: `rows` says of which sample and level. Latents of a codebook
+    come with their `codes`."""
 
     split: str
     number: int
@@ -43,6 +45,7 @@ class Encoded:
     values: NDArray[np.float32]
     rows: Sequence[tuple[int, int]] = ()  # (sample, level) of text embeddings
     captions_cut: int = 0
+    codes: NDArray[np.int32] | None = None  # (N, K), or (N, K, Q) with Q > 1
 
 
 class ShardEncoder:
@@ -52,6 +55,10 @@ class ShardEncoder:
         self.tokenizer = SeqTokenizer.from_pretrained(model).to(device)
         self.captions = CaptionTokenizer.load(model / model_folder.CAPTIONS)
         self.device, self.threads = device, threads
+        made = self.tokenizer.bottleneck
+        self.codes: CodeLayout | None = None
+        if made.codebook_size is not None:
+            self.codes = CodeLayout(self.tokenizer.config.num_latents, made.codebook_size, made.codes_per_token)
 
     def encode(
         self,
@@ -72,17 +79,18 @@ class ShardEncoder:
             return Encoded(**place, values=_unit(values, keys), rows=rows, captions_cut=cut)
         exact, reading = shards.manifest is not None, threading.Lock()
 
-        def encoded(part: range) -> Tensor:
+        def encoded(part: range) -> tuple[Tensor, Tensor | None]:
             with reading:
                 files = [shards.read_image(first + row) for row in part]
                 places = [shards.place(first + row) for row in part]
             images = decode_pictures(files, places, self.tokenizer.config.image_size, exact)
-            latents = encode_all(self.tokenizer, images, batch)
-            return latents if table == "latents" else self._prefixes(latents, prefixes)
+            latents, codes = self._latents(images)
+            return (latents, codes) if table == "latents" else (self._prefixes(latents, prefixes), None)
 
-        values = torch.cat([self._nothing(table, prefixes), *in_order(encoded, slices(0, size, batch), self.threads)])
+        done = list(in_order(encoded, slices(0, size, batch), self.threads))
+        values = torch.cat([self._nothing(table, prefixes), *(part for part, _ in done)])
         if table == "latents":
-            return Encoded(**place, values=values.numpy())
+            return Encoded(**place, values=values.numpy(), codes=self._joined([codes for _, codes in done]))
         return Encoded(**place, values=_unit(values, [record.key for record in records]))
 
     def _nothing(self, table: Table, prefixes: Sequence[int]) -> Tensor:
@@ -90,6 +98,18 @@ class ShardEncoder:
         width = config.text.embed_dim if config.text else 0
         shape = (config.num_latents, config.latent_dim) if table == "latents" else (len(prefixes), width)
         return torch.empty(0, *shape)
+
+    @torch.no_grad()
+    def _latents(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(n, 3, H, W) uint8 -> (n, K, D) and, with a codebook, (n, K[, Q]) of the same pass."""
+        bottled = self.tokenizer.bottle(to_model(images.to(self.device)), None)
+        return bottled.z.float().cpu(), None if bottled.codes is None else bottled.codes.cpu()
+
+    def _joined(self, parts: Sequence[Tensor | None]) -> NDArray[np.int32] | None:
+        if self.codes is None:
+            return None
+        nothing = torch.empty(0, *self.codes.shape, dtype=torch.int64)
+        return torch.cat([nothing, *(part for part in parts if part is not None)]).numpy().astype(np.int32)
 
     @torch.no_grad()
     def _prefixes(self, latents: Tensor, prefixes: Sequence[int]) -> Tensor:

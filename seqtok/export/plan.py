@@ -45,7 +45,7 @@ def plan_export(
         "captions_sha256": encoder.captions.sha256,
         "data": source.fingerprint,
     }
-    stores = _stores(out, config, source, tokenizer, fingerprints, prefixes)
+    stores = _stores(out, config, source, encoder, fingerprints, prefixes)
     work = ExportWork(
         model=folder,
         source=source,
@@ -66,19 +66,23 @@ def _stores(
     out: Path,
     config: ExportConfig,
     source: ExportSource,
-    tokenizer: SeqTokenizer,
+    encoder: ShardEncoder,
     fingerprints: dict[str, Any],
     prefixes: tuple[int, ...],
 ) -> list[LatentStore] | list[PartStore]:
-    form, model = config.format_of(out), tokenizer.config
+    form, model = config.format_of(out), encoder.tokenizer.config
+    codes = encoder.codes if config.what == "latents" else None
     plan: dict[str, Any] = {**fingerprints, "splits": list(source.sizes)}
     if config.what == "latents":
         plan["on_outlier"] = config.on_outlier
     if config.what == "latents" and form == "webdataset":
         shape = (model.num_latents, model.latent_dim)
         name = f"{source.name}_latents"
-        return [LatentStore(out, LatentWriter(out, shape=shape, source=source.manifest, plan=plan, name=name))]
+        writer = LatentWriter(out, shape=shape, source=source.manifest, plan=plan, name=name, codes=codes)
+        return [LatentStore(out, writer)]
     plan |= {"tables": list(config.tables), "format": form, "prefixes": list(prefixes), "name": source.name}
+    if codes is not None:
+        plan["codes"] = codes.to_json()
     folder = parts_folder(out) if is_single_file(out) else out
     width = model.text.embed_dim if model.text else 0
     shapes: dict[str, tuple[int, ...]] = {
@@ -87,7 +91,7 @@ def _stores(
         "texts": (width,),
     }
     return [
-        PartStore(table, folder, source.name, form, {"export": plan}, prefixes, shapes[table], fingerprints)
+        PartStore(table, folder, source.name, form, {"export": plan}, prefixes, shapes[table], fingerprints, codes)
         for table in config.tables
     ]
 

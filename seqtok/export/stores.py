@@ -16,6 +16,7 @@ import numpy as np
 
 from data_pipelines.shards import latent_check
 from data_pipelines.shards import parts as export_parts
+from data_pipelines.shards.codes import CodeLayout
 from data_pipelines.shards.files import commit_shard, is_committed, read_index
 from data_pipelines.shards.latents import LatentRecord, LatentWriter
 from data_pipelines.shards.manifest import Manifest
@@ -46,9 +47,10 @@ class LatentStore:
         return self._writer.is_done(split, number)
 
     def write(self, encoded: Encoded, facts: Mapping[str, Any]) -> None:
+        rows_of_codes = [None] * len(encoded.records) if encoded.codes is None else encoded.codes
         latents = (
-            LatentRecord(key=record.key, latents=values, captions=record.captions, labels=record.labels)
-            for record, values in zip(encoded.records, encoded.values, strict=True)
+            LatentRecord(key=record.key, latents=values, captions=record.captions, labels=record.labels, codes=codes)
+            for record, values, codes in zip(encoded.records, encoded.values, rows_of_codes, strict=True)
         )
         self._writer.write(encoded.split, encoded.number, latents, facts)
 
@@ -74,6 +76,7 @@ class PartStore:
     prefixes: tuple[int, ...]
     shape: tuple[int, ...]  # of one row
     fingerprints: Mapping[str, Any]
+    codes: CodeLayout | None = None  # that lie beside latents
 
     @contextlib.contextmanager
     def open(self, *, overwrite: bool, resume: Resume) -> Iterator[None]:
@@ -125,7 +128,10 @@ class PartStore:
         """What a Parquet file says about itself."""
         known = {name: str(value) for name, value in self.fingerprints.items()}
         shape = " ".join(str(n) for n in self.shape)
-        return {**known, "table": self.table, "prefix": ",".join(map(str, self.prefixes)), "shape": shape}
+        known |= {"table": self.table, "prefix": ",".join(map(str, self.prefixes)), "shape": shape}
+        if self.codes is not None:
+            known |= {"codes_shape": " ".join(map(str, self.codes.shape)), "codebook_size": str(self.codes.size)}
+        return known
 
     def _stem(self, split: str, number: int) -> str:
         return f"{self.name}_{self.table}-{split}-{number:06d}"

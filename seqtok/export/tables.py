@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data_pipelines.shards.codes import CODES_ENDING
 from data_pipelines.shards.files import json_member
 from data_pipelines.shards.latents import save_array
 from seqtok.export.config import Table
@@ -32,8 +33,8 @@ def parquet_file(table: Table, encoded: Encoded, prefixes: Sequence[int], metada
 
 
 def arrow_table(table: Table, encoded: Encoded, prefixes: Sequence[int]) -> pa.Table:
-    """latents: key, split, captions, latents; images: key, split, prefix, embedding; texts: key, split, level,
-    caption, embedding."""
+    """latents: key, split, captions, latents and, with a codebook, codes; images: key, split, prefix, embedding;
+    texts: key, split, level, caption, embedding."""
     keys, records = [record.key for record in encoded.records], encoded.records
     if table == "latents":
         columns = {
@@ -42,6 +43,8 @@ def arrow_table(table: Table, encoded: Encoded, prefixes: Sequence[int]) -> pa.T
             "captions": pa.array([list(record.captions) for record in records], pa.list_(pa.string())),
             "latents": _vectors(encoded.values.astype(np.float16)),
         }
+        if encoded.codes is not None:
+            columns["codes"] = _vectors(encoded.codes)
     elif table == "images":
         columns = {
             "key": pa.array([key for key in keys for _ in prefixes], pa.string()),
@@ -61,8 +64,8 @@ def arrow_table(table: Table, encoded: Encoded, prefixes: Sequence[int]) -> pa.T
 
 
 def numpy_files(table: Table, encoded: Encoded, stem: str) -> dict[str, bytes]:
-    """STEM.npy (latents as float16, embeddings as float32) and STEM.keys.txt, one line per row of the array; on the
-    text side also STEM.rows.jsonl with key, level and caption."""
+    """STEM.npy (latents as float16, embeddings as float32) and STEM.keys.txt, one line per row of the array; with a
+    codebook STEM.codes.npy (int32); on the text side also STEM.rows.jsonl with key, level and caption."""
     keys = [record.key for record in encoded.records]
     values = encoded.values.astype(np.float16) if table == "latents" else encoded.values
     if table == "texts":
@@ -74,7 +77,7 @@ def numpy_files(table: Table, encoded: Encoded, stem: str) -> dict[str, bytes]:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         extra = {f"{stem}.rows.jsonl": lines.encode("utf-8", "surrogatepass")}
     else:
-        extra = {}
+        extra = {} if encoded.codes is None else {f"{stem}{CODES_ENDING}": save_array(encoded.codes)}
     return {
         f"{stem}.npy": save_array(values),
         f"{stem}.keys.txt": "".join(key + "\n" for key in keys).encode(),

@@ -15,6 +15,7 @@ from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
 from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.reading.vocabulary import captions_in, token_lengths, train_vocabulary
+from data_pipelines.shards.codes import CodeLayout
 from data_pipelines.shards.latents import LatentRecord, LatentWriter
 from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.shards.shard_set import open_shards
@@ -107,6 +108,22 @@ def test_codes_and_positions_travel_where_they_exist(images, tmp_path):
     assert batch.codes.tolist() == [[0, 1, 2, 3]] * 2
     assert batch.positions.tolist() == [[3, 1, 0, 2]] * 2
     assert batch.codes.dtype == torch.int64
+
+
+def test_a_picture_has_the_codes_that_the_codebook_allows(tmp_path):
+    layout = CodeLayout(length=4, size=9, per_token=2)
+    writer = LatentWriter(tmp_path / "d", name="l", shape=SHAPE, plan={}, codes=layout)
+    for codes, message in (
+        (None, "k: has no codes"),
+        (np.zeros(4, int), r"k: codes are int64 \(4,\) instead of integers \(4, 2\)"),
+        (np.zeros((4, 2)), "k: codes are float64"),
+        (np.full((4, 2), 9), "k: codes from 9 to 9, the codebook has entries 0 to 8"),
+        (np.full((4, 2), -1), "k: codes from -1 to -1"),
+    ):
+        record = LatentRecord(key="k", latents=np.zeros(SHAPE), captions=["x"], codes=codes)
+        with writer.open(), pytest.raises(DataError, match=message):
+            writer.write("train", 0, [record])
+    assert CodeLayout(length=4, size=9).shape == (4,)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])

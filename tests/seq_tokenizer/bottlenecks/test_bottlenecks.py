@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from seq_tokenizer import SeqTokenizer, TokenizerObjective, TokenizerTrainingConfig
+from seq_tokenizer import LatentSpec, SeqTokenizer, TokenizerObjective, TokenizerTrainingConfig
 from seq_tokenizer.bottlenecks.build import BOTTLENECKS
 from seq_tokenizer.bottlenecks.discrete import codebook_use
-from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.layers.randomness import Draws
 from tests.seq_tokenizer.toy import toy_batch, toy_pixels, toy_tokenizer
 
@@ -83,6 +83,61 @@ def test_codes_are_the_latents(kind: str):
     torch.testing.assert_close(model.decode_codes(codes), model.decode(z))
     torch.testing.assert_close(model.decode_codes(codes[:, :2]), model.decode(z, 2))
     assert torch.equal(model.encode_codes(pixels, 2), codes[:, :2])
+
+
+@pytest.mark.parametrize("kind", ["vq", "fsq"])
+def test_the_code_of_a_latent_is_that_of_its_entry(kind: str):
+    """The nearest of all entries, found by hand."""
+    model = tokenizer(kind)
+    codes, z = model.encode_codes(toy_pixels()), model.encode(toy_pixels())
+    entries = model.bottleneck.look_up(torch.arange(model.spec.codebook_size)[None])[0]
+    assert torch.equal(torch.cdist(z.flatten(0, 1), entries).argmin(-1).view_as(codes), codes)
+
+
+def test_a_token_of_one_code_has_no_axis_for_it():
+    model = tokenizer("residual_vq", quantizers=1)
+    codes = model.encode_codes(toy_pixels())
+    assert codes.shape == (3, 6)
+    torch.testing.assert_close(model.bottleneck.look_up(codes), model.encode(toy_pixels()))
+
+
+@pytest.mark.parametrize("kind", DISCRETE)
+def test_weights_of_16_bits_have_codes_of_their_own(kind: str):
+    model = tokenizer(kind).to(torch.bfloat16)
+    codes, z = model.encode_codes(toy_pixels()), model.encode(toy_pixels())
+    assert z.dtype == torch.float32
+    assert model.bottleneck.look_up(codes).dtype == torch.float32
+    torch.testing.assert_close(model.bottleneck.look_up(codes), z)
+    assert torch.isfinite(model.decode_codes(codes)).all()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_step_draws_no_global_random_number_and_changes_no_buffer(kind: str):
+    """What the library keeps for moving averages stays as it began: every rank has the same, and a resume has it."""
+    objective = TokenizerObjective(tokenizer(kind), TokenizerTrainingConfig()).train()
+    before = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+    state = torch.random.get_rng_state()
+    objective(toy_batch())["loss"].backward()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in objective.named_buffers())
+
+
+@pytest.mark.parametrize("kind", ["vq", "residual_vq"])
+def test_every_codebook_is_trained(kind: str):
+    objective = TokenizerObjective(tokenizer(kind), TokenizerTrainingConfig()).train()
+    objective(toy_batch())["loss"].backward()
+    books = {n: p.grad for n, p in objective.named_parameters() if n.endswith("_codebook.embed")}
+    assert len(books) == (3 if kind == "residual_vq" else 1)
+    assert all(gradient is not None and gradient.any() for gradient in books.values())
+
+
+def test_the_spec_says_what_codes_are():
+    spec = tokenizer("residual_vq").spec
+    assert (spec.codebook_size, spec.codes_per_token) == (16, 3)
+    assert LatentSpec.from_json(spec.to_json()).codes_per_token == 3
+    assert "codes_per_token" not in toy_tokenizer().spec.to_json(), "a file of latents without codes is as it was"
+    with pytest.raises(DataError, match="0 codes per token"):
+        LatentSpec.from_json({**spec.to_json(), "codes_per_token": 0})
 
 
 @pytest.mark.parametrize("kind", DISCRETE)

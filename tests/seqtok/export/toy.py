@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,13 +32,15 @@ def scenes(folder: Path, size: int = 16) -> Path:
     return folder
 
 
-def saved_tokenizer(folder: Path, data: Path, seed: int = 0, text: bool = True, context: int = 48) -> Path:
+def saved_tokenizer(
+    folder: Path, data: Path, seed: int = 0, text: bool = True, context: int = 48, **changes: Any
+) -> Path:
     """With statistics measured on noise: latents of pictures lie within a few deviations of them."""
     torch.manual_seed(seed)
     words = CaptionTokenizer.load(data / "captions.model").vocab_size
     tower = {"vocab_size": words, "context": context, "width": 16, "heads": 2, "layers": 1, "embed_dim": EMBED}
     shape = {"image_size": 16, "patch_size": 8, "num_latents": LENGTH, "latent_dim": DIM, "width": 32, "heads": 2}
-    values = {**shape, "encoder_layers": 1, "decoder_layers": 1, "text": tower if text else None}
+    values = {**shape, "encoder_layers": 1, "decoder_layers": 1, "text": tower if text else None, **changes}
     tokenizer = SeqTokenizer(TokenizerConfig.parse(values)).eval()
     tokenizer.save_pretrained(folder, data / "captions.model")
     return folder
