@@ -20,7 +20,7 @@ from seq_tokenizer.bottlenecks.discrete import DiscreteBottleneck
 from seq_tokenizer.config import TokenizerConfig
 from seq_tokenizer.decoders.build import build_decoder
 from seq_tokenizer.encoders.build import build_encoder
-from seq_tokenizer.encoders.patches import require_patches
+from seq_tokenizer.encoders.patches import check_pixels, require_patches
 from seq_tokenizer.latents import LatentSpec
 from seq_tokenizer.text.readout import PrefixReadout
 from seq_tokenizer.text.tower import TextTower
@@ -31,7 +31,6 @@ from seqtok_core.layers.randomness import Draws
 
 _OF_DECODERS = {"preset", "decoder", "decoder_layers"}  # the settings that latents do not depend on
 KIND, FORMAT = "seqtok tokenizer", 2
-_FARTHEST = 4.0  # of a pixel from 0: a resampled or decoded picture leaves [-1, 1] by a little
 
 
 class SeqTokenizer(nn.Module):
@@ -229,21 +228,6 @@ class SeqTokenizer(nn.Module):
         model = cls(TokenizerConfig.parse(section, str(folder / model_folder.CONFIG)))
         model_folder.load_weights(model, folder)
         return model.eval()
-
-
-def check_pixels(pixels: Tensor, patch: int) -> None:
-    """Raises ConfigError unless these are pictures as a model takes them."""
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % patch or pixels.shape[3] % patch:
-        raise ConfigError(
-            f"pictures of shape {tuple(pixels.shape)}: (B, 3, H, W) with H and W multiples of the patch, {patch}"
-        )
-    if not pixels.is_floating_point():
-        raise ConfigError(f"pictures of {pixels.dtype}: make them float in [-1, 1], data_pipelines.samples.to_model")
-    if pixels.numel() and float(pixels.detach().abs().amax()) > _FARTHEST:
-        raise ConfigError(
-            f"pixels from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}: pictures are float in [-1, 1], "
-            "as data_pipelines.samples.to_model makes them of bytes"
-        )
 
 
 def parameter_count(config: TokenizerConfig) -> int:

@@ -17,6 +17,8 @@ from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.embed import grid_positions, patchify, sincos
 
+_FARTHEST = 4.0  # of a pixel from 0: a resampled or decoded picture leaves [-1, 1] by a little
+
 
 def patch_positions(shape: TokenizerShape, rows: int, columns: int, device: torch.device) -> Tensor:
     """(rows * columns, W) position features; the longest wavelength is four sides of a training picture."""
@@ -36,6 +38,21 @@ def require_patches(height: int, width: int, patch: int) -> None:
         raise ConfigError(
             f"a picture of {height} x {width} pixels is not made of patches of {patch}; the nearest is "
             f"{near[0]} x {near[1]}"
+        )
+
+
+def check_pixels(pixels: Tensor, patch: int) -> None:
+    """Raises ConfigError unless these are pictures as a model takes them."""
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % patch or pixels.shape[3] % patch:
+        raise ConfigError(
+            f"pictures of shape {tuple(pixels.shape)}: (B, 3, H, W) with H and W multiples of the patch, {patch}"
+        )
+    if not pixels.is_floating_point():
+        raise ConfigError(f"pictures of {pixels.dtype}: make them float in [-1, 1], data_pipelines.samples.to_model")
+    if pixels.numel() and float(pixels.detach().abs().amax()) > _FARTHEST:
+        raise ConfigError(
+            f"pixels from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}: pictures are float in [-1, 1], "
+            "as data_pipelines.samples.to_model makes them of bytes"
         )
 
 
