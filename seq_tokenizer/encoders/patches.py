@@ -49,7 +49,7 @@ def check_pixels(pixels: Tensor, patch: int) -> None:
         )
     if not pixels.is_floating_point():
         raise ConfigError(f"pictures of {pixels.dtype}: make them float in [-1, 1], data_pipelines.samples.to_model")
-    if pixels.numel() and float(pixels.detach().abs().amax()) > _FARTHEST:
+    if pixels.numel() and not pixels.is_meta and float(pixels.detach().abs().amax()) > _FARTHEST:
         raise ConfigError(
             f"pixels from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}: pictures are float in [-1, 1], "
             "as data_pipelines.samples.to_model makes them of bytes"

@@ -98,7 +98,9 @@ def test_sample_pictures_are_computed_where_the_model_is(monkeypatch: pytest.Mon
 
     hooks = TokenizerHooks.__new__(TokenizerHooks)
     hooks._run = SimpleNamespace(frozen=None)
-    monkeypatch.setattr(hooks, "_read", lambda count: torch.zeros(4, 3, 16, 16, dtype=torch.uint8))
+    images = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
+    monkeypatch.setattr(hooks, "_read", lambda count: images)
+    monkeypatch.setattr(hooks, "_sample", lambda count: iter([SimpleNamespace(images=images)]))
     model = tokenizer_toy.toy_tokenizer().to(ELSEWHERE)
     monkeypatch.setattr(type(model.encoder), "forward", forward)
     monkeypatch.setattr("seqtok.runs.tokenizer._tokenizer_of", lambda module: module)
