@@ -217,7 +217,8 @@ def under_torchrun(
     """Train one job after the other in one launch; each is {"folder": ..., "faults": ..., settings}."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", program, json.dumps(jobs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = str(Path(__file__).parents[3])  # programs import from `tests`, which is not installed
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
