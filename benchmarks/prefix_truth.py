@@ -27,9 +27,8 @@ from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run
 
 STEM = "model.encoder.stem_channels=16"
-WRITE = [
-    f"objective.write.{key}" for key in ("weight=0.1", "width=64", "layers=1", "heads=2", "level_starts=[1,1,3,5]")
-]
+WRITE = [f"model.writer.{key}" for key in ("width=64", "layers=1", "heads=2", "level_starts=[1,1,3,5]")]
+WRITE += ["objective.write.weight=0.1"]
 CONTESTANTS = {
     "text_on_every_prefix": ["model.encoder.kind=qformer", STEM, *WRITE],
     "no_text": ["model.encoder.kind=qformer", STEM, "model.text=null"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import model_validator
 
@@ -14,6 +14,8 @@ from seq_tokenizer.encoders.build import EncoderConfig, require_fit
 from seq_tokenizer.encoders.qformer import QFormerConfig
 from seq_tokenizer.shape import TokenizerShape
 from seq_tokenizer.text.tower import TextConfig
+from seq_tokenizer.text.writer import WriterConfig
+from seqtok_core.foundation.config import LATER
 
 
 class TokenizerConfig(TokenizerShape):
@@ -23,8 +25,13 @@ class TokenizerConfig(TokenizerShape):
     bottleneck: BottleneckConfig = RmsConfig()
     decoder: DecoderConfig = PixelConfig()
     text: TextConfig | None = None
+    writer: Annotated[WriterConfig | None, LATER] = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         require_fit(self.encoder, self, features_of(self.bottleneck, self))
+        if self.writer is not None and self.text is None:
+            raise ValueError("writer: it learns from captions, and this tokenizer has no text; leave it out")
+        if self.writer is not None and max(self.writer.level_starts or (1,)) > self.num_latents:
+            raise ValueError(f"writer.level_starts={self.writer.level_starts}: at most num_latents={self.num_latents}")
         return self

@@ -24,6 +24,7 @@ from seq_tokenizer.encoders.patches import check_pixels, require_patches
 from seq_tokenizer.latents import LatentSpec
 from seq_tokenizer.text.readout import PrefixReadout
 from seq_tokenizer.text.tower import TextTower
+from seq_tokenizer.text.writer import Writer
 from seqtok_core.foundation import fingerprint, model_folder
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
 from seqtok_core.foundation.files import atomic_write, sha256_file
@@ -48,6 +49,7 @@ class SeqTokenizer(nn.Module):
             self.text = TextTower(config.text)
             self.readout = PrefixReadout(config.num_latents, config.latent_dim, config.text.embed_dim)
             self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.writer = None if config.writer is None else Writer(config.writer, config, config.text)
         shape = (config.num_latents, config.latent_dim)
         self.register_buffer("latent_mean", torch.zeros(shape))
         self.register_buffer("latent_std", torch.ones(shape))
@@ -105,12 +107,7 @@ class SeqTokenizer(nn.Module):
         picture depends on its latents and the seed alone, not on its place in the batch.
         `size`: (H, W), multiples of the patch; None: that of training. `states`: see Decoder.
         """
-        count, config = latents.shape[1] if latents.ndim == 3 else 0, self.config
-        if not 1 <= count <= config.num_latents or latents.shape[2] != config.latent_dim:
-            raise ConfigError(
-                f"latents of shape {tuple(latents.shape)}: (B, k, {config.latent_dim}) with k from 1 to "
-                f"{config.num_latents} can be decoded"
-            )
+        count = self._require_latents(latents)
         if isinstance(num_tokens, int) and not 0 <= num_tokens <= count:
             raise ConfigError(f"num_tokens={num_tokens}: choose from 0 to {count}, the number of latents given")
         if size is not None:
@@ -118,6 +115,16 @@ class SeqTokenizer(nn.Module):
         draws = None if seed is None else Draws.alike(seed, len(latents), latents.device)
         length = count if num_tokens is None else num_tokens
         return self.decoder(latents.to(self.dtype), length, draws, size, **_asked(states))
+
+    def _require_latents(self, latents: Tensor) -> int:
+        """-> how many tokens there are of each picture."""
+        count, config = latents.shape[1] if latents.ndim == 3 else 0, self.config
+        if not 1 <= count <= config.num_latents or latents.shape[2] != config.latent_dim:
+            raise ConfigError(
+                f"latents of shape {tuple(latents.shape)}: (B, k, {config.latent_dim}) with k from 1 to "
+                f"{config.num_latents} are read"
+            )
+        return count
 
     def take_over(self, other: SeqTokenizer) -> None:
         """Everything but the decoder becomes that of `other`, latent statistics included, and is no longer trained.
@@ -164,6 +171,20 @@ class SeqTokenizer(nn.Module):
     def encode_text(self, text_ids: Tensor) -> Tensor:
         """(B, T) int64 content ids padded with 0 -> (B, E) of unit norm."""
         return self._require_text()(text_ids)
+
+    def write(self, latents: Tensor, level: int | None = None) -> Tensor:
+        """What a prefix says: (B, k, D) -> (B, T) int64, the ids of a caption, padded with 0.
+
+        `level`: of the caption pyramid, 0 the coarsest; None: the finest that k tokens owe (`writer.level_starts`).
+        Raises ConfigError for a level or latents that there are not, DataError where the tokenizer has no writer.
+        """
+        if self.writer is None:
+            raise DataError("this tokenizer has no writer: train one with model.writer={} and objective.write={}")
+        self._require_latents(latents)
+        which = self.writer.owed(latents.shape[1]) if level is None else level
+        if not 0 <= which < self.writer.config.levels:
+            raise ConfigError(f"level={level}: choose from 0 to {self.writer.config.levels - 1}")
+        return self.writer.write(latents.to(self.device, self.dtype), which)
 
     def _require_text(self) -> TextTower:
         if self.text is None:

@@ -9,11 +9,11 @@ Shapes: R captions, T text tokens, K latents of D channels, W width.
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from seq_tokenizer.orders.prefix import keep_prefix
@@ -27,9 +27,8 @@ _STEP = 8  # lengths of text are rounded up to multiples of it, as in tower.py
 
 
 class CaptionNetworkConfig(Config):
-    """Its sizes, and how much what it is for counts."""
+    """Its sizes, and which prefix owes which caption."""
 
-    weight: Annotated[float, Field(ge=0)]
     level_starts: tuple[Positive, ...] | None = None  # shortest prefix that owes each caption level
     width: Positive = 128
     layers: Positive = 2

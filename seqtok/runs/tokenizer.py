@@ -115,9 +115,9 @@ class TokenizerRun(TrainingRun):
         return self.model.model_copy(update={"text": self.model.text.model_copy(update={"vocab_size": vocab_size})})
 
     def _caption_levels(self) -> int | None:
-        """As many as the objective names starts for."""
-        terms = (self.objective.contrast, self.objective.write, self.objective.match)
-        return next((len(term.level_starts) for term in terms if term and term.level_starts), None)
+        """As many as starts are named for."""
+        asked = (self.objective.contrast, self.model.writer, self.objective.match)
+        return next((len(part.level_starts) for part in asked if part and part.level_starts), None)
 
     def parameters(self) -> tuple[int, str]:
         notes: list[str] = []

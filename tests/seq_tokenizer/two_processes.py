@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from seq_tokenizer import TokenizerObjective, TokenizerTrainingConfig
+from tests.seq_tokenizer.losses.reached import WRITER
 from tests.seq_tokenizer.toy import every_second, toy_batch, toy_tokenizer
 
 COUNT, LEVELS = 12, 3
@@ -18,7 +19,8 @@ COUNT, LEVELS = 12, 3
 
 def loss_and_gradients(settings: dict[str, Any], rank: int = 0, world: int = 1) -> dict[str, Tensor]:
     """What `settings` make of a batch; the gradients of a rank are to be averaged."""
-    objective = TokenizerObjective(toy_tokenizer(), TokenizerTrainingConfig.parse(settings))
+    parts = {"writer": WRITER} if settings.get("write") else {}
+    objective = TokenizerObjective(toy_tokenizer(**parts), TokenizerTrainingConfig.parse(settings))
     batch = toy_batch(COUNT, LEVELS)
     values = objective(batch if world == 1 else every_second(batch, rank))
     values["loss"].backward()

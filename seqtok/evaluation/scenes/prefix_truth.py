@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ar_model.sampling import SampleConfig
+from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.scenes import Scene
 from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, prefix_lengths
 from seqtok.evaluation.scenes import generation
@@ -24,6 +25,7 @@ from seqtok_core.foundation.config import Config
 
 Readings = dict[int, list[list[Reading]]]  # k -> by drawing, by picture
 Drawer = Callable[[Tensor, int], Tensor]  # first k latents (B, k, D), seed -> (B, 3, H, W) uint8
+Writing = Callable[[Tensor], Tensor]  # first k latents (B, k, D) -> (B, T) ids of what they say
 
 
 class PrefixTruthConfig(Config):
@@ -31,21 +33,28 @@ class PrefixTruthConfig(Config):
 
     sample: SampleConfig = SampleConfig(guidance=1.0)
     seeds: int = 4  # pictures drawn from each prefix
+    written: bool = False  # what the tokenizer's writer says of the prefix is the prompt; else there is none
 
 
 class Completer(Protocol):
     """A sequence model that continues a prefix."""
+
+    captions: CaptionTokenizer
 
     def complete(
         self, latents: Tensor, prompts: Sequence[str] | None, config: SampleConfig, *, seed: int
     ) -> Tensor: ...
 
 
-def by_completion(tokenizer: PrefixTokenizer, generator: Completer, config: SampleConfig) -> Drawer:
-    """The sequence model draws the missing tokens, without a prompt, and the decoder the picture."""
+def by_completion(
+    tokenizer: PrefixTokenizer, generator: Completer, config: SampleConfig, write: Writing | None = None
+) -> Drawer:
+    """The sequence model draws the missing tokens and the decoder the picture. Without `write` there is no prompt, with
+    it the prompt is what the prefix itself says: nothing else is known of the picture."""
 
     def draw(latents: Tensor, seed: int) -> Tensor:
-        whole = generator.complete(latents, None, config, seed=seed)
+        prompts = None if write is None else [generator.captions.decode(ids) for ids in write(latents)]
+        whole = generator.complete(latents, prompts, config, seed=seed)
         return decode_all(tokenizer, whole, whole.shape[1])
 
     return draw

@@ -9,11 +9,17 @@ import torch
 from seq_tokenizer import TokenizerObjective, TokenizerTrainingConfig
 from tests.seq_tokenizer.toy import toy_batch, toy_tokenizer
 
+WRITER = {"width": 16, "layers": 1, "heads": 2}
 
-def objective_of(seed: int = 0, encoder: str = "titok", **terms: Any) -> TokenizerObjective:
+
+def objective_of(
+    seed: int = 0, encoder: str = "titok", tokenizer: dict[str, Any] | None = None, **terms: Any
+) -> TokenizerObjective:
     """With the terms that are named, and no other."""
     values = {"pixels": None, "contrast": None, **terms}
-    return TokenizerObjective(toy_tokenizer(encoder, seed=seed), TokenizerTrainingConfig.parse(values))
+    parts = {"writer": WRITER} if "write" in terms else {}
+    model = toy_tokenizer(encoder, seed=seed, **(parts | (tokenizer or {})))
+    return TokenizerObjective(model, TokenizerTrainingConfig.parse(values))
 
 
 def parts_reached(objective: TokenizerObjective) -> set[str]:

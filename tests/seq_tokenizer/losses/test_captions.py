@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,31 +12,41 @@ import torch.nn.functional as F
 
 from data_pipelines.captions import tokenizer as special
 from seq_tokenizer import TokenizerObjective, TokenizerTrainingConfig
-from seq_tokenizer.losses import match, write
+from seq_tokenizer.losses import match
 from seq_tokenizer.losses.match import MatchTerm
+from seq_tokenizer.text import writer
 from seq_tokenizer.text.tower import EOS
-from seqtok_core.foundation.errors import ConfigError
-from tests.seq_tokenizer.losses.reached import losses_of_training, objective_of, parts_reached
-from tests.seq_tokenizer.toy import rows_of, toy_batch, toy_tokenizer
+from seqtok_core.foundation.errors import ConfigError, DataError
+from tests.seq_tokenizer.losses.reached import WRITER, losses_of_training, objective_of, parts_reached
+from tests.seq_tokenizer.toy import rows_of, toy_batch, toy_latents, toy_tokenizer
 
 SIZES = {"width": 16, "layers": 1, "heads": 2}
-WRITE, MATCH = {"write": {**SIZES, "weight": 1.0}}, {"match": {**SIZES, "weight": 1.0}}
+MATCH = {"match": {**SIZES, "weight": 1.0}}
 ENCODED = {"encoder", "bottleneck"}
 
 
+def writing(**settings: Any) -> TokenizerObjective:
+    return objective_of(write={"weight": 1.0}, tokenizer={"writer": {**WRITER, **settings}})
+
+
 def test_each_reaches_the_encoder_and_its_own_network_alone():
-    assert parts_reached(objective_of(**WRITE)) == ENCODED | {"write"}
+    assert parts_reached(writing()) == ENCODED | {"writer"}
     assert parts_reached(objective_of(**MATCH)) == ENCODED | {"match"}  # similarities draw, and learn nothing
 
 
-@pytest.mark.parametrize("name", ["write", "match"])
-def test_without_text_each_says_so(name: str):
-    with pytest.raises(ConfigError, match=f"`{name}` needs captions"):
-        TokenizerObjective(toy_tokenizer(text=False), TokenizerTrainingConfig.parse({name: SIZES}))
+def test_without_text_or_a_writer_each_says_so():
+    with pytest.raises(ConfigError, match="`match` needs captions"):
+        TokenizerObjective(toy_tokenizer(text=False), TokenizerTrainingConfig.parse({"match": SIZES}))
+    with pytest.raises(ConfigError, match=r"model.writer=\{\}"):
+        TokenizerObjective(toy_tokenizer(), TokenizerTrainingConfig.parse({"write": {}}))
+    with pytest.raises(ConfigError, match="writer: it learns from captions, and this tokenizer has no text"):
+        toy_tokenizer(text=False, writer=SIZES)
+    with pytest.raises(ConfigError, match="level_starts"):
+        toy_tokenizer(writer={**SIZES, "level_starts": [1, 7]})
 
 
 def test_the_network_sees_the_prefix_and_earlier_words_alone():
-    network = objective_of(**WRITE).terms["write"].network
+    network = writing().tokenizer.writer.network
     ids, level, k = torch.tensor([[7, 8, 9, 10]]), torch.tensor([1]), torch.tensor([2])
     latents = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
     before = network(ids, level, latents, k)
@@ -59,19 +71,19 @@ def test_a_match_does_not_depend_on_padding():
 
 def test_nats_are_those_of_each_token_and_of_the_end():
     """Written out: caption by caption, without padding."""
-    term, batch = objective_of(**WRITE).terms["write"], toy_batch(3)
-    states, ids = torch.randn(3, 6, 16), batch.text_ids[:, 0]  # two words and three of padding
-    found = term._part(states, write._followed_by_end(ids))
+    made, ids, rows = writing().tokenizer.writer, toy_batch(3).text_ids[:, 0], torch.ones(3, dtype=torch.int64)
+    asked = (rows, torch.randn(3, 6, 3), rows)
+    found, states = made.nats(ids, *asked), made.network(ids, *asked)  # of two words and three of padding
     for row in range(3):
-        logits, target = term.vocabulary(states[row, :3]), torch.cat([ids[row, :2], torch.tensor([EOS])])
+        logits, target = made.vocabulary(states[row, :3]), torch.cat([ids[row, :2], torch.tensor([EOS])])
         torch.testing.assert_close(found[row], F.cross_entropy(logits, target))
 
 
 def test_the_vocabulary_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     found = []
     for at_once in (2**24, 1000):
-        monkeypatch.setattr(write, "_AT_ONCE", at_once)
-        objective = objective_of(**WRITE)
+        monkeypatch.setattr(writer, "_AT_ONCE", at_once)
+        objective = writing()
         loss = objective(toy_batch())["loss"]
         loss.backward()
         found.append([loss.detach(), objective.tokenizer.encoder.queries.grad.clone()])
@@ -79,7 +91,7 @@ def test_the_vocabulary_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_batch_is_the_mean_of_its_halves_and_who_has_no_caption_does_not_count():
-    objective, batch = objective_of(**WRITE), toy_batch(8)
+    objective, batch = writing(), toy_batch(8)
     halves = [objective(rows_of(batch, slice(first, first + 4)))["loss"] for first in (0, 4)]
     torch.testing.assert_close(objective(batch)["loss"], torch.stack(halves).mean())
     ids, captions = batch.text_ids.clone(), batch.caption_ids.clone()
@@ -90,16 +102,34 @@ def test_a_batch_is_the_mean_of_its_halves_and_who_has_no_caption_does_not_count
 def test_what_was_learned_is_written():
     """Twelve captions by heart; the whole sequence says its image's own, and an end comes."""
     torch.manual_seed(0)
-    objective = objective_of(write={"weight": 1.0, "width": 32, "layers": 1, "heads": 2, "level_starts": [1, 6]})
+    objective = writing(width=32, level_starts=[1, 6])
     losses = losses_of_training(objective, 150, 1e-2)
     assert losses[-1] < 0.2 * losses[0]
     batch = toy_batch(16)
     latents = objective.tokenizer.encode(batch.pixels())
-    said = objective.terms["write"].greedy(latents, 6, level=1)
+    said = objective.tokenizer.write(latents)
+    assert torch.equal(said, objective.tokenizer.write(latents, level=1))  # the finest that six tokens owe
     assert (F.pad(said, (0, 7 - said.shape[1]))[:, :5] == batch.text_ids[:, 1]).float().mean() > 0.9
-    coarse = objective.terms["write"].greedy(latents, 1, level=0)
+    coarse = objective.tokenizer.write(latents[:, :1])
     assert coarse.shape[1] <= 7
+    assert torch.equal(coarse, objective.tokenizer.write(latents[:, :1], level=0))
     assert not torch.isin(said, torch.tensor([special.EOS])).any()
+
+
+def test_the_writer_goes_with_the_model_and_says_what_it_cannot(tmp_path: Path):
+    tokenizer = writing().tokenizer.eval()
+    tokenizer.save_pretrained(tmp_path / "model")
+    again, latents = type(tokenizer).from_pretrained(tmp_path / "model"), toy_latents()
+    assert torch.equal(again.write(latents[:, :2], level=1), tokenizer.write(latents[:, :2], level=1))
+    for message, asked, level in (
+        ("level_starts is null", latents, None),
+        ("choose from 0 to 7", latents, 8),
+        ("with k from 1 to 6", latents[:, :0], 0),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            again.write(asked, level)
+    with pytest.raises(DataError, match="no writer"):
+        toy_tokenizer().write(toy_latents())
 
 
 def test_a_hard_negative_is_near_and_never_an_equal_caption():
@@ -130,8 +160,10 @@ def test_matching_learns():
     assert losses[-1] < 0.6 < losses[0]
 
 
-@pytest.mark.parametrize("terms", [WRITE, MATCH])
-def test_a_pyramid_with_more_levels_than_it_knows_is_named(terms: dict):
-    name = next(iter(terms))
-    with pytest.raises(ConfigError, match=rf"`{name}.levels`=1"):
-        objective_of(**{name: {**terms[name], "levels": 1}})(toy_batch())
+def test_a_pyramid_with_more_levels_than_it_knows_is_named():
+    for name, objective in (
+        ("match", objective_of(match={**SIZES, "weight": 1.0, "levels": 1})),
+        ("writer", writing(levels=1)),
+    ):
+        with pytest.raises(ConfigError, match=rf"`{name}.levels`=1"):
+            objective(toy_batch())

@@ -11,7 +11,7 @@ from tests.seq_tokenizer.two_processes import loss_and_gradients, means_of_two
 SIZES = {"width": 16, "layers": 1, "heads": 2, "weight": 1.0}
 JOBS = [
     {"contrast": {"weight": 1.0}},
-    {"pixels": None, "contrast": {"weight": 1.0, "loss": "sigmoid"}, "write": SIZES, "match": SIZES},
+    {"pixels": None, "contrast": {"weight": 1.0, "loss": "sigmoid"}, "write": {"weight": 1.0}, "match": SIZES},
 ]
 
 

@@ -21,7 +21,7 @@ def all_terms(folder: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     torch.jit.script(Maps()).save(str(folder / "maps.pt"))
     network = {"network": str(folder / "maps.pt")}
-    settings = {"contrast": {"loss": "sigmoid"}, "write": SIZES, "match": SIZES, "perceptual": network}
+    settings = {"contrast": {"loss": "sigmoid"}, "write": {}, "match": SIZES, "perceptual": network}
     settings |= {"teacher": {**network, "hidden": 16}, "adversary": {"width": 4, "layers": 2, "lr": 1e-3}}
     return {name: settings.get(name, {}) for name in TERMS}
 
@@ -51,4 +51,5 @@ def test_what_muon_must_not_touch_exists(tmp_path: Path):
     objective = objective_of(**all_terms(tmp_path))
     excluded = objective.muon_excluded()
     assert excluded <= {name for name, _ in objective.named_parameters()}
-    assert {"terms.write.network.words.weight", "terms.write.vocabulary.weight", "terms.match.judge.weight"} <= excluded
+    assert {"tokenizer.writer.network.words.weight", "tokenizer.writer.vocabulary.weight"} <= excluded
+    assert {"terms.match.judge.weight"} <= excluded

@@ -15,14 +15,24 @@ SCENES = held_out(40)
 READER = PerfectReader(SCENES)
 
 
+class Words:
+    """Ids are rows of letters."""
+
+    def decode(self, ids: Tensor) -> str:
+        return "".join(map(chr, ids.tolist()))
+
+
 class FromTheSecondToken:
     """Completes rightly from two tokens on; from one every second drawing is the wrong scene."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
+        self.told: list[str] | None = None
+        self.captions = Words()
 
-    def complete(self, latents: Tensor, prompts: None, config: SampleConfig, *, seed: int) -> Tensor:
+    def complete(self, latents: Tensor, prompts: list[str] | None, config: SampleConfig, *, seed: int) -> Tensor:
         self.asked.append((latents.shape[1], seed))
+        self.told = prompts
         whole = LosslessTokenizer().encode(real_pictures(SCENES, SIZE).float() / 127.5 - 1)
         return whole.roll(1, 0) if latents.shape[1] == 1 and seed % 2 else whole
 
@@ -46,6 +56,16 @@ def test_each_prefix_is_judged_by_all_its_drawings():
     decoded = results["decoded_truth"]["levels"]["details"]["value"]
     assert decoded[str(LENGTH)] == 1.0
     assert decoded["1"] < 0.1, "three quarters of the picture are missing"
+
+
+def test_what_a_prefix_says_of_itself_is_the_prompt():
+    generator, tokenizer = FromTheSecondToken(), LosslessTokenizer()
+    latents = tokenizer.encode(real_pictures(SCENES, SIZE).float() / 127.5 - 1)[:, :2]
+    letters = torch.randint(97, 123, (len(latents), 5))
+    by_completion(tokenizer, generator, SampleConfig())(latents, 0)
+    assert generator.told is None
+    by_completion(tokenizer, generator, SampleConfig(), lambda kept: letters[: len(kept)])(latents, 0)
+    assert generator.told == [Words().decode(row) for row in letters]
 
 
 def test_the_whole_sequence_needs_no_drawing():
