@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.layers.randomness import Draws
 
 KIND, FORMAT = "seqtok sequence model", 2
+Score = Callable[[Tensor], Tensor]  # latents (B, k, D), as the tokenizer's `decode` takes them -> (B,), more is better
 
 
 class SeqGenerator(nn.Module):
@@ -60,6 +61,8 @@ class SeqGenerator(nn.Module):
         seed: int = 0,
         num_tokens: int | None = None,
         batch: int = 256,
+        candidates: int = 1,
+        score: Score | None = None,
         **changes: Any,
     ) -> Tensor:
         """Latents of pictures of the prompts, as the tokenizer's `decode` takes them: (B, k, D) float32.
@@ -67,12 +70,14 @@ class SeqGenerator(nn.Module):
         `changes` are keys of SampleConfig over those of `config`: guidance=2.5, flow={"steps": 20}. An empty prompt
         asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row
         depends on its prompt, how often the same one stood before it, and `seed`; not on the other prompts,
-        nor on `batch`, the number of prompts computed at once.
+        nor on `batch`, the number of prompts computed at once. Of several `candidates`, each drawn as one alone would
+        be and the first of them that very one, every row keeps the best by `score`.
         """
         tokens = self.spec.length if num_tokens is None else num_tokens
         if not 1 <= tokens <= self.spec.length:
             raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
-        return self._draw(prompts, (config or SampleConfig()).changed(**changes), seed, tokens, batch, None)
+        config = (config or SampleConfig()).changed(**changes)
+        return self._best(prompts, config, seed, tokens, batch, None, candidates, score)
 
     def complete(
         self,
@@ -82,6 +87,8 @@ class SeqGenerator(nn.Module):
         *,
         seed: int = 0,
         batch: int = 256,
+        candidates: int = 1,
+        score: Score | None = None,
         **changes: Any,
     ) -> Tensor:
         """Keep the first tokens of pictures and draw the rest: (B, k, D), k < K, as `encode` gives them -> (B, K, D).
@@ -105,13 +112,49 @@ class SeqGenerator(nn.Module):
             prompts = [""] * count
             config = config if self.sequence.prefix_dropout else config.changed(guidance=1.0)
         given = self.spec.normalise(latents.to(self.device).float())
-        drawn = self._draw(prompts, config, seed, self.spec.length, batch, given)
+        drawn = self._best(prompts, config, seed, self.spec.length, batch, given, candidates, score)
         return torch.cat([latents.to(drawn), drawn[:, known:]], 1)  # what was kept comes back bit for bit
 
-    def _draw(
-        self, prompts: Sequence[str], config: SampleConfig, seed: int, tokens: int, batch: int, given: Tensor | None
+    def _best(
+        self,
+        prompts: Sequence[str],
+        config: SampleConfig,
+        seed: int,
+        tokens: int,
+        batch: int,
+        given: Tensor | None,
+        candidates: int,
+        score: Score | None,
     ) -> Tensor:
-        """`given` (B, k, D) standardised; -> (B, tokens, D), as the tokenizer's `decode` takes them."""
+        """Of every row the best of some drawings; where two are as good, the earlier."""
+        if candidates < 1:
+            raise ConfigError(f"candidates={candidates}: at least one is drawn")
+        best = self._draw(prompts, config, seed, tokens, batch, given, 0)
+        if candidates == 1:
+            return best
+        if score is None:
+            raise ConfigError(f"candidates={candidates}: say by `score` which of them is the best")
+        highest = score(best).to(best.device)
+        for number in range(1, candidates):
+            other = self._draw(prompts, config, seed, tokens, batch, given, number)
+            value = score(other).to(best.device)
+            better = value > highest
+            best = torch.where(better[:, None, None], other, best)
+            highest = torch.where(better, value, highest)
+        return best
+
+    def _draw(
+        self,
+        prompts: Sequence[str],
+        config: SampleConfig,
+        seed: int,
+        tokens: int,
+        batch: int,
+        given: Tensor | None,
+        number: int,
+    ) -> Tensor:
+        """`given` (B, k, D) standardised; -> (B, tokens, D), as the tokenizer's `decode` takes them. `number`: of the
+        candidate, each with noise of its own."""
         if batch < 1:
             raise ConfigError(f"batch={batch}: at least one prompt is computed at once")
         text_ids = self.encode_prompts(prompts)
@@ -124,7 +167,7 @@ class SeqGenerator(nn.Module):
                     self.backbone,
                     self.head,
                     trim(text_ids[rows]),
-                    Draws(seed, own.epoch[rows], own.index[rows]),
+                    Draws(seed, own.epoch[rows] + (number << 32), own.index[rows]),
                     config,
                     self.spec.length,
                     tokens,

@@ -5,6 +5,7 @@ Shapes: N images, K latents of D channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -43,3 +44,18 @@ def decode_all(tokenizer: PrefixTokenizer, latents: Tensor, num_tokens: int, bat
     """(B, K, D) latents -> (B, 3, H, W) uint8 on the CPU, each from its first `num_tokens` tokens."""
     parts = (tokenizer.decode(part.to(tokenizer.device), num_tokens=num_tokens) for part in latents.split(batch))
     return torch.cat([to_bytes(part).cpu() for part in parts])
+
+
+def agreement(tokenizer: PrefixTokenizer, kept: Tensor) -> Callable[[Tensor], Tensor]:
+    """kept (B, k, D), first tokens of pictures -> a score of latents (B, K, D): how near the first k tokens of the
+    picture that they decode to, encoded anew, come to those that were kept. (B,) float32, 0 at best.
+
+    A drawing from a prefix should say what the prefix says; the tokenizer itself is asked, without captions.
+    """
+
+    def score(latents: Tensor) -> Tensor:
+        pictures = decode_all(tokenizer, latents, latents.shape[1])
+        again = encode_all(tokenizer, pictures)[:, : kept.shape[1]]
+        return -(again - kept.cpu()).square().mean((1, 2))
+
+    return score

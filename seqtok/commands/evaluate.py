@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import Guidance, Steps, Temperature, sample_settings, take_free_cores
+from seqtok.commands.options import Candidates, Guidance, Steps, Temperature, sample_settings, take_free_cores
 
 app = typer.Typer(help="Judge models on held-out data.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder of a tokenizer, or a hub id.")]
@@ -74,6 +74,7 @@ def prefix_truth(
     guidance: Guidance = None,
     temperature: Temperature = None,
     steps: Steps = None,
+    candidates: Candidates = 1,
     seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
     out: Out = None,
 ) -> None:
@@ -82,6 +83,6 @@ def prefix_truth(
     from seqtok.runs.evaluate import judge_prefixes
 
     sample = {"guidance": 1.0, **sample_settings(guidance, temperature, steps)}
-    config = PrefixTruthConfig.parse({"sample": sample, "seeds": drawings}, "options")
+    config = PrefixTruthConfig.parse({"sample": sample, "seeds": drawings, "candidates": candidates}, "options")
     take_free_cores()
     judge_prefixes(generator, tokenizer, reader, scenes, config, seed, out)

@@ -13,6 +13,9 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the conf
 # None: as SampleConfig has it, which owns the defaults.
 Guidance = Annotated[float | None, typer.Option(help="1 follows the prompt as learnt, more insists on it.", min=0)]
 Temperature = Annotated[float | None, typer.Option(help="Scale of the noise that latents are drawn from.", min=0)]
+Candidates = Annotated[
+    int, typer.Option(help="Drawings of which the best is kept: its own first tokens are nearest to the prefix.", min=1)
+]
 Steps = Annotated[int | None, typer.Option(help="Solver steps per token.", min=1)]
 
 

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from seqtok.commands.options import (
+    Candidates,
     DryRun,
+    Guidance,
     Overrides,
     Overwrite,
     Resume,
@@ -76,10 +78,13 @@ def reconstruct(
         str | None, typer.Option(help="Sequence model of this tokenizer: draws what a prefix leaves open.")
     ] = None,
     drawings: Annotated[int | None, typer.Option(help="Drawings of each prefix.", min=1)] = None,
+    candidates: Candidates = 1,
     captions: Annotated[
-        Path | None, typer.Option(help="Text file, one caption a line: which is nearest to each prefix?")
+        Path | None,
+        typer.Option(help="Text file, one caption a line: each prefix names the nearest; without, its own."),
     ] = None,
     swap: Annotated[bool, typer.Option("--swap", help="Also exchange the first tokens of the two pictures.")] = False,
+    guidance: Guidance = None,
     temperature: Temperature = None,
     steps: Steps = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
@@ -88,8 +93,9 @@ def reconstruct(
     """Pictures from their first 1, 2, 4, … K tokens: averaged by the decoder, and drawn by a sequence model."""
     from seqtok.pictures.reconstruct import ReconstructConfig, reconstruct_files, say_numbers
 
-    sample = {"guidance": 1.0, **sample_settings(None, temperature, steps)}
+    sample = {"guidance": 1.0, **sample_settings(guidance, temperature, steps)}
     given = {"generator": generator, "drawings": drawings, "captions": captions, "swap": swap, "seed": seed}
+    given |= {"candidates": candidates}
     values = {key: value for key, value in given.items() if value is not None}
     config = ReconstructConfig.parse({**values, "sample": sample}, "options")
     take_free_cores()

@@ -19,6 +19,7 @@ from data_pipelines.captions.tokenizer import CaptionTokenizer
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
 from seqtok.evaluation.metrics.reconstruction import psnr
+from seqtok.evaluation.scenes.prefix_truth import by_completion
 from seqtok.grids import grid
 from seqtok.pictures.sample import load_pair, open_picture, read_prompts, save_picture, scale_of
 from seqtok_core.foundation import model_folder
@@ -32,7 +33,8 @@ class ReconstructConfig(Config):
 
     generator: str | None = None  # sequence model that draws what is missing
     drawings: int = 3  # by it, of each prefix
-    captions: Path | None = None  # file of captions, one a line: each prefix names the nearest one
+    candidates: int = 1  # for each drawing, of which the one is taken whose own first tokens agree best
+    captions: Path | None = None  # file of captions, one a line: each prefix names the nearest; None: it writes its own
     swap: bool = False  # the first k tokens of two pictures exchanged
     seed: int = 0
     sample: SampleConfig = SampleConfig(guidance=1.0)
@@ -89,8 +91,8 @@ def _models(model: str | Path, config: ReconstructConfig) -> tuple[SeqGenerator 
 
 def _drawn(tokenizer: SeqTokenizer, generator: SeqGenerator, kept: Tensor, config: ReconstructConfig) -> list[Tensor]:
     """kept (F, k, D) -> as many times as asked, (F, 3, H, W) uint8."""
-    wholes = (generator.complete(kept, None, config.sample, seed=config.seed + i) for i in range(config.drawings))
-    return [decode_all(tokenizer, whole, whole.shape[1]) for whole in wholes]
+    draw = by_completion(tokenizer, generator, config.sample, config.candidates)
+    return [draw(kept, config.seed + number) for number in range(config.drawings)]
 
 
 def _swapped(tokenizer: SeqTokenizer, latents: Tensor, prefixes: Sequence[int]) -> list[list[Tensor]]:
@@ -105,11 +107,14 @@ def _swapped(tokenizer: SeqTokenizer, latents: Tensor, prefixes: Sequence[int]) 
 def _says(
     tokenizer: SeqTokenizer, model: str | Path, latents: Tensor, prefixes: Sequence[int], file: Path | None
 ) -> dict[str, list[str]] | None:
-    """k -> for every file the caption that is nearest to its first k tokens."""
-    if file is None:
+    """k -> for every file what its first k tokens say: the nearest caption, or what the writer is sure of."""
+    writes = tokenizer.writer is not None and tokenizer.writer.config.level_starts is not None
+    if file is None and not writes:
         return None
-    captions = read_prompts(file)
     words = CaptionTokenizer.load(model_folder.find_model_folder(model) / model_folder.CAPTIONS)
+    if file is None:
+        return {str(k): [words.decode(ids) for ids in tokenizer.write(latents[:, :k])] for k in prefixes}
+    captions = read_prompts(file)
     embeddings = tokenizer.prefix_embeddings(latents.to(tokenizer.device))  # (F, K, E)
     limit = tokenizer.config.text.context - 1 if tokenizer.config.text else 0
     ids = [torch.tensor([words.encode(caption)[:limit]], device=tokenizer.device) for caption in captions]

@@ -96,7 +96,7 @@ def judge_prefixes(
     generator, tokenizer = load_pair(generator_model, tokenizer_model)
     reader = load_or_train_reader(reader_folder, ReaderConfig())
     held_out = [make_scene(seed, index, "test") for index in range(scenes)]
-    draw = by_completion(tokenizer, generator, config.sample, tokenizer.write if config.written else None)
+    draw = by_completion(tokenizer, generator, config.sample, config.candidates)
     results = prefix_truth(tokenizer, draw, held_out, reader, tokenizer.config.image_size, config.seeds)
     for how, table in (("drawn", "prefix_truth"), ("decoded", "decoded_truth")):
         rows = results[table]["attributes"]

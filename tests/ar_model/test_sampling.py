@@ -155,3 +155,32 @@ def test_guidance_insists_on_what_is_kept() -> None:
 def test_what_cannot_be_completed_is_said(shape: tuple[int, ...], prompts: list[str] | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         toy_generator().complete(torch.zeros(shape), prompts)
+
+
+def test_of_several_candidates_every_row_keeps_its_best() -> None:
+    model, given = toy_generator(), {"seed": 2, "flow": {"steps": 4}}
+    alone = model.sample(PROMPTS, **given)
+    assert torch.equal(model.sample(PROMPTS, **given, candidates=1), alone)
+    seen: list[Tensor] = []
+
+    def first_channel(latents: Tensor) -> Tensor:
+        seen.append(latents)
+        return latents[:, 0, 0]
+
+    best = model.sample(PROMPTS, **given, candidates=3, score=first_channel)
+    assert len(seen) == 3
+    torch.testing.assert_close(seen[0], alone)
+    assert (seen[1] - seen[2]).abs().max() > 0.1, "each has noise of its own"
+    rows = torch.stack([one[:, 0, 0] for one in seen]).argmax(0)
+    assert len(rows.unique()) > 1
+    assert torch.equal(best, torch.stack(seen)[rows, torch.arange(len(PROMPTS))])
+    kept = alone[:, :2]
+    drawn = model.complete(kept, **given, candidates=3, score=lambda latents: -latents[:, 2, 0])
+    assert (drawn[:, 2, 0] <= model.complete(kept, **given)[:, 2, 0] + 1e-4).all()
+    assert torch.equal(drawn[:, :2], kept)
+
+
+def test_candidates_need_a_score() -> None:
+    for candidates, message in ((2, "say by `score`"), (0, "at least one is drawn")):
+        with pytest.raises(ConfigError, match=message):
+            toy_generator().sample(PROMPTS, candidates=candidates)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ar_model.sampling import SampleConfig
-from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.scenes import Scene
-from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, prefix_lengths
+from seq_tokenizer.prefixes import PrefixTokenizer, agreement, decode_all, encode_all, prefix_lengths
 from seqtok.evaluation.scenes import generation
 from seqtok.evaluation.scenes.reader import Reading, SceneReader
 from seqtok.evaluation.scenes.scoring import ATTRIBUTES, FINEST, LEVELS
@@ -25,7 +25,6 @@ from seqtok_core.foundation.config import Config
 
 Readings = dict[int, list[list[Reading]]]  # k -> by drawing, by picture
 Drawer = Callable[[Tensor, int], Tensor]  # first k latents (B, k, D), seed -> (B, 3, H, W) uint8
-Writing = Callable[[Tensor], Tensor]  # first k latents (B, k, D) -> (B, T) ids of what they say
 
 
 class PrefixTruthConfig(Config):
@@ -33,28 +32,33 @@ class PrefixTruthConfig(Config):
 
     sample: SampleConfig = SampleConfig(guidance=1.0)
     seeds: int = 4  # pictures drawn from each prefix
-    written: bool = False  # what the tokenizer's writer says of the prefix is the prompt; else there is none
+    candidates: int = Field(1, ge=1)  # drawn for each, of which the one is taken whose own first tokens agree best
 
 
 class Completer(Protocol):
     """A sequence model that continues a prefix."""
 
-    captions: CaptionTokenizer
-
     def complete(
-        self, latents: Tensor, prompts: Sequence[str] | None, config: SampleConfig, *, seed: int
+        self,
+        latents: Tensor,
+        prompts: Sequence[str] | None,
+        config: SampleConfig,
+        *,
+        seed: int,
+        candidates: int,
+        score: Callable[[Tensor], Tensor],
     ) -> Tensor: ...
 
 
 def by_completion(
-    tokenizer: PrefixTokenizer, generator: Completer, config: SampleConfig, write: Writing | None = None
+    tokenizer: PrefixTokenizer, generator: Completer, config: SampleConfig, candidates: int = 1
 ) -> Drawer:
-    """The sequence model draws the missing tokens and the decoder the picture. Without `write` there is no prompt, with
-    it the prompt is what the prefix itself says: nothing else is known of the picture."""
+    """The sequence model draws the missing tokens, without a prompt, and the decoder the picture. Of several candidates
+    that one is taken whose picture the tokenizer begins with the same tokens: no caption and no reader is asked."""
 
     def draw(latents: Tensor, seed: int) -> Tensor:
-        prompts = None if write is None else [generator.captions.decode(ids) for ids in write(latents)]
-        whole = generator.complete(latents, prompts, config, seed=seed)
+        score = agreement(tokenizer, latents)
+        whole = generator.complete(latents, None, config, seed=seed, candidates=candidates, score=score)
         return decode_all(tokenizer, whole, whole.shape[1])
 
     return draw

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,24 +18,23 @@ SCENES = held_out(40)
 READER = PerfectReader(SCENES)
 
 
-class Words:
-    """Ids are rows of letters."""
-
-    def decode(self, ids: Tensor) -> str:
-        return "".join(map(chr, ids.tolist()))
-
-
 class FromTheSecondToken:
     """Completes rightly from two tokens on; from one every second drawing is the wrong scene."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
-        self.told: list[str] | None = None
-        self.captions = Words()
 
-    def complete(self, latents: Tensor, prompts: list[str] | None, config: SampleConfig, *, seed: int) -> Tensor:
+    def complete(
+        self,
+        latents: Tensor,
+        prompts: None,
+        config: SampleConfig,
+        *,
+        seed: int,
+        candidates: int,
+        score: Callable[[Tensor], Tensor],
+    ) -> Tensor:
         self.asked.append((latents.shape[1], seed))
-        self.told = prompts
         whole = LosslessTokenizer().encode(real_pictures(SCENES, SIZE).float() / 127.5 - 1)
         return whole.roll(1, 0) if latents.shape[1] == 1 and seed % 2 else whole
 
@@ -58,14 +60,22 @@ def test_each_prefix_is_judged_by_all_its_drawings():
     assert decoded["1"] < 0.1, "three quarters of the picture are missing"
 
 
-def test_what_a_prefix_says_of_itself_is_the_prompt():
-    generator, tokenizer = FromTheSecondToken(), LosslessTokenizer()
-    latents = tokenizer.encode(real_pictures(SCENES, SIZE).float() / 127.5 - 1)[:, :2]
-    letters = torch.randint(97, 123, (len(latents), 5))
-    by_completion(tokenizer, generator, SampleConfig())(latents, 0)
-    assert generator.told is None
-    by_completion(tokenizer, generator, SampleConfig(), lambda kept: letters[: len(kept)])(latents, 0)
-    assert generator.told == [Words().decode(row) for row in letters]
+class Guesses:
+    """Draws another scene each time, the right one third."""
+
+    def complete(self, latents: Tensor, prompts: None, config: SampleConfig, **how: Any) -> Tensor:
+        whole = LosslessTokenizer().encode(real_pictures(SCENES, SIZE).float() / 127.5 - 1)
+        drawn = torch.stack([whole.roll(2 - number, 0) for number in range(how["candidates"])])
+        best = torch.stack([how["score"](one) for one in drawn]).argmax(0)
+        return drawn[best, torch.arange(len(whole))]
+
+
+def test_of_several_drawings_the_one_is_taken_that_begins_with_the_same_tokens():
+    tokenizer, pictures = LosslessTokenizer(), real_pictures(SCENES, SIZE)
+    latents = tokenizer.encode(pictures.float() / 127.5 - 1)
+    few, enough = (by_completion(tokenizer, Guesses(), SampleConfig(), n)(latents[:, :2], 0) for n in (2, 4))
+    assert torch.equal(enough, pictures)
+    assert not torch.equal(few, pictures)
 
 
 def test_the_whole_sequence_needs_no_drawing():
