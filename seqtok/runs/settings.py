@@ -57,9 +57,9 @@ def find_config(path: str | Path) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name -> file of the configs that come with seqtok."""
+    """Name -> file of the configs that come with seqtok, in a folder for each stage."""
     folder = Path(str(resources.files("seqtok.configs")))
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for file in sorted(folder.glob("*/*.yaml"))}
 
 
 def dump(config: Config) -> str:

@@ -20,6 +20,7 @@ from data_pipelines.sources.drawn_scenes import ScenesSource
 from seq_tokenizer import SeqTokenizer, TokenizerConfig
 from seqtok import cli
 from seqtok.export.run import export_latents
+from seqtok.runs.base import TrainingRun
 from seqtok.runs.kinds import load_run
 from seqtok.runs.settings import shipped_configs
 from seqtok_core.foundation.errors import ConfigError
@@ -80,7 +81,16 @@ def test_shipped_configs_are_valid_and_say_what_they_cost():
         assert "seqtok" in head[0], name
         assert any("Cost" in line for line in head), name
         assert any("Expect" in line for line in head), name
-        load_run(name)
+        run = load_run(name)
+        assert file.parent.name == run.kind
+        if isinstance(run, TrainingRun):
+            parameters, _ = run.parameters()  # on the meta device: none of them needs this machine's memory
+            assert parameters > 10_000, name
+
+
+def test_names_of_shipped_configs_are_theirs_alone():
+    files = list((ROOT / "configs").rglob("*.yaml"))
+    assert len(files) == len(shipped_configs()) == len({file.stem for file in files})
 
 
 @pytest.mark.parametrize(
