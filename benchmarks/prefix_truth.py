@@ -76,7 +76,12 @@ def contest(data: Path, out: Path, name: str, seed: int) -> dict[str, Any]:
     models = str(generator / "model"), str(tokenizer / "model")
     truth = judge_prefixes(*models, out / "reader", 500, DRAWN, 0, None)
     psnr = judge_reconstruction(models[1], data, "test", 2000, None)["psnr"]
-    return {"psnr": psnr, "drawn": truth["prefix_truth"], "decoded": truth["decoded_truth"], "asked": truth["protocol"]}
+    return {
+        "psnr": psnr,
+        "drawn": truth["prefix_truth"],
+        "decoded": truth["decoded_truth"],
+        "asked": DRAWN.model_dump(mode="json"),
+    }
 
 
 def summary(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -49,7 +49,13 @@ def grid(rows: Sequence[Sequence[Tensor]], columns: Sequence[str] = (), scale: i
     return sheet
 
 
-def strip(originals: Tensor, rebuilt: Tensor, prefixes: Sequence[int], scale: int = 3) -> Image.Image:
-    """originals (n, 3, H, W), rebuilt (n, P, 3, H, W) -> n rows: k = 1, 2, 4, ... K and the original."""
-    rows = [[*pictures, original] for pictures, original in zip(rebuilt, originals, strict=True)]
+def strip(
+    originals: Tensor, rebuilt: Tensor, prefixes: Sequence[int], scale: int = 3, drawn: Tensor | None = None
+) -> Image.Image:
+    """originals (n, 3, H, W), rebuilt (n, P, 3, H, W) -> n rows: k = 1, 2, 4, ... K and the original; below each the
+    rows of `drawn` (n, S, P, 3, H, W), where there are some."""
+    rows: list[list[Tensor]] = []
+    for number, original in enumerate(originals):
+        rows.append([*rebuilt[number], original])
+        rows += [] if drawn is None else [list(row) for row in drawn[number]]
     return grid(rows, [*(f"{k}" for k in prefixes), "original"], scale)

@@ -18,12 +18,14 @@ from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, pref
 from seqtok.evaluation.report import protocol
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.scenes import generation
+from seqtok.evaluation.scenes.prefix_truth import Drawer
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.scoring import FINEST
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok_core.foundation.config import Config
 
 Results = dict[str, Any]
+_DRAWINGS = 2  # of every prefix in a report
 
 
 class Generator(Protocol):
@@ -100,14 +102,16 @@ def pictures_for_report(
     images: Tensor,
     generated: Generated | None = None,
     prompts: int = 12,
+    draw: Drawer | None = None,
 ) -> ReportPictures:
-    """images (n, 3, H, W) uint8, held out and not chosen, each rebuilt from every prefix; and the first
-    `prompts` generated rows."""
+    """images (n, 3, H, W) uint8, held out and not chosen, each rebuilt from every prefix, and drawn from it where it
+    is said how; and the first `prompts` generated rows."""
     latents = encode_all(tokenizer, images)
     prefixes = prefix_lengths(latents.shape[1])
     rebuilt = torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
+    drawn = None if draw is None else _drawn(draw, latents, prefixes)
     if generated is None:
-        return ReportPictures(prefixes, images, rebuilt)
+        return ReportPictures(prefixes, images, rebuilt, drawn=drawn)
     assert generated.prefixes == prefixes, "the pictures come from another tokenizer"
     return ReportPictures(
         prefixes,
@@ -117,4 +121,11 @@ def pictures_for_report(
         generated.pictures[:prompts],
         generated.verdicts[:prompts],
         generated.unseen[:prompts],
+        drawn,
     )
+
+
+def _drawn(draw: Drawer, latents: Tensor, prefixes: Sequence[int]) -> Tensor:
+    """-> (n, S, P, 3, H, W) uint8."""
+    by_prefix = [torch.stack([draw(latents[:, :k], seed) for seed in range(_DRAWINGS)], 1) for k in prefixes]
+    return torch.stack(by_prefix, 2)

@@ -26,6 +26,7 @@ from data_pipelines.sources.drawn_scenes import ScenesSource
 from seqtok.evaluation.generation_runner import evaluate_generation, pictures_for_report
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import merge, write_report
+from seqtok.evaluation.scenes.prefix_truth import by_completion, prefix_truth
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.scoring import scene_meaning
@@ -111,7 +112,11 @@ def _judge(
     generator = SeqGenerator.from_pretrained(folders["generator"] / "model").to(tokenizer.device)
     scenes = [make_scene(settings.seed, index, "test") for index in range(settings.prompts)]
     made, generated = evaluate_generation(tokenizer, generator, scenes, reader, settings.generation)
-    return merge(seen, made), pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN)
+    asked, size = settings.prefix_truth, settings.image_size
+    draw = by_completion(tokenizer, generator, asked.sample, asked.candidates)
+    truth = prefix_truth(tokenizer, draw, scenes, reader, size, asked)
+    pictures = pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN, draw)
+    return merge(seen, made, truth), pictures
 
 
 def _about(tokenizer: TokenizerRun, generator: GeneratorRun, folders: dict[str, Path]) -> dict[str, str]:

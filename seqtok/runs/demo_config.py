@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from seqtok.evaluation.generation_runner import GenerationConfig
+from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.runs.settings import Count
 from seqtok_core.foundation.config import Config
@@ -25,3 +26,4 @@ class DemoConfig(Config):
     generator: str = "demo-generator"
     reader: ReaderConfig = ReaderConfig()
     generation: GenerationConfig = GenerationConfig()
+    prefix_truth: PrefixTruthConfig = PrefixTruthConfig()  # of the same scenes

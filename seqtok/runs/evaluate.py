@@ -97,14 +97,13 @@ def judge_prefixes(
     reader = load_or_train_reader(reader_folder, ReaderConfig())
     held_out = [make_scene(seed, index, "test") for index in range(scenes)]
     draw = by_completion(tokenizer, generator, config.sample, config.candidates)
-    results = prefix_truth(tokenizer, draw, held_out, reader, tokenizer.config.image_size, config.seeds)
+    results = prefix_truth(tokenizer, draw, held_out, reader, tokenizer.config.image_size, config)
     for how, table in (("drawn", "prefix_truth"), ("decoded", "decoded_truth")):
         rows = results[table]["attributes"]
         shown = {
             key: {**row["value"], "chance": row["chance"]["1"], "real": row["ceiling"]} for key, row in rows.items()
         }
         _table(f"share of pictures {how} from k tokens that are right", shown)
-    results["protocol"] = {"prefix truth": config.model_dump(mode="json")}
     _write(out, results)
     return results
 

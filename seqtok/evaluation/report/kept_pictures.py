@@ -16,7 +16,8 @@ from seqtok_core.foundation.files import atomic_write
 
 @dataclass(frozen=True)
 class ReportPictures:
-    """What the report shows. P prefix lengths; n originals and m prompts; pictures (3, H, W) uint8."""
+    """What the report shows. P prefix lengths; n originals, each with S drawings, and m prompts; pictures (3, H, W)
+    uint8."""
 
     prefixes: Sequence[int]
     originals: Tensor  # (n, 3, H, W), held out
@@ -25,6 +26,7 @@ class ReportPictures:
     generated: Tensor | None = None  # (m, P, 3, H, W)
     verdicts: Sequence[Verdict] = ()  # m, of the pictures at full length
     unseen: Sequence[bool] = ()  # m, whether training never held the prompt's combination
+    drawn: Tensor | None = None  # (n, S, P, 3, H, W): drawn by a sequence model from the first 1, 2, 4, ... K tokens
 
 
 FILE = "pictures.safetensors"
@@ -37,6 +39,8 @@ def keep_pictures(folder: Path, pictures: ReportPictures) -> None:
     tensors = {"originals": pictures.originals, "rebuilt": pictures.rebuilt}
     if pictures.generated is not None:
         tensors["generated"] = pictures.generated
+    if pictures.drawn is not None:
+        tensors["drawn"] = pictures.drawn
     words = {
         "prefixes": list(pictures.prefixes),
         "prompts": list(pictures.prompts),

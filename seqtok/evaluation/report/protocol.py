@@ -34,6 +34,12 @@ Interval: 95 % (Wilson). Unseen: prompts with a combination of shape and colour,
 that no training scene holds.
 """
 _BY_PREFIX = "The same pictures, decoded from their first k generated tokens and judged in the same way."
+_PREFIX = """
+Of each of {scenes:,} held-out scenes the first k tokens are kept, and {seeds} pictures are drawn from them without a
+prompt, with guidance {guidance:g}, temperature {temperature:g} and {head}; of {candidates} candidates for each that
+one is taken whose own first tokens are nearest to those kept, without asking for captions. The reader says whether they
+show all that the scene's caption of a level says. Dotted: the same drawings under the captions of other scenes.
+"""
 _LEVELS = ("coarsest", "second", "third", "finest")
 
 
@@ -46,11 +52,19 @@ def of_tokenizer(results: Mapping[str, Any]) -> dict[str, str]:
 
 def of_generation(prompts: int, config: Mapping[str, Any]) -> dict[str, str]:
     """How pictures were drawn and judged; `config` is that of the runner, as a mapping."""
-    sample = config["sample"]
+    facts = {**config, **_of_sample(config["sample"]), "prompts": prompts, "level": _LEVELS[config["level"]]}
+    return {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX}
+
+
+def of_prefixes(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:
+    """How pictures were drawn from prefixes; `config` is a PrefixTruthConfig, as a mapping."""
+    return {"prefix_truth": _filled(_PREFIX, {**config, **_of_sample(config["sample"]), "scenes": scenes})}
+
+
+def _of_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
     parts = {kind: part for kind, part in sample.items() if isinstance(part, Mapping)}
     head = "; ".join(f"{kind} with " + ", ".join(f"{k} {v}" for k, v in part.items()) for kind, part in parts.items())
-    facts = {**config, **sample, "head": head, "prompts": prompts, "level": _LEVELS[config["level"]]}
-    return {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX}
+    return {**sample, "head": head}
 
 
 def _filled(text: str, facts: Mapping[str, Any]) -> str:

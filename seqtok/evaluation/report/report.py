@@ -13,6 +13,8 @@ it.
   "chance_seen",
                         "chance_unseen", "prompts", "prompts_seen", "prompts_unseen"}}
   reader_by_prefix      {attribute: {k: share}}
+  prefix_truth, decoded_truth
+                        {"levels" | "attributes": {name: {"value", "low", "high", "chance": {k: share}, "ceiling"}}}
   stages                {name: {"seconds", "images", "images_per_second"}}
   protocol              {section: sentences}
 """
@@ -89,9 +91,9 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def write_pictures(folder: Path, pictures: ReportPictures) -> None:
-    """strip.png (rows of one image at k = 1, 2, 4, ... K beside the original) and generated.png (row =
-    prompt)."""
-    sheets = {"strip.png": strip(pictures.originals, pictures.rebuilt, pictures.prefixes)}
+    """strip.png (a row of one image at k = 1, 2, 4, ... K beside the original, below it what is drawn) and
+    generated.png (row = prompt)."""
+    sheets = {"strip.png": strip(pictures.originals, pictures.rebuilt, pictures.prefixes, drawn=pictures.drawn)}
     if pictures.generated is not None and len(pictures.generated):
         names = [f"{k}" for k in pictures.prefixes]
         sheets["generated.png"] = grid([list(row) for row in pictures.generated], names)

@@ -6,11 +6,13 @@ Shares are printed as per cent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from markupsafe import Markup
+from torch import Tensor
 
 from seqtok.evaluation.report.charts import Curve, chart
 from seqtok.evaluation.report.kept_pictures import ReportPictures
@@ -93,9 +95,14 @@ def strip_rows(pictures: ReportPictures | None) -> list[dict[str, Any]]:
     """Per held-out picture: the decoded pictures and the original as data URIs."""
     if pictures is None:
         return []
+    drawn: Iterable[Iterable[Tensor]] = repeat([]) if pictures.drawn is None else pictures.drawn
     return [
-        {"rebuilt": [data_uri(p) for p in rebuilt], "original": data_uri(original)}
-        for rebuilt, original in zip(pictures.rebuilt, pictures.originals, strict=True)
+        {
+            "rebuilt": [data_uri(p) for p in rebuilt],
+            "original": data_uri(original),
+            "drawn": [[data_uri(p) for p in row] for row in rows],
+        }
+        for rebuilt, original, rows in zip(pictures.rebuilt, pictures.originals, drawn, strict=False)
     ]
 
 
@@ -150,6 +157,13 @@ def charts(runs: Mapping[str, Results]) -> list[Chart]:
     by_prefix = first.get("reader_by_prefix", {})
     curves = [Curve(spelled(name), by_prefix[name]) for name in shown if name in by_prefix]
     found.append(("Generated pictures that are right", curves, "%", "reader_by_prefix"))
+    for section, title in (
+        ("prefix_truth", "Pictures drawn from k tokens that are right"),
+        ("decoded_truth", "Pictures decoded from k tokens that are right"),
+    ):
+        levels = first.get(section, {}).get("levels", {})
+        curves = [Curve(spelled(name), row["value"], row["chance"]["1"]) for name, row in levels.items()]
+        found.append((title, curves, "%", section))
     return [
         Chart(title, Markup(svg), section)
         for title, curves, unit, section in found
@@ -189,6 +203,13 @@ def number_tables(results: Results) -> list[Table]:
     if by_prefix := results.get("reader_by_prefix"):
         rows = [[spelled(name), *map(percent, p.values())] for name, p in by_prefix.items()]
         tables.append(Table("Generated pictures that are right (%)", ["", *_ks(_first(by_prefix))], rows))
+    for section, how in (("prefix_truth", "drawn"), ("decoded_truth", "decoded")):
+        if section in results:
+            both = results[section]["levels"] | {f"{n}, alone": r for n, r in results[section]["attributes"].items()}
+            chance = {name: percent(row["chance"]["1"]) for name, row in both.items()}
+            rows = [[spelled(n), chance[n], *map(percent, row["value"].values())] for n, row in both.items()]
+            head = ["", "chance, k = 1", *_ks(_first(both)["value"])]
+            tables.append(Table(f"Pictures {how} from k tokens that are right (%)", head, rows))
     return tables
 
 

@@ -7,6 +7,7 @@ import base64
 import io
 import itertools
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,15 @@ VERDICTS = judge([true_reading(s) for s in SCENES], SCENES)
 
 def shown(prompt: str = "a red circle") -> ReportPictures:
     rows = torch.stack([PICTURES, PICTURES], 1)
-    return ReportPictures((1, 2), PICTURES, rows, [prompt] * 8, rows, VERDICTS, [s.unseen for s in SCENES])
+    unseen = [scene.unseen for scene in SCENES]
+    return ReportPictures((1, 2), PICTURES, rows, [prompt] * 8, rows, VERDICTS, unseen, torch.stack([rows.flip(0)], 1))
 
 
 def results(name: str = "count") -> dict[str, Any]:
     curve = {"1": 0.5, "2": 0.75}
     recall = {f"{way}_r{n}": 0.5 for way in ("image_to_caption", "caption_to_image") for n in (1, 5)}
     chance = chance_verdicts([true_reading(s) for s in SCENES], SCENES)
+    drawn = {"value": {"1": 0.375, "2": 0.875}, "chance": {"1": 0.125, "2": 0.125}, "ceiling": 1.0}
     return {
         "title": "a run",
         "images": {"size": 16, "test": 8, "train": 8},
@@ -54,6 +57,7 @@ def results(name: str = "count") -> dict[str, Any]:
         "retrieval_candidates": {name: {"images": 8, "captions": 3}},
         "reader": summarise_verdicts(VERDICTS, chance, VERDICTS, SCENES),
         "reader_by_prefix": {"count": curve, "everything": curve},
+        "prefix_truth": {"levels": {name: drawn}, "attributes": {name: drawn}},
         "stages": {
             "generate": {"seconds": 2.0, "images": 8, "images_per_second": 4.0},
             "other": {"seconds": 1.0},
@@ -194,3 +198,17 @@ def test_a_chart_without_values_is_empty() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_what_is_drawn_from_a_prefix_stands_below_what_is_decoded(tmp_path: Path) -> None:
+    page = render_report(results(), shown())
+    assert page.count('alt="drawn from 1 tokens"') == len(SCENES)
+    assert "Pictures drawn from k tokens that are right" in page
+    assert "37.5" in page
+    write_report(tmp_path, results(), shown())
+    kept = kept_pictures(tmp_path)
+    assert kept is not None
+    assert torch.equal(kept.drawn, shown().drawn)
+    plain = replace(shown(), drawn=None)
+    assert strip(plain.originals, plain.rebuilt, plain.prefixes).height < Image.open(tmp_path / "strip.png").height
+    assert 'alt="drawn' not in render_report(results(), plain)
