@@ -26,18 +26,12 @@ from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run
 
-STEM = "model.encoder.stem_channels=16"
-WRITE = [f"model.writer.{key}" for key in ("width=64", "layers=1", "heads=2", "level_starts=[1,1,3,5]")]
-WRITE += ["objective.write.weight=0.1"]
-CONTESTANTS = {
-    "text_on_every_prefix": ["model.encoder.kind=qformer", STEM, *WRITE],
-    "no_text": ["model.encoder.kind=qformer", STEM, "model.text=null"],
-    "raster": ["model.encoder.kind=grid", "model.encoder.order=raster", STEM, "model.text=null"],
-    "spiral_out": ["model.encoder.kind=grid", "model.encoder.order=spiral_out", STEM, "model.text=null"],
-    "z_order": ["model.encoder.kind=grid", "model.encoder.order=z_order", STEM, "model.text=null"],
-    "random": ["model.encoder.kind=grid", "model.encoder.order=random", STEM, "model.text=null"],
+NO_TEXT = ["model.text=null", "model.writer=null", "objective.write=null"]
+CONTESTANTS = {"text_on_every_prefix": [], "no_text": NO_TEXT} | {
+    order: [*NO_TEXT, "model.encoder.kind=grid", f"model.encoder.order={order}"]
+    for order in ("raster", "spiral_out", "z_order", "random")
 }
-GENERATOR = ["objective.condition_dropout=0.3", "objective.finest_share=0.5", "model.sequence.prefix_dropout=0.5"]
+GENERATOR = ["objective.finest_share=0.5"]
 LEVELS = ("count", "shapes", "colors", "details")
 # Chosen on 300 scenes that are not those of the judgement.
 DRAWN = PrefixTruthConfig(sample=SampleConfig(guidance=1.5).changed(flow={"steps": 8}), seeds=2, candidates=8)

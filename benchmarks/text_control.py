@@ -26,7 +26,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     plain = args.demo / "tokenizer_without_text"
-    words = ["model.text=null", f"data.folder={args.demo / 'data'}", f"out={plain}"]
+    words = [
+        "model.text=null",
+        "model.writer=null",
+        "objective.write=null",
+        f"data.folder={args.demo / 'data'}",
+        f"out={plain}",
+    ]
     train_run(load_kind(TokenizerRun, "demo-tokenizer", words))
     results = {
         name: probe_and_retrieve(str(folder / "model"), args.demo / "data", "test", "train", 2000, 8000, None)

@@ -45,6 +45,7 @@ def _model(width: int, heads: int, layers: int, patch: int, latents: int, dim: i
         *(f"model.width={width}", f"model.heads={heads}", f"model.patch_size={patch}"),
         *(f"model.encoder_layers={layers}", f"model.decoder_layers={layers}"),
         *(f"model.num_latents={latents}", f"model.latent_dim={dim}", "objective.contrast.level_starts=null"),
+        *("model.writer=null", "objective.write=null"),
     )
 
 

@@ -60,7 +60,8 @@ def main() -> None:
 
 def build_step(batch: ImageTextBatch, patch: int, precision: str, text: bool, fused: bool) -> Callable[[], None]:
     """One whole optimizer step; `fused` takes torch's attention kernel in bf16 too."""
-    words = [f"model.patch_size={patch}", f"train.precision={precision}"] + ([] if text else ["model.text=null"])
+    words = [f"model.patch_size={patch}", f"train.precision={precision}"]
+    words += [] if text else ["model.text=null", "model.writer=null", "objective.write=null"]
     run = load_kind(TokenizerRun, "demo-tokenizer", words)
     model = run.model
     if model.text is not None:

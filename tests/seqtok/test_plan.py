@@ -152,7 +152,7 @@ def test_the_formula_is_the_formula():
 def test_recomputation_is_counted():
     words = [*NO_DATA, "train.activation_checkpointing=true"]
     whole, less = (answer_plan("demo-tokenizer", w, PlanRequest(gpu="h100")) for w in (NO_DATA, words))
-    assert less["memory"]["stages"][0]["activations"] < 0.7 * whole["memory"]["stages"][0]["activations"]
+    assert less["memory"]["stages"][0]["activations"] < 0.8 * whole["memory"]["stages"][0]["activations"]
     assert less["flops_per_image"] == whole["flops_per_image"]
 
 
