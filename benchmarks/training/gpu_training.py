@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,15 +84,16 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["DS_ACCELERATOR"] = args.device
     bench = _Bench(args.folder, SIZES[args.size], args.gpus, args.device, args.set)
-    rows = bench.run(60 * args.minutes)
     about = {"command": describe_command("gpu_training"), "machine": describe_machine()}
     about |= {"gpus": args.gpus, "device": args.device}
-    print(json.dumps(rows, indent=1))
-    if args.results:
-        args.results.mkdir(parents=True, exist_ok=True)
-        (args.results / "gpu_training.json").write_text(json.dumps({**about, "trainings": rows}, indent=1) + "\n")
-        shutil.copyfile(args.folder / "strip.png", args.results / "gpu_strip.png")
-        shutil.copyfile(args.folder / "samples.png", args.results / "gpu_samples.png")
+    for rows in bench.run(60 * args.minutes):
+        print(json.dumps(rows, indent=1), flush=True)
+        if args.results:  # after every stage: a machine may be taken back before the last
+            args.results.mkdir(parents=True, exist_ok=True)
+            (args.results / "gpu_training.json").write_text(json.dumps({**about, "trainings": rows}, indent=1) + "\n")
+            for name in ("strip.png", "samples.png"):
+                if (args.folder / name).is_file():
+                    shutil.copyfile(args.folder / name, args.results / f"gpu_{name}")
 
 
 class _Bench:
@@ -99,7 +101,8 @@ class _Bench:
         self._folder, self._size, self._gpus, self._device, self._changes = folder, size, gpus, device, changes
         self._scenes, self._latents = folder / "scenes", folder / "latents"
 
-    def run(self, seconds: float) -> dict[str, Any]:
+    def run(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """What is known after the tokenizer, and after the sequence model and the samples."""
         began = time.monotonic()
         size, scenes = self._size, str(self._scenes)
         count = ["--train", str(size.scenes), "--val", "0", "--test", "64", "--size", str(size.pixels)]
@@ -109,13 +112,14 @@ class _Bench:
         left = seconds - (time.monotonic() - began)
         words = [*size.tokenizer, f"data.folder={scenes}"]
         tokenizer, model = self._train("tokenizer", "demo-tokenizer", words, 0.4 * left)
+        self._strip(model)
+        yield {"seconds": round(time.monotonic() - began, 1), "tokenizer": tokenizer}
         self._seqtok("tokenizer", "export", model, scenes, str(self._latents))
         words = [*size.generator, f"data.folder={self._latents}"]
         generator, sampler = self._train("generator", "demo-generator", words, 0.4 * left)
         prompts = [word for prompt in _PROMPTS for word in ("--prompt", prompt)]
         self._seqtok("generator", "sample", sampler, model, *prompts, "--out", str(self._folder / "samples.png"))
-        self._strip(model)
-        return {"seconds": round(time.monotonic() - began, 1), "tokenizer": tokenizer, "generator": generator}
+        yield {"seconds": round(time.monotonic() - began, 1), "tokenizer": tokenizer, "generator": generator}
 
     def _train(self, kind: str, config: str, words: list[str], seconds: float) -> tuple[dict[str, Any], str]:
         """Train for about `seconds`; what was planned and what came out, and the model's folder."""
