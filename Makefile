@@ -19,8 +19,9 @@ INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 demo: $(STAMP)
 	$(BIN)/seqtok demo --out $(DEMO)
 
+# Most tests wait for processes that they start: two at once, each file whole, take half the time of one.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
