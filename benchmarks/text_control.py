@@ -1,9 +1,10 @@
-"""What text is worth: the demo's tokenizer beside the same one trained without captions, at the same budget.
+"""What text is worth and what it costs: the demo's tokenizer beside the same one trained without captions.
 
-    python -m benchmarks.text_control DEMO_FOLDER [--out benchmarks/results/text_control.json]
+    python -m benchmarks.text_control DATA OUT [--seeds 0 1 2] [--only CONTESTANT ...] [--results FILE]
 
-Trains `demo-tokenizer` with model.text=null on the demo's data (same seed, images, batch), then fits the same
-linear probes on both (8,000 training scenes, 2,000 held-out ones) and prints accuracy against prefix length.
+DATA and OUT are those of `benchmarks.prefix_truth`, which trains the contestants (same data, seed, images and batch).
+The same linear probes are fitted on each (8,000 training scenes, 2,000 held-out ones). Labels that no caption speaks of
+stand beside the others: exact places, and what is first named in a scene.
 """
 
 from __future__ import annotations
@@ -11,43 +12,43 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_command, describe_machine
+from benchmarks.prefix_truth import CONTESTANTS
 from seqtok.runs.evaluate import probe_and_retrieve
-from seqtok.runs.kinds import load_kind
-from seqtok.runs.tokenizer import TokenizerRun
-from seqtok.runs.train import train_run
+
+KEPT = ("psnr", "probe", "probe_chance", "retrieval", "retrieval_chance")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("demo", type=Path, help="folder of a finished demo")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=["text_on_every_prefix", "no_text"])
+    parser.add_argument("--results", type=Path)
     args = parser.parse_args()
-    plain = args.demo / "tokenizer_without_text"
-    words = [
-        "model.text=null",
-        "model.writer=null",
-        "objective.write=null",
-        f"data.folder={args.demo / 'data'}",
-        f"out={plain}",
-    ]
-    train_run(load_kind(TokenizerRun, "demo-tokenizer", words))
-    results = {
-        name: probe_and_retrieve(str(folder / "model"), args.demo / "data", "test", "train", 2000, 8000, None)
-        for name, folder in (("with text", args.demo / "tokenizer"), ("without text", plain))
-    }
-    kept = {name: {key: result[key] for key in ("psnr", "probe", "probe_chance")} for name, result in results.items()}
-    for level in ("count", "shapes", "colors", "details"):
-        print(level, {name: _first_and_last(result["probe"]["levels"][level]) for name, result in kept.items()})
-    if args.out:
-        args.out.write_text(json.dumps({"machine": describe_machine(), **kept}, indent=1, sort_keys=True) + "\n")
+    about = {"command": describe_command("text_control"), "machine": describe_machine()}
+    runs: dict[str, dict[str, Any]] = {}
+    for name in args.only:
+        for seed in args.seeds:
+            model = args.out / f"{name}-{seed}" / "tok" / "model"
+            found = probe_and_retrieve(str(model), args.data, "test", "train", 2000, 8000, None)
+            runs.setdefault(name, {})[str(seed)] = {key: found[key] for key in KEPT if key in found}
+            if args.results:
+                args.results.write_text(json.dumps({**about, "runs": runs}, indent=1, sort_keys=True) + "\n")
+    for part in ("levels", "labels"):
+        for label in next(iter(next(iter(runs.values())).values()))["probe"][part]:
+            for name, seeds in runs.items():
+                print(f"{label:12} {name:22} {_by_prefix([run['probe'][part][label] for run in seeds.values()])}")
 
 
-def _first_and_last(points: dict[str, Any]) -> str:
-    ks = sorted(points, key=int)
-    return f"k=1 {points[ks[0]]:.3f}, k={ks[-1]} {points[ks[-1]]:.3f}"
+def _by_prefix(curves: list[dict[str, float]]) -> str:
+    """Means over seeds in per cent."""
+    ks = sorted(curves[0], key=int)
+    return "  ".join(f"k={k} {100 * fmean(curve[k] for curve in curves):5.1f}" for k in ks)
 
 
 if __name__ == "__main__":
