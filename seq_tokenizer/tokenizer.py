@@ -26,7 +26,7 @@ from seq_tokenizer.text.readout import PrefixReadout
 from seq_tokenizer.text.tower import TextTower
 from seq_tokenizer.text.writer import Writer
 from seqtok_core.foundation import fingerprint, model_folder
-from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
+from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.foundation.files import atomic_write, sha256_file
 from seqtok_core.layers.randomness import Draws
 
@@ -176,13 +176,11 @@ class SeqTokenizer(nn.Module):
         """What a prefix says: (B, k, D) -> (B, T) int64, the ids of a caption, padded with 0.
 
         `level`: of the caption pyramid, 0 the coarsest; None: of each prefix the finest whose caption, as it is
-        written, has at least the probability `sure`, else the coarsest. Where a caption can be worded in several ways
-        they share the probability: of scenes, with three wordings, what was above 0.3 was right in 91 to 99 % from
-        two tokens on.
+        written, has at least the probability `sure`, else the coarsest; several wordings share it (docs/method.md).
         Raises ConfigError for a level or latents that there are not, DataError where the tokenizer has no writer.
         """
         if self.writer is None:
-            raise DataError("this tokenizer has no writer: train one with model.writer={} and objective.write={}")
+            raise DataError("this tokenizer has no writer: it was trained without `writer` and `write`")
         self._require_latents(latents)
         if not 0 < sure <= 1:
             raise ConfigError(f"sure={sure}: a probability above 0, at most 1")
@@ -252,7 +250,7 @@ class SeqTokenizer(nn.Module):
         folder = model_folder.find_model_folder(path)
         parts = model_folder.read_config(folder, KIND, FORMAT)
         section = model_folder.read_section(parts, "tokenizer", folder)
-        _require_captions(folder / model_folder.CAPTIONS, parts.get("captions_sha256"))
+        model_folder.require_captions(folder, parts.get("captions_sha256"))
         model = cls(TokenizerConfig.parse(section, str(folder / model_folder.CONFIG)))
         model_folder.load_weights(model, folder)
         return model.eval()
@@ -269,17 +267,6 @@ def parameter_count(config: TokenizerConfig) -> int:
 def _asked(states: dict[str, Tensor] | None) -> dict[str, Any]:
     """A part that hands out none is asked only by who wants some."""
     return {} if states is None else {"states": states}
-
-
-def _require_captions(path: Path, recorded: str | None) -> None:
-    if recorded is None or not path.is_file():
-        return
-    found = sha256_file(path)
-    if found != recorded:
-        raise MismatchError(
-            f"{path}: has sha256 {found}, this tokenizer was trained with captions model {recorded}; "
-            "put the original file back"
-        )
 
 
 def _model_card(config: TokenizerConfig, spec: LatentSpec, weights: Mapping[str, Tensor]) -> str:

@@ -31,8 +31,7 @@ class WriteTerm(Term):
         self.config = config
         if tokenizer.writer is None:
             raise ConfigError(
-                "`write` teaches the tokenizer's writer, and this one has none: give it one with model.writer={}, or "
-                "leave write out"
+                "`write` teaches the tokenizer's writer, and this one has none: give it a `writer`, or no `write`"
             )
 
     def forward(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:

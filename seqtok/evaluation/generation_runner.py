@@ -18,7 +18,13 @@ from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, pref
 from seqtok.evaluation.report import protocol
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.scenes import generation
-from seqtok.evaluation.scenes.prefix_truth import Drawer
+from seqtok.evaluation.scenes.prefix_truth import (
+    Completer,
+    Drawer,
+    PrefixTruthConfig,
+    by_completion,
+    prefix_truth,
+)
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.scoring import FINEST
 from seqtok.evaluation.stopwatch import Stopwatch
@@ -72,6 +78,20 @@ def evaluate_generation(
     results["protocol"] = protocol.of_generation(len(scenes), config.model_dump())
     pictures = torch.stack([decoded[k] for k in prefixes], 1)
     return results, Generated(prompts, prefixes, pictures, verdicts, [scene.unseen for scene in scenes])
+
+
+def evaluate_prefixes(
+    tokenizer: PrefixTokenizer,
+    generator: Completer,
+    scenes: Sequence[Scene],
+    reader: SceneReader,
+    size: int,
+    config: PrefixTruthConfig,
+) -> tuple[Results, Drawer]:
+    """What pictures of `size` pixels that are drawn from prefixes show, and how they are drawn."""
+    draw = by_completion(tokenizer, generator, config.sample, config.candidates)
+    results = prefix_truth(tokenizer, draw, scenes, reader, size, config.seeds)
+    return {**results, "protocol": protocol.of_prefixes(len(scenes), config.model_dump())}, draw
 
 
 def judge_pictures(

@@ -23,10 +23,9 @@ from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.scenes import make_scene
 from data_pipelines.sources.base import Source
 from data_pipelines.sources.drawn_scenes import ScenesSource
-from seqtok.evaluation.generation_runner import evaluate_generation, pictures_for_report
+from seqtok.evaluation.generation_runner import evaluate_generation, evaluate_prefixes, pictures_for_report
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import merge, write_report
-from seqtok.evaluation.scenes.prefix_truth import by_completion, prefix_truth
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.scoring import scene_meaning
@@ -112,9 +111,8 @@ def _judge(
     generator = SeqGenerator.from_pretrained(folders["generator"] / "model").to(tokenizer.device)
     scenes = [make_scene(settings.seed, index, "test") for index in range(settings.prompts)]
     made, generated = evaluate_generation(tokenizer, generator, scenes, reader, settings.generation)
-    asked, size = settings.prefix_truth, settings.image_size
-    draw = by_completion(tokenizer, generator, asked.sample, asked.candidates)
-    truth = prefix_truth(tokenizer, draw, scenes, reader, size, asked)
+    asked = settings.prefix_truth
+    truth, draw = evaluate_prefixes(tokenizer, generator, scenes, reader, settings.image_size, asked)
     pictures = pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN, draw)
     return merge(seen, made, truth), pictures
 

@@ -17,9 +17,9 @@ from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import FILE, read_manifest
 from seq_tokenizer import SeqTokenizer
-from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation
+from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation, evaluate_prefixes
 from seqtok.evaluation.report.report import RESULTS, merge, write_results
-from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig, by_completion, prefix_truth
+from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.evaluation.scenes.scoring import scene_meaning
@@ -96,8 +96,7 @@ def judge_prefixes(
     generator, tokenizer = load_pair(generator_model, tokenizer_model)
     reader = load_or_train_reader(reader_folder, ReaderConfig())
     held_out = [make_scene(seed, index, "test") for index in range(scenes)]
-    draw = by_completion(tokenizer, generator, config.sample, config.candidates)
-    results = prefix_truth(tokenizer, draw, held_out, reader, tokenizer.config.image_size, config)
+    results, _ = evaluate_prefixes(tokenizer, generator, held_out, reader, tokenizer.config.image_size, config)
     for how, table in (("drawn", "prefix_truth"), ("decoded", "decoded_truth")):
         rows = results[table]["attributes"]
         shown = {

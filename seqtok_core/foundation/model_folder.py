@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqtok_core.foundation.errors import DataError
-from seqtok_core.foundation.files import atomic_write, read_json, write_json
+from seqtok_core.foundation.errors import DataError, MismatchError
+from seqtok_core.foundation.files import atomic_write, read_json, sha256_file, write_json
 
 CONFIG, WEIGHTS, CAPTIONS, CARD = "config.json", "model.safetensors", "captions.model", "README.md"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -82,3 +82,17 @@ def load_weights(module: Any, folder: Path) -> None:
     except RuntimeError as error:
         last = str(error).splitlines()[-1].strip()
         raise DataError(f"{where}: does not fit {CONFIG} ({last})") from None
+
+
+def require_captions(folder: Path, recorded: str | None) -> None:
+    """Raise MismatchError where the folder's captions model is not the one recorded; one that is missing, or that
+    nobody recorded, is nobody's matter yet."""
+    path = folder / CAPTIONS
+    if recorded is None or not path.is_file():
+        return
+    found = sha256_file(path)
+    if found != recorded:
+        raise MismatchError(
+            f"{path}: has sha256 {found}, this tokenizer was trained with captions model {recorded}; "
+            "put the original file back"
+        )

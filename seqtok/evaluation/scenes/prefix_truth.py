@@ -17,7 +17,6 @@ from torch import Tensor
 from ar_model.sampling import SampleConfig
 from data_pipelines.scenes import Scene
 from seq_tokenizer.prefixes import PrefixTokenizer, agreement, decode_all, encode_all, prefix_lengths
-from seqtok.evaluation.report import protocol
 from seqtok.evaluation.scenes import generation
 from seqtok.evaluation.scenes.reader import Reading, SceneReader
 from seqtok.evaluation.scenes.scoring import ATTRIBUTES, FINEST, LEVELS
@@ -72,10 +71,10 @@ def prefix_truth(
     scenes: Sequence[Scene],
     reader: SceneReader,
     size: int,
-    config: PrefixTruthConfig,
+    seeds: int,
 ) -> dict[str, Any]:
     """-> `prefix_truth`: by caption level and by attribute, k -> share of right pictures with its interval, chance and
-    ceiling; `decoded_truth`: the same of what the decoder alone makes of k tokens; `protocol` and `stages`.
+    ceiling; `decoded_truth`: the same of what the decoder alone makes of k tokens; and the seconds of each stage.
 
     A level is right when all that its caption says is true at once; an attribute alone ignores the others. Intervals
     are Wilson's for the number of pictures: several drawings of one picture are not independent.
@@ -90,12 +89,11 @@ def prefix_truth(
     for k in lengths:
         with watch.stage(f"decode {k}", len(scenes)):
             decoded[k] = [generation.read_pictures(reader, decode_all(tokenizer, latents, k))]
-        with watch.stage(f"draw from {k}", len(scenes) * config.seeds):
-            drawn[k] = [generation.read_pictures(reader, draw(latents[:, :k], seed)) for seed in range(config.seeds)]
+        with watch.stage(f"draw from {k}", len(scenes) * seeds):
+            drawn[k] = [generation.read_pictures(reader, draw(latents[:, :k], seed)) for seed in range(seeds)]
     return {
         "prefix_truth": _table(drawn, real, scenes),
         "decoded_truth": _table(decoded, real, scenes),
-        "protocol": protocol.of_prefixes(len(scenes), config.model_dump()),
         "stages": watch.stages,
     }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ar_model.sampling import SampleConfig
 from seqtok.evaluation.scenes.generation import real_pictures
-from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig, by_completion, prefix_truth
+from seqtok.evaluation.scenes.prefix_truth import by_completion, prefix_truth
 from tests.seqtok.evaluation.toy import LENGTH, SIZE, LosslessTokenizer, PerfectReader, held_out
 
 SCENES = held_out(40)
@@ -42,9 +42,8 @@ class FromTheSecondToken:
 def test_each_prefix_is_judged_by_all_its_drawings():
     generator, tokenizer = FromTheSecondToken(), LosslessTokenizer()
     draw = by_completion(tokenizer, generator, SampleConfig())
-    results = prefix_truth(tokenizer, draw, SCENES, READER, SIZE, PrefixTruthConfig(seeds=4))
+    results = prefix_truth(tokenizer, draw, SCENES, READER, SIZE, seeds=4)
     assert generator.asked == [(k, seed) for k in (1, 2, LENGTH) for seed in range(4)]
-    assert "40 held-out scenes the first k tokens are kept, and 4 pictures" in results["protocol"]["prefix_truth"]
     levels, attributes = results["prefix_truth"]["levels"], results["prefix_truth"]["attributes"]
     assert list(levels) == ["count", "shapes", "colors", "details"]
     for row in (*levels.values(), *attributes.values()):
