@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seq_tokenizer import SeqTokenizer
-from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.errors import ConfigError, MismatchError
 from tests.seq_tokenizer.toy import ENCODERS, toy_pixels, toy_tokenizer
 
 
@@ -74,3 +74,13 @@ def test_a_picture_alone_is_the_picture_in_a_batch(encoder: str):
     latents = model.encode(pixels)
     torch.testing.assert_close(model.encode(pixels[5:6]), latents[5:6], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(model.decode(latents[5:6]), model.decode(latents)[5:6], atol=1e-4, rtol=1e-4)
+
+
+def test_another_captions_model_is_refused(tmp_path: Path):
+    """Its ids would mean other words: the text tower and the writer would speak nonsense."""
+    (tmp_path / "words").write_bytes(b"these")
+    toy_tokenizer().save_pretrained(tmp_path / "model", tmp_path / "words")
+    SeqTokenizer.from_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "captions.model").write_bytes(b"others")
+    with pytest.raises(MismatchError, match="put the original file back"):
+        SeqTokenizer.from_pretrained(tmp_path / "model")
