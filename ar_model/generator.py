@@ -77,7 +77,7 @@ class SeqGenerator(nn.Module):
         if not 1 <= tokens <= self.spec.length:
             raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
         config = (config or SampleConfig()).changed(**changes)
-        return self._best(prompts, config, seed, tokens, batch, None, candidates, score)
+        return best_of(lambda n: self._draw(prompts, config, seed, tokens, batch, None, n), candidates, score)
 
     def complete(
         self,
@@ -112,36 +112,9 @@ class SeqGenerator(nn.Module):
             prompts = [""] * count
             config = config if self.sequence.prefix_dropout else config.changed(guidance=1.0)
         given = self.spec.normalise(latents.to(self.device).float())
-        drawn = self._best(prompts, config, seed, self.spec.length, batch, given, candidates, score)
+        tokens = self.spec.length
+        drawn = best_of(lambda n: self._draw(prompts, config, seed, tokens, batch, given, n), candidates, score)
         return torch.cat([latents.to(drawn), drawn[:, known:]], 1)  # what was kept comes back bit for bit
-
-    def _best(
-        self,
-        prompts: Sequence[str],
-        config: SampleConfig,
-        seed: int,
-        tokens: int,
-        batch: int,
-        given: Tensor | None,
-        candidates: int,
-        score: Score | None,
-    ) -> Tensor:
-        """Of every row the best of some drawings; where two are as good, the earlier."""
-        if candidates < 1:
-            raise ConfigError(f"candidates={candidates}: at least one is drawn")
-        best = self._draw(prompts, config, seed, tokens, batch, given, 0)
-        if candidates == 1:
-            return best
-        if score is None:
-            raise ConfigError(f"candidates={candidates}: say by `score` which of them is the best")
-        highest = score(best).to(best.device)
-        for number in range(1, candidates):
-            other = self._draw(prompts, config, seed, tokens, batch, given, number)
-            value = score(other).to(best.device)
-            better = value > highest
-            best = torch.where(better[:, None, None], other, best)
-            highest = torch.where(better, value, highest)
-        return best
 
     def _draw(
         self,
@@ -217,6 +190,25 @@ class SeqGenerator(nn.Module):
         model = cls(config, spec, captions)
         model_folder.load_weights(model, folder)
         return model.eval()
+
+
+def best_of(draw: Callable[[int], Tensor], candidates: int, score: Score | None) -> Tensor:
+    """Of every row the best of some drawings; where two are as good, the earlier. `draw`: number -> (B, k, D)."""
+    if candidates < 1:
+        raise ConfigError(f"candidates={candidates}: at least one is drawn")
+    best = draw(0)
+    if candidates == 1:
+        return best
+    if score is None:
+        raise ConfigError(f"candidates={candidates}: say by `score` which of them is the best")
+    highest = score(best).to(best.device)
+    for number in range(1, candidates):
+        other = draw(number)
+        value = score(other).to(best.device)
+        better = value > highest
+        best = torch.where(better[:, None, None], other, best)
+        highest = torch.where(better, value, highest)
+    return best
 
 
 def of_rows(prompts: Sequence[Sequence[int]], seed: int, device: torch.device | None = None) -> Draws:
