@@ -54,8 +54,10 @@ class Backbone(nn.Module):
         return x + self.place_in(place)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KeyValueStore | None = None) -> Tensor:
-        """x (B, N, W), positions (N,), mask (B, 1, N, M) bool -> h (B, N, W). M counts cached slots too."""
-        rope = rope_table(positions[:, None], self.head_dim)
+        """x (B, N, W), positions (N,) or (B, N), mask (B, 1, N, M) bool -> h (B, N, W). M counts cached slots too."""
+        rope = rope_table(positions[..., None], self.head_dim)
+        if positions.ndim == 2:
+            rope = rope[:, :, None]  # alike for all attention heads
         for block in self.blocks:
             x = block(x, mask, rope, cache=cache)
         return self.norm_out(x)

@@ -1,4 +1,4 @@
-"""SeqGenerator: text -> ordered latents. The public door of this room.
+"""SeqGenerator: text -> ordered latents, and back. The public door of this room.
 
 A model folder holds config.json (settings and LatentSpec), model.safetensors, captions.model and README.md.
 Nothing in it is ever unpickled.
@@ -8,22 +8,23 @@ Shapes: B prompts, K latents of D channels, k <= K.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ar_model.backbone import Backbone
+from ar_model.card import model_card
 from ar_model.config import GeneratorConfig
 from ar_model.heads.base import Head
 from ar_model.heads.build import build_head
-from ar_model.sampling import SampleConfig
-from ar_model.sequences.base import SequenceVariant, trim
+from ar_model.sampling import SampleConfig, Score, best_of, of_rows
+from ar_model.sequences.base import Roles, SequenceVariant, trim
 from ar_model.sequences.build import build_sequence
+from ar_model.writing import CaptionConfig, write
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation import fingerprint, model_folder
@@ -31,7 +32,6 @@ from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.layers.randomness import Draws
 
 KIND, FORMAT = "seqtok sequence model", 2
-Score = Callable[[Tensor], Tensor]  # latents (B, k, D), as the tokenizer's `decode` takes them -> (B,), more is better
 
 
 class SeqGenerator(nn.Module):
@@ -42,7 +42,7 @@ class SeqGenerator(nn.Module):
         self.config, self.spec, self.captions = config, spec, captions
         self.backbone = Backbone(config, captions.vocab_size, spec.length, spec.dim)
         self.head: Head = build_head(config.head, config.width, spec.dim)
-        self.sequence: SequenceVariant = build_sequence(config.sequence)
+        self.sequence: SequenceVariant = build_sequence(config.sequence, config.width)
 
     @property
     def model_id(self) -> str:
@@ -52,6 +52,21 @@ class SeqGenerator(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.backbone.token_in.weight.device
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has learnt to write captions: the words' odds are even before any training."""
+        return bool(self.backbone.text_out.weight.any())
+
+    @property
+    def caption_levels(self) -> int:
+        """Levels of captions that can be asked for; 0: it chooses its words."""
+        return self.sequence.caption_levels
+
+    @property
+    def captions_from_prefixes(self) -> bool:
+        """Whether it has learnt to write from the first tokens alone."""
+        return self.sequence.caption_prefixes > 0
 
     def sample(
         self,
@@ -116,6 +131,86 @@ class SeqGenerator(nn.Module):
         drawn = best_of(lambda n: self._draw(prompts, config, seed, tokens, batch, given, n), candidates, score)
         return torch.cat([latents.to(drawn), drawn[:, known:]], 1)  # what was kept comes back bit for bit
 
+    @torch.inference_mode()
+    def caption(
+        self,
+        latents: Tensor,
+        config: CaptionConfig | None = None,
+        *,
+        level: int | Literal["coarse", "fine"] | None = None,
+        seed: int = 0,
+        batch: int = 256,
+        **changes: Any,
+    ) -> list[str]:
+        """What pictures show, in words: latents (B, k, D), as `encode` gives them -> B captions.
+
+        Fewer than K tokens where the model has learnt to write from prefixes (`caption_prefixes`). `level`, 0 or
+        "coarse" to the last or "fine", where levels were told in training (`caption_levels`); by default the finest.
+        `changes` are keys of CaptionConfig over those of `config`: beams=4. A caption depends on its own latents, and
+        where words are drawn on `seed` and on how often the same latents stood before it.
+        """
+        z = self._standardised(latents)
+        config = (config or CaptionConfig()).changed(**changes)
+        limit = min(config.max_tokens or self.config.max_text_tokens, self.config.max_text_tokens)
+        own, found = of_rows([row.tobytes() for row in z.cpu().numpy()], seed, self.device), []
+        for start in range(0, len(z), batch):
+            rows = slice(start, start + batch)
+            writer = self.sequence.writer(self.backbone, z[rows], self._level(level), self.spec.length, limit)
+            found += write(writer, config, Draws(seed, own.epoch[rows], own.index[rows]), limit)
+        return [self.captions.decode(caption.ids) for caption in found]
+
+    @torch.inference_mode()
+    def score_captions(
+        self,
+        latents: Tensor,
+        captions: Sequence[str],
+        *,
+        level: int | Literal["coarse", "fine"] | None = None,
+        batch: int = 256,
+    ) -> Tensor:
+        """log p(caption | picture) in nats, of every caption for every picture: (B, k, D) and C captions -> (B, C)
+        float32. What fits best is the class of a picture, with no classifier trained."""
+        z, told = self._standardised(latents), latents.shape[1]
+        text = self.encode_prompts(captions)
+        z = torch.cat([z, z.new_zeros(len(z), self.spec.length - told, self.spec.dim)], 1)
+        pairs = torch.cartesian_prod(torch.arange(len(z)), torch.arange(len(text))).to(z.device)
+        scores = []
+        for picture, caption in (part.unbind(1) for part in pairs.split(batch)):
+            yes = torch.ones_like(picture, dtype=torch.bool)
+            levels = torch.full_like(picture, self._level(level))
+            roles = Roles(~yes, yes, levels, told=torch.full_like(picture, told))
+            slots = self.sequence.arrange(self.backbone, z[picture], None, text[caption], roles)
+            rows, targets = slots.texts["text"]
+            logits = self.backbone.text_logits(self.backbone(slots.x, slots.positions, slots.mask)[:, rows])
+            each = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=PAD)
+            scores.append(-each.sum(1))
+        return torch.cat(scores).view(len(z), len(text)) if scores else z.new_zeros(len(z), len(text))
+
+    def _standardised(self, latents: Tensor) -> Tensor:
+        """For what reads pictures to write. Raises ConfigError where this model cannot."""
+        length, dim = self.spec.length, self.spec.dim
+        if latents.ndim != 3 or latents.shape[2] != dim or not 1 <= latents.shape[1] <= length:
+            raise ConfigError(
+                f"latents of shape {tuple(latents.shape)}: (B, k, {dim}) with 1 <= k <= {length} are read"
+            )
+        if not self.writes:
+            raise ConfigError("this model has not learnt to write; train one with text_to_image below 1")
+        if latents.shape[1] < length and not self.captions_from_prefixes:
+            raise ConfigError(
+                f"{latents.shape[1]} tokens: this model writes from all {length}; "
+                "train one with caption_prefixes above 0"
+            )
+        return self.spec.normalise(latents.to(self.device).float())
+
+    def _level(self, level: int | str | None) -> int:
+        levels = self.caption_levels
+        named: dict[Any, int] = {None: max(levels - 1, 0), "fine": levels - 1, "coarse": 0}
+        number = named.get(level, level)
+        if not isinstance(number, int) or not 0 <= number < max(levels, 1) or (level is not None and not levels):
+            known = f"0 (coarse) to {levels - 1} (fine)" if levels else "none: it was trained without caption_levels"
+            raise ConfigError(f"level={level}: levels of captions that this model knows: {known}")
+        return number
+
     def _draw(
         self,
         prompts: Sequence[str],
@@ -131,7 +226,7 @@ class SeqGenerator(nn.Module):
         if batch < 1:
             raise ConfigError(f"batch={batch}: at least one prompt is computed at once")
         text_ids = self.encode_prompts(prompts)
-        own = of_rows(text_ids.tolist(), seed, self.device)
+        own = of_rows([repr([i for i in row if i != PAD]).encode() for row in text_ids.tolist()], seed, self.device)
         parts = [torch.empty(0, tokens, self.spec.dim, device=self.device)]
         for start in range(0, len(prompts), batch):
             rows = slice(start, start + batch)
@@ -170,7 +265,7 @@ class SeqGenerator(nn.Module):
         }
         self.captions.save(folder / model_folder.CAPTIONS)
         parameters = sum(tensor.numel() for tensor in weights.values())
-        card = _model_card(self.config, self.spec, self.captions.vocab_size, parameters)
+        card = model_card(self.config, self.spec, self.captions.vocab_size, parameters)
         model_folder.write_model_folder(folder, KIND, FORMAT, parts, weights, card)
 
     @classmethod
@@ -192,77 +287,12 @@ class SeqGenerator(nn.Module):
         return model.eval()
 
 
-def best_of(draw: Callable[[int], Tensor], candidates: int, score: Score | None) -> Tensor:
-    """Of every row the best of some drawings; where two are as good, the earlier. `draw`: number -> (B, k, D)."""
-    if candidates < 1:
-        raise ConfigError(f"candidates={candidates}: at least one is drawn")
-    best = draw(0)
-    if candidates == 1:
-        return best
-    if score is None:
-        raise ConfigError(f"candidates={candidates}: say by `score` which of them is the best")
-    highest = score(best).to(best.device)
-    for number in range(1, candidates):
-        other = draw(number)
-        value = score(other).to(best.device)
-        better = value > highest
-        best = torch.where(better[:, None, None], other, best)
-        highest = torch.where(better, value, highest)
-    return best
-
-
-def of_rows(prompts: Sequence[Sequence[int]], seed: int, device: torch.device | None = None) -> Draws:
-    """One row per prompt (token ids, PAD allowed), named by its ids and by how often they stood before it.
-
-    So a prompt's sample does not depend on its neighbours, and a prompt given twice gives two samples.
-    """
-    seen: Counter[bytes] = Counter()
-    index, epoch = [], []
-    for prompt in prompts:
-        digest = hashlib.sha256(repr([i for i in prompt if i != PAD]).encode()).digest()
-        index.append(int.from_bytes(digest[:8], "little", signed=True))
-        epoch.append(seen[digest])
-        seen[digest] += 1
-    int64 = torch.int64
-    return Draws(seed, torch.tensor(epoch, dtype=int64, device=device), torch.tensor(index, dtype=int64, device=device))
-
-
 def parameter_count(config: GeneratorConfig, vocab_size: int, length: int, dim: int) -> int:
     """Weights of such a model over `length` latents of `dim` channels, without room for them."""
     with torch.device("meta"):
         parts = (
             Backbone(config, vocab_size, length, dim),
             build_head(config.head, config.width, dim),
-            build_sequence(config.sequence),
+            build_sequence(config.sequence, config.width),
         )
     return sum(parameter.numel() for part in parts for parameter in part.parameters())
-
-
-def _model_card(config: GeneratorConfig, spec: LatentSpec, vocab_size: int, parameters: int) -> str:
-    """README.md of the model folder, in the words that the hub and a stranger expect."""
-    head = config.head
-    return f"""---
-library_name: seqtok
-pipeline_tag: text-to-image
----
-# Sequence model of seqtok
-
-Text becomes ordered image latents: {spec.length} tokens of {spec.dim} channels, drawn one by one.
-Any prefix of them is an image.
-
-| | |
-| --- | --- |
-| parameters | {parameters / 1e6:.2f} M |
-| Transformer | {config.depth} layers of width {config.width}, {config.heads} heads |
-| head | {head.kind}, {head.depth} layers of width {head.width} |
-| vocabulary | {vocab_size} sentencepiece tokens |
-| latents of tokenizer | `{spec.tokenizer_id}` |
-
-```python
-from ar_model import SeqGenerator
-
-generator = SeqGenerator.from_pretrained("this folder")
-latents = generator.sample(["a prompt in the words of the training captions"], guidance=3.0, seed=0)
-```
-The latents become pictures with the tokenizer named above, and with no other one.
-"""

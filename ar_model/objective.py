@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ar_model.config import GeneratorObjectiveConfig
 from ar_model.generator import SeqGenerator
-from ar_model.sequences.base import trim
+from ar_model.sequences.base import Roles, trim
 from data_pipelines.captions.tokenizer import PAD
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
@@ -39,6 +39,11 @@ class GeneratorObjective(nn.Module):
     ) -> None:
         super().__init__()
         generator.spec.require_same(latents, "the sequence model", source)
+        if config.text_to_image == 1.0 and generator.sequence.caption_levels + generator.sequence.caption_prefixes:
+            raise ConfigError(
+                "text_to_image=1: no caption is ever written, so that caption_levels and caption_prefixes have no "
+                "meaning; set text_to_image to 0.8, or these to 0"
+            )
         self.generator, self.config = generator, config
 
     def checkpointed_blocks(self) -> list[nn.Module]:
@@ -53,18 +58,9 @@ class GeneratorObjective(nn.Module):
         generator, config = self.generator, self.config
         draws = Draws(config.seed, batch.epoch, batch.index)
         z = generator.spec.normalise(batch.latents.float())
-        text_ids = self._text(batch, draws)
-        to_image = draws.uniform("direction") < config.text_to_image  # (B,)
-        prompted = to_image & (draws.uniform("condition") >= config.condition_dropout)
-        writes = ~to_image if config.text_to_image < 1.0 else None
+        text_ids, level = self._text(batch, draws)
         slots = generator.sequence.arrange(
-            generator.backbone,
-            z,
-            self._input_noise(draws, z),
-            text_ids,
-            prompted,
-            writes,
-            self._hidden(draws, to_image & ~prompted, z.shape[1]),
+            generator.backbone, z, self._input_noise(draws, z), text_ids, self._roles(draws, level, z.shape[1])
         )
         h = generator.backbone(slots.x, slots.positions, slots.mask)
         flow_loss = generator.head.loss(h[:, slots.latents], z, draws).mean()
@@ -92,27 +88,36 @@ class GeneratorObjective(nn.Module):
             return None
         return self.config.input_noise * draws.normal("input noise", tuple(z.shape[1:]))
 
-    def _hidden(self, draws: Draws, free: Tensor, length: int) -> Tensor | None:
-        """free (B,) bool, those without a prompt -> (B,) int64, how many of the first latents each must do without."""
-        share = self.generator.sequence.prefix_dropout
-        if not share:
-            return None
-        chosen = free & (draws.uniform("prefix dropout") < share)
-        count = torch.exp(
-            draws.uniform("hidden prefix") * math.log(length)
-        ).long()  # short ones most, as in the tokenizer
-        return torch.where(chosen, count.clamp(1, length - 1), 0)
+    def _roles(self, draws: Draws, level: Tensor, length: int) -> Roles:
+        """level (B,) int64, of each sample's text, -1 where it has none: such a sample writes nothing."""
+        config, sequence = self.config, self.generator.sequence
+        to_image = draws.uniform("direction") < config.text_to_image
+        prompted = to_image & (draws.uniform("condition") >= config.condition_dropout)
+        writes = hidden = told = None
+        if config.text_to_image < 1.0:
+            writes = ~to_image & (level >= 0)
+        if sequence.prefix_dropout:
+            chosen = to_image & ~prompted & (draws.uniform("prefix dropout") < sequence.prefix_dropout)
+            hidden = torch.where(chosen, _prefix(draws.uniform("hidden prefix"), length), 0)
+        if writes is not None and sequence.caption_prefixes:
+            chosen = draws.uniform("caption prefix") < sequence.caption_prefixes
+            told = torch.where(chosen, _prefix(draws.uniform("told prefix"), length), length)
+        return Roles(prompted, writes, level, hidden, told)
 
-    def _text(self, batch: LatentTextBatch, draws: Draws) -> Tensor:
-        """-> (B, T): the caption of each sample at the level drawn for it, empty where it has none."""
+    def _text(self, batch: LatentTextBatch, draws: Draws) -> tuple[Tensor, Tensor]:
+        """-> (B, T) the caption of each sample at the level drawn for it, and (B,) that level; empty and -1 where it
+        has none."""
         level = draw_level(batch.level_mask, draws.uniform("level"), self.config.finest_share)
         rows = torch.arange(len(batch), device=level.device)
         text_ids = batch.text_ids[rows, level.clamp(min=0)]
         text_ids = trim(torch.where(level[:, None] < 0, PAD, text_ids))
+        levels = self.generator.sequence.caption_levels
+        if levels and batch.level_mask.shape[1] > levels:
+            raise ConfigError(f"captions of {batch.level_mask.shape[1]} levels; raise caption_levels={levels}")
         limit = self.generator.config.max_text_tokens
         if text_ids.shape[1] > limit:
             raise ConfigError(f"captions of {text_ids.shape[1]} tokens; raise max_text_tokens={limit}")
-        return text_ids
+        return text_ids, level
 
     def _text_loss(self, h: Tensor, targets: Tensor, expected_share: float) -> Tensor:
         """h (B, n, W), targets (B, n), PAD where nothing is asked -> cross-entropy in nats a token."""
@@ -121,6 +126,11 @@ class GeneratorObjective(nn.Module):
         each = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=PAD)
         per_sample = each.sum(1) / asked.sum(1).clamp(min=1)
         return per_sample.sum() / (len(targets) * expected_share)
+
+
+def _prefix(u: Tensor, length: int) -> Tensor:
+    """u (B,) uniform in (0, 1) -> (B,) int64 from 1 to K - 1, short ones most, as in the tokenizer's training."""
+    return torch.exp(u * math.log(length)).long().clamp(1, max(length - 1, 1))
 
 
 def draw_level(level_mask: Tensor, u: Tensor, finest_share: float) -> Tensor:

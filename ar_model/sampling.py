@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from ar_model.heads.build import HeadSampleConfig
 from seqtok_core.foundation.config import overlay
+from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.layers.randomness import Draws
+
+Score = Callable[[Tensor], Tensor]  # latents (B, k, D), as the tokenizer's `decode` takes them -> (B,), more is better
 
 
 class SampleConfig(HeadSampleConfig):
@@ -25,3 +34,38 @@ class SampleConfig(HeadSampleConfig):
     def changed(self, **changes: Any) -> Self:
         """With other values, in a head's part too. Raises ConfigError that names the nearest key."""
         return type(self).parse(overlay(self.model_dump(), changes), "sample") if changes else self
+
+
+def best_of(draw: Callable[[int], Tensor], candidates: int, score: Score | None) -> Tensor:
+    """Of every row the best of some drawings; where two are as good, the earlier. `draw`: number -> (B, k, D)."""
+    if candidates < 1:
+        raise ConfigError(f"candidates={candidates}: at least one is drawn")
+    best = draw(0)
+    if candidates == 1:
+        return best
+    if score is None:
+        raise ConfigError(f"candidates={candidates}: say by `score` which of them is the best")
+    highest = score(best).to(best.device)
+    for number in range(1, candidates):
+        other = draw(number)
+        value = score(other).to(best.device)
+        better = value > highest
+        best = torch.where(better[:, None, None], other, best)
+        highest = torch.where(better, value, highest)
+    return best
+
+
+def of_rows(asked: Sequence[bytes], seed: int, device: torch.device | None = None) -> Draws:
+    """Random numbers of each row, named by what it is asked and by how often the same was asked before it.
+
+    So a prompt's sample does not depend on its neighbours, and a prompt given twice gives two samples.
+    """
+    seen: Counter[bytes] = Counter()
+    index, epoch = [], []
+    for row in asked:
+        digest = hashlib.sha256(row).digest()
+        index.append(int.from_bytes(digest[:8], "little", signed=True))
+        epoch.append(seen[digest])
+        seen[digest] += 1
+    int64 = torch.int64
+    return Draws(seed, torch.tensor(epoch, dtype=int64, device=device), torch.tensor(index, dtype=int64, device=device))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
+from ar_model.writing import WordModel
 from data_pipelines.captions.tokenizer import PAD
 from seqtok_core.layers.randomness import Draws
 
@@ -29,32 +30,35 @@ class Slots:
     """What the Transformer reads, and which of its states lead to what."""
 
     x: Tensor  # (B, N, W)
-    positions: Tensor  # (N,) int64
+    positions: Tensor  # (B, N) int64
     mask: Tensor  # (B, 1, N, N) bool, who sees whom
     latents: slice  # of the slots, whose states lead to z_1 ... z_K
     texts: Mapping[str, tuple[slice, Tensor]]  # "prompt", "text": slots, and target ids (B, n), PAD where none is asked
 
 
+@dataclass(frozen=True)
+class Roles:
+    """What each of B samples does in a training step."""
+
+    prompted: Tensor  # (B,) bool, has its text before the image
+    writes: Tensor | None = None  # (B,) bool, writes its text after the image; None: nobody does
+    level: Tensor | None = None  # (B,) int64, of the text, 0 coarse; -1: there is none
+    # (B,) int64, so many of the first latents are not told, which is what guidance by a prefix compares with
+    hidden: Tensor | None = None
+    told: Tensor | None = None  # (B,) int64, the text is written from so many of the first latents; None: from all
+
+
 class SequenceVariant(nn.Module, ABC):
     """Owns slots, mask, positions, targets and the order of sampling. Weights of its own lie in submodules."""
 
-    prefix_dropout: float = 0.0  # share of samples without a prompt whose first latents are hidden, see `arrange`
+    prefix_dropout: float = 0.0  # share of samples without a prompt whose first latents are hidden, see Roles
+    caption_prefixes: float = 0.0  # share of written texts that see the first latents only
+    caption_levels: int = 0  # levels of captions that can be asked for
 
     @abstractmethod
-    def arrange(
-        self,
-        backbone: Backbone,
-        z: Tensor,
-        noise: Tensor | None,
-        text_ids: Tensor,
-        prompted: Tensor,
-        writes: Tensor | None,
-        hidden: Tensor | None = None,
-    ) -> Slots:
+    def arrange(self, backbone: Backbone, z: Tensor, noise: Tensor | None, text_ids: Tensor, roles: Roles) -> Slots:
         """For training. z (B, K, D) standardised; noise (B, K, D) is added where latents are read; text_ids (B, T)
-        packed to the left; prompted (B,) bool: has its text before the image; writes (B,) bool: writes it after the
-        image, None: nobody does; hidden (B,) int64: so many of the first latents are not told, which is what guidance
-        by a prefix compares with."""
+        packed to the left."""
 
     @abstractmethod
     def sample(
@@ -70,3 +74,8 @@ class SequenceVariant(nn.Module, ABC):
     ) -> Tensor:
         """text_ids (B, T) -> the first `tokens` of K = `length` standardised latents (B, tokens, D) float32, of which
         the first k are `given` (B, k, D), k <= tokens, where that is set."""
+
+    @abstractmethod
+    def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
+        """z (B, k, D), the first k of K = `length` standardised latents -> what writes their captions of `level`, of at
+        most `limit` tokens."""

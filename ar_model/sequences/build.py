@@ -13,6 +13,6 @@ SequenceConfig = NextTokenConfig
 SEQUENCES: dict[str, Any] = {"next_token": NextToken}
 
 
-def build_sequence(config: SequenceConfig) -> SequenceVariant:
-    """The sequence of `config.kind`, with fresh weights where it has some."""
-    return SEQUENCES[config.kind](config)
+def build_sequence(config: SequenceConfig, width: int) -> SequenceVariant:
+    """The sequence of `config.kind`, with fresh weights where it has some: `width` of the hidden states."""
+    return SEQUENCES[config.kind](config, width)

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import Candidates, Guidance, Steps, Temperature, sample_settings, take_free_cores
+from seqtok.commands.options import (
+    Beams,
+    Candidates,
+    Guidance,
+    SceneSeed,
+    Steps,
+    Temperature,
+    sample_settings,
+    take_free_cores,
+)
 
 app = typer.Typer(help="Judge models on held-out data.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder of a tokenizer, or a hub id.")]
@@ -52,16 +61,37 @@ def generation(
     guidance: Guidance = None,
     temperature: Temperature = None,
     steps: Steps = None,
-    seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
+    level: Annotated[int, typer.Option(help="Caption level of the prompts, 0 coarse to 3 fine.", min=0, max=3)] = 3,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
+    scene_seed: SceneSeed = 0,
     out: Out = None,
 ) -> None:
     """Drawn scenes: whether pictures of held-out prompts show what was asked for."""
     from seqtok.evaluation.generation_runner import GenerationConfig
     from seqtok.runs.evaluate import judge_generation
 
-    config = GenerationConfig.parse({"sample": sample_settings(guidance, temperature, steps)}, "options")
+    sample = sample_settings(guidance, temperature, steps)
+    config = GenerationConfig.parse({"sample": sample, "seed": seed, "level": level}, "options")
     take_free_cores()
-    judge_generation(generator, tokenizer, reader, prompts, config, seed, out)
+    judge_generation(generator, tokenizer, reader, prompts, config, scene_seed, out)
+
+
+@app.command()
+def captions(
+    generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],
+    tokenizer: Model,
+    scenes: Annotated[int, typer.Option(help="Held-out scenes whose pictures are described.", min=2)] = 200,
+    beams: Beams = None,
+    scene_seed: SceneSeed = 0,
+    out: Out = None,
+) -> None:
+    """Drawn scenes: whether captions of held-out pictures are true, and of what the first tokens alone say."""
+    from seqtok.evaluation.caption_runner import CaptionEvaluation
+    from seqtok.runs.evaluate import judge_captions
+
+    config = CaptionEvaluation.parse({"caption": {} if beams is None else {"beams": beams}}, "options")
+    take_free_cores()
+    judge_captions(generator, tokenizer, scenes, config, scene_seed, out)
 
 
 @app.command("prefix-truth")
@@ -75,7 +105,7 @@ def prefix_truth(
     temperature: Temperature = None,
     steps: Steps = None,
     candidates: Candidates = 1,
-    seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
+    scene_seed: SceneSeed = 0,
     out: Out = None,
 ) -> None:
     """Drawn scenes: whether pictures drawn from the first tokens show what the captions of the scene say."""
@@ -85,4 +115,4 @@ def prefix_truth(
     sample = {"guidance": 1.0, **sample_settings(guidance, temperature, steps)}
     config = PrefixTruthConfig.parse({"sample": sample, "seeds": drawings, "candidates": candidates}, "options")
     take_free_cores()
-    judge_prefixes(generator, tokenizer, reader, scenes, config, seed, out)
+    judge_prefixes(generator, tokenizer, reader, scenes, config, scene_seed, out)

@@ -1,4 +1,4 @@
-"""seqtok generator: train a sequence model, draw pictures from prompts."""
+"""seqtok generator: train a sequence model, draw pictures from prompts, edit them, say what pictures show."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from seqtok.commands.options import (
+    Beams,
+    Candidates,
     DryRun,
     Guidance,
     Overrides,
@@ -20,7 +22,10 @@ from seqtok.commands.options import (
     take_free_cores,
 )
 
-app = typer.Typer(help="Sequence model: train, sample.", no_args_is_help=True)
+app = typer.Typer(help="Sequence model: train, sample, edit, caption.", no_args_is_help=True)
+Model = Annotated[str, typer.Argument(help="Model folder of a sequence model, or a hub id.")]
+Tokenizer = Annotated[str, typer.Argument(help="Model folder of the tokenizer of its latents.")]
+Json = Annotated[bool, typer.Option("--json", help="Print what was asked and used, as JSON.")]
 
 
 @app.command()
@@ -41,8 +46,8 @@ def train(
 
 @app.command()
 def sample(
-    model: Annotated[str, typer.Argument(help="Model folder of a sequence model, or a hub id.")],
-    tokenizer: Annotated[str, typer.Argument(help="Model folder of the tokenizer of its latents.")],
+    model: Model,
+    tokenizer: Tokenizer,
     prompt: Annotated[list[str] | None, typer.Option(help="What to draw; repeat for several.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Text file, one prompt a line; blank lines are skipped.")] = None,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("samples.png"),
@@ -51,7 +56,7 @@ def sample(
     steps: Steps = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     prefix: Annotated[int | None, typer.Option(help="Stop after this many tokens; all by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was asked and used, as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """One row per prompt: the picture after 1, 2, 4, … tokens."""
     from ar_model import SampleConfig
@@ -65,3 +70,61 @@ def sample(
     take_free_cores()
     used = sample_prompts(model, tokenizer, wanted, out, config, seed, prefix)
     typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else str(out))
+
+
+@app.command()
+def edit(
+    model: Model,
+    tokenizer: Tokenizer,
+    image: Annotated[Path, typer.Argument(help="Picture in any common format.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="What the rest shall show; repeat for several.")] = None,
+    keep: Annotated[list[int] | None, typer.Option(help="First tokens that stay; repeat. 1 and 4.", min=0)] = None,
+    drawings: Annotated[int | None, typer.Option(help="Drawings of each.", min=1)] = None,
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("edited.png"),
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    steps: Steps = None,
+    candidates: Candidates = 1,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Keep a picture's first tokens and draw the rest anew: a row per prompt and number of kept tokens."""
+    from seqtok.pictures.edit import EditConfig, edit_picture
+
+    given = {"keep": tuple(keep) if keep else None, "drawings": drawings, "candidates": candidates, "seed": seed}
+    values = {key: value for key, value in given.items() if value is not None}
+    config = EditConfig.parse({**values, "sample": sample_settings(guidance, temperature, steps)}, "options")
+    take_free_cores()
+    used = edit_picture(model, tokenizer, image, prompt or [], out, config)
+    typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else str(out))
+
+
+@app.command()
+def caption(
+    model: Model,
+    tokenizer: Tokenizer,
+    images: Annotated[list[Path], typer.Argument(help="Pictures in any common format.")],
+    level: Annotated[str | None, typer.Option(help="Of the captions: 0 or coarse, ... the last or fine.")] = None,
+    prefix: Annotated[int | None, typer.Option(help="Tokens that are read; all by default.", min=1)] = None,
+    among: Annotated[
+        Path | None, typer.Option(help="Text file, one caption a line: the likeliest of them is named.")
+    ] = None,
+    beams: Beams = None,
+    temperature: Annotated[float | None, typer.Option(help="Above 0 words are drawn.", min=0)] = None,
+    top_p: Annotated[float | None, typer.Option(help="From the likeliest that have this share.", max=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of words that are drawn.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """What pictures show, in words: by a model that was trained both ways (objective.text_to_image below 1)."""
+    from seqtok.pictures.caption import CaptionRequest, caption_files, say_captions
+
+    words = {"beams": beams, "temperature": temperature, "top_p": top_p}
+    chosen = {key: value for key, value in words.items() if value is not None}
+    given = {"level": level, "prefix": prefix, "among": among, "seed": seed, "caption": chosen}
+    request = CaptionRequest.parse({k: v for k, v in given.items() if v is not None}, "options")
+    take_free_cores()
+    found = caption_files(model, tokenizer, images, request)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        say_captions(found)

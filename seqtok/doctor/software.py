@@ -126,14 +126,14 @@ def products() -> list[Finding]:
     """Speed of large matrix products; bf16 that is slower than fp32 is emulated."""
     import torch
 
-    from seqtok_core.training.costs.hardware import measured_peak
+    from seqtok_core.training.costs.hardware import emulates_bf16, measured_peak
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     full, half = (measured_peak(device, precision).flops_per_s for precision in ("fp32", "bf16"))
     text = f"{device}: fp32 {full / 1e12:.2f}, bf16 {half / 1e12:.2f} TFLOP/s measured"
     if device == "cpu":
         text += f" ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
-    if half < 0.9 * full:
+    if emulates_bf16(device):
         return [warning("products", f"{text}: bf16 is emulated", "set train.precision=fp32")]
     return [ok("products", text)]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ar_model.sampling import SampleConfig
 from data_pipelines.scenes import Scene
 from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, prefix_lengths
+from seqtok.evaluation.caption_runner import Captioned
 from seqtok.evaluation.report import protocol
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.scenes import generation
@@ -67,7 +68,7 @@ def evaluate_generation(
     reader: SceneReader,
     config: GenerationConfig,
 ) -> tuple[Results, Generated]:
-    """One picture per scene's caption, judged by the reader, at every prefix length."""
+    """One picture per scene's caption, judged by the reader, at every prefix length; and one more without guidance."""
     watch = Stopwatch()
     prompts = [scene.captions[config.level] for scene in scenes]
     with watch.stage("generate", len(prompts)):
@@ -75,6 +76,11 @@ def evaluate_generation(
         prefixes = prefix_lengths(latents.shape[1])
         decoded = {k: decode_all(tokenizer, latents, k) for k in prefixes}
     results, verdicts = judge_pictures(decoded, scenes, reader, config.level, watch)
+    plain = config.sample.changed(guidance=1.0, temperature=1.0)
+    with watch.stage("generate without guidance", len(prompts)):
+        latents = generator.sample(prompts, plain, seed=config.seed)
+    whole = {latents.shape[1]: decode_all(tokenizer, latents, latents.shape[1])}
+    results["reader_unguided"] = judge_pictures(whole, scenes, reader, config.level, Stopwatch())[0]["reader"]
     results["protocol"] = protocol.of_generation(len(scenes), config.model_dump())
     pictures = torch.stack([decoded[k] for k in prefixes], 1)
     return results, Generated(prompts, prefixes, pictures, verdicts, [scene.unseen for scene in scenes])
@@ -123,15 +129,20 @@ def pictures_for_report(
     generated: Generated | None = None,
     prompts: int = 12,
     draw: Drawer | None = None,
+    captioned: Captioned | None = None,
 ) -> ReportPictures:
     """images (n, 3, H, W) uint8, held out and not chosen, each rebuilt from every prefix, and drawn from it where it
-    is said how; and the first `prompts` generated rows."""
+    is said how; and the first `prompts` generated rows and captions."""
     latents = encode_all(tokenizer, images)
     prefixes = prefix_lengths(latents.shape[1])
     rebuilt = torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
     drawn = None if draw is None else _drawn(draw, latents, prefixes)
+    said: dict[str, Any] = {}
+    if captioned is not None:
+        said = {"captioned": captioned.pictures[:prompts], "captions": captioned.captions[:prompts]}
+        said["caption_verdicts"] = captioned.verdicts[:prompts]
     if generated is None:
-        return ReportPictures(prefixes, images, rebuilt, drawn=drawn)
+        return ReportPictures(prefixes, images, rebuilt, drawn=drawn, **said)
     assert generated.prefixes == prefixes, "the pictures come from another tokenizer"
     return ReportPictures(
         prefixes,
@@ -141,7 +152,8 @@ def pictures_for_report(
         generated.pictures[:prompts],
         generated.verdicts[:prompts],
         generated.unseen[:prompts],
-        drawn,
+        drawn=drawn,
+        **said,
     )
 
 

@@ -23,6 +23,7 @@ from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.scenes import make_scene
 from data_pipelines.sources.base import Source
 from data_pipelines.sources.drawn_scenes import ScenesSource
+from seqtok.evaluation.caption_runner import evaluate_captions
 from seqtok.evaluation.generation_runner import evaluate_generation, evaluate_prefixes, pictures_for_report
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import merge, write_report
@@ -41,7 +42,8 @@ from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.foundation.files import read_json, write_json
-from seqtok_core.training import TrainResult
+from seqtok_core.training import TrainResult, World
+from seqtok_core.training.costs.hardware import emulates_bf16
 
 _STAGES = "stages.json"
 _SHOWN = 12  # held-out pictures in the strip
@@ -76,20 +78,31 @@ def _runs(settings: DemoConfig, beside: Path, folders: dict[str, Path]) -> tuple
     def named(name: str) -> str:
         return str(beside / name) if (beside / name).is_file() else name
 
-    model = folders["tokenizer"] / "model"
+    model, precision = folders["tokenizer"] / "model", [f"train.precision={_precision(settings)}"]
     tokenizer = load_kind(
-        TokenizerRun, named(settings.tokenizer), [f"out={folders['tokenizer']}", f"data.folder={folders['data']}"]
+        TokenizerRun,
+        named(settings.tokenizer),
+        [f"out={folders['tokenizer']}", f"data.folder={folders['data']}", *precision],
     )
     generator = load_kind(
         GeneratorRun,
         named(settings.generator),
-        [f"out={folders['generator']}", f"data.folder={folders['latents']}", f"tokenizer={model}"],
+        [f"out={folders['generator']}", f"data.folder={folders['latents']}", f"tokenizer={model}", *precision],
     )
     if tokenizer.model.image_size != settings.image_size:
         raise ConfigError(
             f"image_size={settings.image_size}, but {settings.tokenizer} has {tokenizer.model.image_size}"
         )
     return tokenizer, generator
+
+
+def _precision(settings: DemoConfig) -> str:
+    if settings.precision != "auto":
+        return settings.precision
+    if not emulates_bf16(World.from_environment().device):
+        return "bf16"
+    typer.echo("precision=fp32: this machine only emulates bf16, which is slower", err=True)
+    return "fp32"
 
 
 def _draw(settings: DemoConfig, folder: Path) -> None:
@@ -113,8 +126,12 @@ def _judge(
     made, generated = evaluate_generation(tokenizer, generator, scenes, reader, settings.generation)
     asked = settings.prefix_truth
     truth, draw = evaluate_prefixes(tokenizer, generator, scenes, reader, settings.image_size, asked)
-    pictures = pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN, draw)
-    return merge(seen, made, truth), pictures
+    said: dict[str, Any] = {}
+    captioned = None
+    if generator.writes:
+        said, captioned = evaluate_captions(tokenizer, generator, scenes, settings.image_size, settings.captions)
+    pictures = pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN, draw, captioned)
+    return merge(seen, made, truth, said), pictures
 
 
 def _about(tokenizer: TokenizerRun, generator: GeneratorRun, folders: dict[str, Path]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from seqtok.evaluation.caption_runner import CaptionEvaluation
 from seqtok.evaluation.generation_runner import GenerationConfig
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
@@ -21,9 +22,12 @@ class DemoConfig(Config):
     image_size: Count = 32  # pixels
     vocabulary: Count = 512
     processes: Count = 2
+    # Of both trainings. auto: bf16, but fp32 on a CPU that only emulates it.
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     seed: int = 0
     tokenizer: str = "demo-tokenizer"
     generator: str = "demo-generator"
     reader: ReaderConfig = ReaderConfig()
     generation: GenerationConfig = GenerationConfig()
+    captions: CaptionEvaluation = CaptionEvaluation()  # of the same scenes, where the sequence model writes
     prefix_truth: PrefixTruthConfig = PrefixTruthConfig()  # of the same scenes

@@ -17,6 +17,7 @@ from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import FILE, read_manifest
 from seq_tokenizer import SeqTokenizer
+from seqtok.evaluation.caption_runner import CaptionEvaluation, evaluate_captions
 from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation, evaluate_prefixes
 from seqtok.evaluation.report.report import RESULTS, merge, write_results
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
@@ -76,9 +77,28 @@ def judge_generation(
     reader = load_or_train_reader(reader_folder, ReaderConfig())
     scenes = [make_scene(seed, index, "test") for index in range(prompts)]
     results, _ = evaluate_generation(tokenizer, generator, scenes, reader, config)
-    columns = ("value", "chance", "seen", "unseen", "real")
-    rows = {name: {c: row[c] for c in columns} for name, row in results["reader"].items()}
-    _table(f"share of {prompts} pictures that are right", rows)
+    for section, how in (("reader", ""), ("reader_unguided", ", without guidance")):
+        _attributes(f"share of {prompts} pictures that are right{how}", results[section])
+    _write(out, results)
+    return results
+
+
+def judge_captions(
+    generator_model: str,
+    tokenizer_model: str,
+    scenes: int,
+    config: CaptionEvaluation,
+    seed: int,
+    out: Path | None,
+) -> dict[str, Any]:
+    """`seed`: of the scenes."""
+    generator, tokenizer = load_pair(generator_model, tokenizer_model)
+    held_out = [make_scene(seed, index, "test") for index in range(scenes)]
+    results, _ = evaluate_captions(tokenizer, generator, held_out, tokenizer.config.image_size, config)
+    _attributes(f"share of captions of {scenes} pictures that are right", results["captions"])
+    typer.echo(f"of all single attributes right: {results['captions_right']:.3f}")
+    if "captions_by_prefix" in results:
+        _table("captions written from k tokens, right in everything", results["captions_by_prefix"])
     _write(out, results)
     return results
 
@@ -124,6 +144,11 @@ def levels_of(data: Path) -> tuple[Levels | None, Callable[[str], str]]:
     if manifest.level_names and manifest.level_labels:
         return dict(zip(manifest.level_names, manifest.level_labels, strict=True)), str
     return None, str
+
+
+def _attributes(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    columns = ("value", "chance", "seen", "unseen", "real")
+    _table(title, {name: {c: row[c] for c in columns} for name, row in rows.items()})
 
 
 def _table(title: str, rows: Mapping[str, Mapping[str, float | None]]) -> None:

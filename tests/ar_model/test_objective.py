@@ -7,7 +7,7 @@ import torch
 
 from ar_model import GeneratorObjective, GeneratorObjectiveConfig
 from ar_model.objective import draw_level
-from ar_model.sequences.next_token import slot_positions
+from ar_model.sequences.layout import slot_positions
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS
 from data_pipelines.samples import LatentTextBatch
 from seqtok_core.foundation.errors import ConfigError, MismatchError
@@ -56,7 +56,7 @@ def test_another_epoch_is_another_draw_and_the_same_one_the_same() -> None:
 
 
 def test_conditions_are_dropped_at_their_rate_and_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ar_model.sequences.next_token as module
+    import ar_model.sequences.layout as module
 
     kept: list[torch.Tensor] = []
     original = module.prompt_block

@@ -13,6 +13,7 @@ from ar_model.config import PRESETS
 from ar_model.generator import parameter_count
 from ar_model.heads import build as heads
 from ar_model.sequences import build as sequences
+from ar_model.sequences.base import Roles
 from ar_model.sequences.next_token import NextToken, NextTokenConfig
 from seqtok_core.foundation.config import models_in
 from seqtok_core.foundation.errors import ConfigError
@@ -74,8 +75,8 @@ def test_a_change_keeps_the_rest_and_a_wrong_one_names_the_nearest():
 class Backwards(NextToken):
     """A toy: the latents stand in the sequence from the last to the first."""
 
-    def arrange(self, backbone, z, noise, text_ids, prompted, writes, hidden=None):
-        return super().arrange(backbone, z.flip(1), noise, text_ids, prompted, writes, hidden)
+    def arrange(self, backbone, z, noise, text_ids, roles):
+        return super().arrange(backbone, z.flip(1), noise, text_ids, roles)
 
     def sample(self, backbone, head, text_ids, draws, config, length, tokens, given=None):
         return super().sample(backbone, head, text_ids, draws, config, length, length).flip(1)[:, :tokens]
@@ -96,12 +97,12 @@ def test_a_sequence_says_which_states_lead_to_what():
     backbone, text = toy_generator().backbone, torch.tensor([[11, 12, 0], [13, 0, 0]])
     yes = torch.ones(2, dtype=torch.bool)
     z = random_latents(2)
-    slots = NextToken(NextTokenConfig()).arrange(backbone, z, None, text, yes, yes)
+    slots = NextToken(NextTokenConfig(), 32).arrange(backbone, z, None, text, Roles(~yes, yes))
     states = torch.arange(slots.x.shape[1])
     assert len(states[slots.latents]) == LENGTH
     for rows, targets in slots.texts.values():
         assert targets.shape == (2, len(states[rows]))
-    without = NextToken(NextTokenConfig()).arrange(backbone, z, None, text, yes, None)
+    without = NextToken(NextTokenConfig(), 32).arrange(backbone, z, None, text, Roles(yes))
     assert set(without.texts) == {"prompt"}
     assert without.x.shape[1] == int(without.latents.stop)
 
@@ -109,35 +110,61 @@ def test_a_sequence_says_which_states_lead_to_what():
 def test_input_noise_is_read_and_no_target():
     backbone, z, text = toy_generator().backbone, random_latents(2), torch.tensor([[11, 12], [13, 0]])
     yes, noise = torch.ones(2, dtype=torch.bool), random_latents(2, seed=1)
-    variant = NextToken(NextTokenConfig())
-    for writes in (yes, None):
-        noisy, added = (variant.arrange(backbone, *pair, text, yes, writes) for pair in ((z, noise), (z + noise, None)))
+    variant = NextToken(NextTokenConfig(), 32)
+    for roles in (Roles(~yes, yes), Roles(yes)):
+        noisy, added = (variant.arrange(backbone, *pair, text, roles) for pair in ((z, noise), (z + noise, None)))
         torch.testing.assert_close(noisy.x, added.x)
-        assert not torch.equal(noisy.x, variant.arrange(backbone, z, None, text, yes, writes).x)
+        assert not torch.equal(noisy.x, variant.arrange(backbone, z, None, text, roles).x)
 
 
 def test_hidden_latents_are_not_told():
     backbone, z, text = toy_generator().backbone, random_latents(2), torch.tensor([[11, 12], [13, 0]])
     no, hidden = torch.zeros(2, dtype=torch.bool), torch.tensor([0, 2])
-    variant = NextToken(NextTokenConfig())
-    slots = variant.arrange(backbone, z, None, text, no, None, hidden)
+    variant = NextToken(NextTokenConfig(), 32)
+    slots = variant.arrange(backbone, z, None, text, Roles(no, hidden=hidden))
     other = z.clone()
     other[1, :2] += 1.0
-    assert torch.equal(variant.arrange(backbone, other, None, text, no, None, hidden).x, slots.x)
-    plain = variant.arrange(backbone, z, None, text, no, None)
+    assert torch.equal(variant.arrange(backbone, other, None, text, Roles(no, hidden=hidden)).x, slots.x)
+    plain = variant.arrange(backbone, z, None, text, Roles(no))
     assert torch.equal(slots.x[0], plain.x[0])
     first = slots.latents.start + 1
     assert torch.equal(slots.x[1, first + 2 :], plain.x[1, first + 2 :])
     assert (slots.x[1, first : first + 2] - plain.x[1, first : first + 2]).abs().amin(0).max() > 0.01
 
 
+def test_captions_are_written_from_prefixes_and_at_their_level(monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[bool, int, int]] = []
+
+    class Recorder(NextToken):
+        def arrange(self, backbone, z, noise, text_ids, roles):
+            seen.extend(zip(roles.writes.tolist(), roles.told.tolist(), roles.level.tolist(), strict=True))
+            return super().arrange(backbone, z, noise, text_ids, roles)
+
+    monkeypatch.setitem(sequences.SEQUENCES, "next_token", Recorder)
+    sequence = {"caption_prefixes": 0.5, "caption_levels": 2}
+    model = SeqGenerator(generator_config(sequence=sequence), spec(), words())
+    batch = toy_batch([[CAPTIONS[0], CAPTIONS[1]]] * 399 + [[]], random_latents(400))
+    config = GeneratorObjectiveConfig(text_to_image=0.5, finest_share=0.7)
+    GeneratorObjective(model, config, spec())(batch)
+    assert {told for _, told, _ in seen} == set(range(1, LENGTH + 1))
+    assert sum(told < LENGTH for _, told, _ in seen) / len(seen) == pytest.approx(0.5, abs=0.1)
+    assert sum(level == 1 for *_, level in seen) / len(seen) == pytest.approx(0.7, abs=0.08)
+    assert sum(writes for writes, *_ in seen) / len(seen) == pytest.approx(0.5, abs=0.1)
+    assert seen[-1][0] is False, "a picture without a caption writes none"
+    assert seen[-1][2] == -1
+    with pytest.raises(ConfigError, match="captions of 3 levels; raise caption_levels=2"):
+        GeneratorObjective(model, config, spec())(toy_batch([CAPTIONS[:3]], random_latents(1)))
+    with pytest.raises(ConfigError, match="no caption is ever written"):
+        GeneratorObjective(model, GeneratorObjectiveConfig(), spec())
+
+
 def test_prefixes_are_hidden_in_samples_without_a_prompt(monkeypatch: pytest.MonkeyPatch):
     seen: list[tuple[bool, int]] = []
 
     class Recorder(NextToken):
-        def arrange(self, backbone, z, noise, text_ids, prompted, writes, hidden=None):
-            seen.extend(zip(prompted.tolist(), hidden.tolist(), strict=True))
-            return super().arrange(backbone, z, noise, text_ids, prompted, writes, hidden)
+        def arrange(self, backbone, z, noise, text_ids, roles):
+            seen.extend(zip(roles.prompted.tolist(), roles.hidden.tolist(), strict=True))
+            return super().arrange(backbone, z, noise, text_ids, roles)
 
     monkeypatch.setitem(sequences.SEQUENCES, "next_token", Recorder)
     model = SeqGenerator(generator_config(sequence={"prefix_dropout": 0.5}), spec(), words())

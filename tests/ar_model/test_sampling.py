@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ar_model import SampleConfig, SeqGenerator
-from ar_model.generator import of_rows
-from ar_model.sequences.next_token import attention_mask, prompt_block, slot_positions
+from ar_model.sampling import of_rows
+from ar_model.sequences.layout import attention_mask, prompt_block, slot_positions
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.flow import guidance_at
 from tests.ar_model.toy import DIM, LENGTH, toy_generator
@@ -22,7 +22,7 @@ def sample_without_cache(
 ) -> Tensor:
     """The definition: for every token read the whole sequence anew, with the prompt and what is kept and without."""
     text = model.encode_prompts(prompts)
-    own = of_rows(text.tolist(), seed)
+    own = of_rows([repr([i for i in row if i]).encode() for row in text.tolist()], seed)
     draw = model.head.sampler(config.temperature, config.flow)
     z = torch.zeros(len(prompts), 0, DIM) if kept is None else model.spec.normalise(kept)
     known = z.shape[1]
@@ -32,8 +32,9 @@ def sample_without_cache(
             ids, valid = prompt_block(text, torch.full((len(prompts),), keep))
             untold = (torch.arange(z.shape[1]) < known).expand(z.shape[:2]) if not keep else None
             x = torch.cat([model.backbone.embed_text(ids), model.backbone.embed_latents(z, 0, untold)], 1)
-            mask = attention_mask(torch.cat([valid, valid.new_ones(z.shape[:2])], 1))
-            states.append(model.backbone(x, slot_positions(ids.shape[1], x.shape[1]), mask)[:, -1])
+            positions = slot_positions(ids.shape[1], x.shape[1])
+            mask = attention_mask(torch.cat([valid, valid.new_ones(z.shape[:2])], 1), positions)
+            states.append(model.backbone(x, positions, mask)[:, -1])
         scale = guidance_at(place, LENGTH, config.guidance, config.schedule)
         z = torch.cat([z, draw(*states, scale, own, place)[:, None]], 1)
     return model.spec.denormalise(z)

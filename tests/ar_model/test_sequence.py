@@ -6,31 +6,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from ar_model.cache import StaticCache
-from ar_model.sequences import next_token as sequence
-from ar_model.sequences.base import trim
+from ar_model.sequences import layout as sequence
+from ar_model.sequences.base import Roles, trim
+from ar_model.sequences.cache import StaticCache
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
+from seqtok_core.layers.blocks import causal_mask
 from tests.ar_model.toy import LENGTH, random_latents, toy_generator
 
 TEXT = torch.tensor([[11, 12, 13, PAD], [21, PAD, PAD, PAD], [31, 32, PAD, PAD]])
 ALL = torch.ones(3, dtype=torch.bool)
 
 
-def hidden(text: Tensor, z: Tensor, keep: bool = True, writes: bool = False) -> Tensor:
-    """(B, P + K (+ T + 1), W): hidden states of the toy model over `text` and z."""
-    backbone = toy_generator().backbone
-    rows = torch.ones(len(text), dtype=torch.bool)
-    prompt, valid = sequence.prompt_block(text, rows & keep)
-    parts, seen = (
-        [backbone.embed_text(prompt), backbone.embed_latents(z)],
-        [valid, valid.new_ones(z.shape[:2])],
-    )
-    if writes:
-        ids, caption_valid, _ = sequence.caption_block(text, rows)
-        parts.append(backbone.embed_text(ids))
-        seen.append(caption_valid)
-    x, mask = torch.cat(parts, 1), sequence.attention_mask(torch.cat(seen, 1))
-    return backbone(x, sequence.slot_positions(prompt.shape[1], x.shape[1]), mask)
+def hidden(text: Tensor, z: Tensor, keep: bool = True, writes: bool = False, told: int | None = None) -> Tensor:
+    """(B, N, W): hidden states of the toy model over `text` and z in the order of reading: prompt, image, caption."""
+    model, rows = toy_generator(), torch.ones(len(text), dtype=torch.bool)
+    roles = Roles(rows & keep, rows & writes if writes else None)
+    if told is not None:
+        roles = Roles(rows & keep, rows & writes, told=torch.full((len(text),), told))
+    slots = model.sequence.arrange(model.backbone, z, None, text, roles)
+    h = model.backbone(slots.x, slots.positions, slots.mask)
+    if not writes:
+        return h
+    caption = text.shape[1] + 1
+    return torch.cat([h[:, caption:], h[:, :caption]], 1)
 
 
 def test_prompt_is_packed_to_the_right_and_ends_where_the_image_begins() -> None:
@@ -66,20 +64,61 @@ def test_trim_drops_only_common_padding() -> None:
 
 
 def test_no_slot_sees_a_later_one() -> None:
-    """Latents from place 3 on change, then the caption: what stands before must not."""
-    z, text = random_latents(3), TEXT % 300 + 10 * (TEXT > 0)
+    """By gradient, in both directions at once: where h of a slot depends on what enters at another, that one is not
+    later. The last sample has no text."""
+    text = torch.cat([TEXT, TEXT.new_zeros(1, 4)])
+    z = torch.cat([random_latents(3), random_latents(1, seed=1)]).requires_grad_()
+    roles = Roles(torch.tensor([True, False, False, True]), torch.tensor([False, True, True, False]))
+    model = toy_generator()
+    slots = model.sequence.arrange(model.backbone, z, None, text, roles)
+    x = slots.x.detach().requires_grad_()
+    h = model.backbone(x, slots.positions, slots.mask)
+    count = h.shape[1]
+    for slot in range(count):
+        grown = torch.autograd.grad(h[:, slot].square().sum(), x, retain_graph=True)[0].abs().amax(-1) > 0
+        for row in range(len(text)):
+            others = grown[row].nonzero()[:, 0]
+            assert bool((slots.positions[row, others] <= slots.positions[row, slot]).all())
+    last = torch.autograd.grad(h[1, 1].square().sum(), x)[0][1].abs().amax(-1)  # the first word after the second image
+    assert int((last > 0).sum()) == LENGTH + 4, "<bos> <boi> z <eoi> and itself"
+
+
+def test_one_grid_reads_as_two_plain_sequences() -> None:
+    """A prompt before its image, and a caption after its image: each as if it stood alone in the order of reading."""
+    z, backbone = random_latents(3), toy_generator().backbone
+    both, alone = hidden(TEXT, z), hidden(TEXT, z, keep=False, writes=True)
+    for row, length in enumerate((TEXT > 0).sum(1).tolist()):
+        words, image = TEXT[row : row + 1, :length], backbone.embed_latents(z[row : row + 1])
+        edges = [torch.tensor([[i]]) for i in (BOS, BOI, EOI)]
+        before = [backbone.embed_text(torch.cat([edges[0], words, edges[1]], 1)), image]
+        after = [
+            backbone.embed_text(torch.cat(edges[:2], 1)),
+            image,
+            backbone.embed_text(torch.cat([edges[2], words], 1)),
+        ]
+        for parts, got in ((before, both[row]), (after, alone[row])):
+            x = torch.cat(parts, 1)
+            start = length + 2 if parts is before else 2
+            expected = backbone(x, sequence.slot_positions(start, x.shape[1]), causal_mask(x.shape[1]))[0]
+            if parts is before:
+                torch.testing.assert_close(
+                    got[1 - LENGTH :], expected[start : start + LENGTH - 1], rtol=1e-4, atol=1e-5
+                )
+            else:
+                stop = 2 + LENGTH  # where the caption begins
+                torch.testing.assert_close(got[stop : stop + length + 1], expected[2 + LENGTH :], rtol=1e-4, atol=1e-5)
+
+
+def test_a_caption_sees_the_latents_that_it_is_told_and_no_other() -> None:
+    z = random_latents(3)
     changed = z.clone()
-    changed[:, 3:] += 5.0
-    before, after = hidden(text, z, writes=True), hidden(text, changed, writes=True)
-    image = text.shape[1] + 2
-    torch.testing.assert_close(before[:, : image + 3], after[:, : image + 3])
-    assert (before[:, image + 3 :] - after[:, image + 3 :]).abs().amax(-1)[0].min() > 1e-3
-    other = text.clone()
-    other[:, 1:] = torch.where(text[:, 1:] > 0, text[:, 1:] + 1, PAD)
-    image_only = slice(0, image + LENGTH + 2)  # <eoi> and the first word stand as before
-    a, b = hidden(text, z, keep=False, writes=True), hidden(other, z, keep=False, writes=True)
-    torch.testing.assert_close(a[:, image_only], b[:, image_only])
-    assert (a - b).abs().max() > 1e-3
+    changed[:, 2:] += 5.0
+    caption = slice(2 + LENGTH, None)
+    few, same = (hidden(TEXT, each, keep=False, writes=True, told=2)[:, caption] for each in (z, changed))
+    valid = torch.arange(TEXT.shape[1] + 1) <= (TEXT > 0).sum(1)[:, None]
+    torch.testing.assert_close(few[valid], same[valid])
+    more = hidden(TEXT, changed, keep=False, writes=True, told=3)[:, caption]
+    assert (few - more)[valid].abs().amax(-1).min() > 1e-3
 
 
 @pytest.mark.parametrize("extra", [1, 7])
@@ -91,12 +130,12 @@ def test_padding_changes_nothing(extra: int) -> None:
     torch.testing.assert_close(
         hidden(wide, z)[:, image + extra - 1 :], hidden(TEXT, z)[:, image - 1 :], rtol=1e-4, atol=1e-5
     )
-    alone = hidden(TEXT[1:2, :1], z[1:2])[:, -LENGTH - 1 :]
-    torch.testing.assert_close(alone, hidden(TEXT, z)[1:2, -LENGTH - 1 :], rtol=1e-4, atol=1e-5)
+    alone = hidden(TEXT[1:2, :1], z[1:2])[:, -LENGTH:]
+    torch.testing.assert_close(alone, hidden(TEXT, z)[1:2, -LENGTH:], rtol=1e-4, atol=1e-5)
 
 
 def test_padding_sees_itself_alone() -> None:
-    mask = sequence.attention_mask(torch.tensor([[False, False, True, True]]))[0, 0]
+    mask = sequence.attention_mask(torch.tensor([[False, False, True, True]]), torch.arange(4))[0, 0]
     assert mask.int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
     assert bool(torch.isfinite(hidden(TEXT, random_latents(3), keep=False, writes=True)).all())
 

@@ -27,6 +27,9 @@ class ReportPictures:
     verdicts: Sequence[Verdict] = ()  # m, of the pictures at full length
     unseen: Sequence[bool] = ()  # m, whether training never held the prompt's combination
     drawn: Tensor | None = None  # (n, S, P, 3, H, W): drawn by a sequence model from the first 1, 2, 4, ... K tokens
+    captioned: Tensor | None = None  # (c, 3, H, W), held out, with what the sequence model said of them
+    captions: Sequence[str] = ()  # c
+    caption_verdicts: Sequence[Verdict] = ()  # c
 
 
 FILE = "pictures.safetensors"
@@ -41,11 +44,15 @@ def keep_pictures(folder: Path, pictures: ReportPictures) -> None:
         tensors["generated"] = pictures.generated
     if pictures.drawn is not None:
         tensors["drawn"] = pictures.drawn
+    if pictures.captioned is not None:
+        tensors["captioned"] = pictures.captioned
     words = {
         "prefixes": list(pictures.prefixes),
         "prompts": list(pictures.prompts),
         "verdicts": list(pictures.verdicts),
         "unseen": list(pictures.unseen),
+        "captions": list(pictures.captions),
+        "caption_verdicts": list(pictures.caption_verdicts),
     }
     plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_write(Path(folder) / FILE) as stream:

@@ -40,6 +40,12 @@ prompt, with guidance {guidance:g}, temperature {temperature:g} and {head}; of {
 one is taken whose own first tokens are nearest to those kept, without asking for captions. The reader says whether they
 show all that the scene's caption of a level says. Dotted: the same drawings under the captions of other scenes.
 """
+_CAPTIONS = """
+Each of {scenes:,} held-out scenes is encoded, and the sequence model writes its finest caption from the tokens, {how}.
+The caption is read back by the grammar of the scenes' captions and compared with the scene: it is right where what it
+says is true, in whatever order. Chance: the captions of other scenes. Interval: 95 % (Wilson).
+"""
+_UNGUIDED = "The same prompts with guidance 1 and temperature 1: the law of pictures as it was learnt."
 _LEVELS = ("coarsest", "second", "third", "finest")
 
 
@@ -53,12 +59,23 @@ def of_tokenizer(results: Mapping[str, Any]) -> dict[str, str]:
 def of_generation(prompts: int, config: Mapping[str, Any]) -> dict[str, str]:
     """How pictures were drawn and judged; `config` is that of the runner, as a mapping."""
     facts = {**config, **_of_sample(config["sample"]), "prompts": prompts, "level": _LEVELS[config["level"]]}
-    return {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX}
+    return {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX, "reader_unguided": _UNGUIDED}
 
 
 def of_prefixes(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:
     """How pictures were drawn from prefixes; `config` is a PrefixTruthConfig, as a mapping."""
     return {"prefix_truth": _filled(_PREFIX, {**config, **_of_sample(config["sample"]), "scenes": scenes})}
+
+
+def of_captions(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:
+    """How captions were written; `config` is a CaptionEvaluation, as a mapping."""
+    own = config["caption"]
+    if own["temperature"] > 0:
+        how = f"drawn with temperature {own['temperature']:g} from the likeliest {own['top_p']:.0%}"
+    else:
+        how = "the likeliest word each time" if own["beams"] == 1 else f"by beam search with {own['beams']} beams"
+    by_prefix = "The same, written from the first k tokens; of each level's captions the share that is right in all."
+    return {"captions": _filled(_CAPTIONS, {"scenes": scenes, "how": how}), "captions_by_prefix": by_prefix}
 
 
 def _of_sample(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,11 @@ it.
   reader                {attribute: {"value", "low", "high", "chance", "real", "seen", "unseen",
   "chance_seen",
                         "chance_unseen", "prompts", "prompts_seen", "prompts_unseen"}}
+  reader_unguided, captions
+                        the same form: pictures without guidance; captions that the sequence model writes
+  captions_right        share of all single attributes of captions
   reader_by_prefix      {attribute: {k: share}}
+  captions_by_prefix    {level: {k: share}}
   prefix_truth, decoded_truth
                         {"levels" | "attributes": {name: {"value", "low", "high", "chance": {k: share}, "ceiling"}}}
   stages                {name: {"seconds", "images", "images_per_second"}}
@@ -127,7 +131,8 @@ def render_report(
         strips=report_parts.strip_rows(pictures),
         generated=report_parts.generated_rows(pictures),
         prefixes=list(pictures.prefixes) if pictures else [],
-        attributes=report_parts.attribute_rows(results.get("reader", {})),
+        captions=report_parts.caption_rows(pictures),
+        attributes=report_parts.attribute_tables(results),
         charts=report_parts.charts(runs),
         comparison=report_parts.comparison(runs),
         stages=results.get("stages", {}),

@@ -88,6 +88,9 @@ def headlines(results: Results) -> list[tuple[str, str, str]]:
     ):
         if name in reader:
             found.append((percent(reader[name]["value"], 0), "%", text))
+    if captions := results.get("captions"):
+        text = "of captions of held-out pictures are true in everything"
+        found.append((percent(captions["everything"]["value"], 0), "%", text))
     return found
 
 
@@ -127,9 +130,31 @@ def generated_rows(pictures: ReportPictures | None) -> list[dict[str, Any]]:
     return rows
 
 
-def attribute_rows(reader: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The reader's table, each row with the definition of its attribute."""
-    return [{"name": name, "meaning": ATTRIBUTES[name][1], **row} for name, row in reader.items() if name in ATTRIBUTES]
+def caption_rows(pictures: ReportPictures | None) -> list[dict[str, Any]]:
+    """Per picture: itself as data URI, what was said of it, and what of that is wrong."""
+    if pictures is None or pictures.captioned is None:
+        return []
+    rows = []
+    for picture, caption, verdict in zip(pictures.captioned, pictures.captions, pictures.caption_verdicts, strict=True):
+        wrong = [name for name, right in verdict.items() if not right and name != "everything"]
+        rows.append({"picture": data_uri(picture), "caption": caption, "wrong": wrong})
+    return rows
+
+
+def attribute_tables(results: Results) -> list[dict[str, Any]]:
+    """What is right of every attribute: of pictures with and without guidance, and of captions."""
+    found = []
+    for section, title, bar in (
+        ("reader", "Does the picture show what was asked?", "right"),
+        ("reader_unguided", "The same without guidance", "right"),
+        ("captions", "Does the caption say what is there?", "true"),
+    ):
+        table = results.get(section, {})
+        rows = [
+            {"name": name, "meaning": ATTRIBUTES[name][1], **row} for name, row in table.items() if name in ATTRIBUTES
+        ]
+        found += [{"section": section, "title": title, "bar": bar, "rows": rows}] if rows else []
+    return found
 
 
 def charts(runs: Mapping[str, Results]) -> list[Chart]:
@@ -157,6 +182,8 @@ def charts(runs: Mapping[str, Results]) -> list[Chart]:
     by_prefix = first.get("reader_by_prefix", {})
     curves = [Curve(spelled(name), by_prefix[name]) for name in shown if name in by_prefix]
     found.append(("Generated pictures that are right", curves, "%", "reader_by_prefix"))
+    curves = [Curve(spelled(name), points) for name, points in first.get("captions_by_prefix", {}).items()]
+    found.append(("Captions written from k tokens that are true", curves, "%", "captions_by_prefix"))
     for section, title in (
         ("prefix_truth", "Pictures drawn from k tokens that are right"),
         ("decoded_truth", "Pictures decoded from k tokens that are right"),
@@ -203,6 +230,9 @@ def number_tables(results: Results) -> list[Table]:
     if by_prefix := results.get("reader_by_prefix"):
         rows = [[spelled(name), *map(percent, p.values())] for name, p in by_prefix.items()]
         tables.append(Table("Generated pictures that are right (%)", ["", *_ks(_first(by_prefix))], rows))
+    if by_prefix := results.get("captions_by_prefix"):
+        rows = [[spelled(name), *map(percent, p.values())] for name, p in by_prefix.items()]
+        tables.append(Table("Captions written from k tokens that are true (%)", ["", *_ks(_first(by_prefix))], rows))
     for section, how in (("prefix_truth", "drawn"), ("decoded_truth", "decoded")):
         if section in results:
             both = results[section]["levels"] | {f"{n}, alone": r for n, r in results[section]["attributes"].items()}

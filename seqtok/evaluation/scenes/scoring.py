@@ -65,7 +65,7 @@ def score_reading(reading: Reading, scene: Scene, level: int = FINEST) -> dict[s
         "everything": _everything(reading, scene, level),
     }
     if len(asked) > 1:
-        right["relation"] = _relations(seen, scene)
+        right["relation"] = level >= FINEST and _relations(seen, scene)
     else:
         right["place"] = any(in_place(s, scene) for s in seen if s.kind == asked[0].kind)
     return {name: right[name] for name, (first, _) in ATTRIBUTES.items() if first <= level and name in right}

@@ -128,6 +128,12 @@ def measured_peak(device: str, precision: str) -> Peak:
     return Peak(best, f"measured, {best_size} x {best_size} {precision} product on {where}")
 
 
+def emulates_bf16(device: torch.device | str) -> bool:
+    """Whether bf16 products are slower than fp32 ones, as measured: CPUs without AVX-512 BF16 or AMX, older GPUs."""
+    full, half = (measured_peak(str(device), precision).flops_per_s for precision in ("fp32", "bf16"))
+    return half < 0.9 * full
+
+
 def _seconds(a: torch.Tensor, device: str) -> float:
     synchronise(device)
     began = time.perf_counter()

@@ -212,3 +212,30 @@ def test_what_is_drawn_from_a_prefix_stands_below_what_is_decoded(tmp_path: Path
     plain = replace(shown(), drawn=None)
     assert strip(plain.originals, plain.rebuilt, plain.prefixes).height < Image.open(tmp_path / "strip.png").height
     assert 'alt="drawn' not in render_report(results(), plain)
+
+
+def test_captions_stand_beside_their_pictures_and_in_a_table(tmp_path: Path) -> None:
+    row = {"value": 0.9, "low": 0.8, "high": 0.95, "chance": 0.2, "real": 1.0, "seen": 0.9, "unseen": None}
+    row |= {"chance_seen": 0.2, "chance_unseen": None, "prompts": 10, "prompts_seen": 10, "prompts_unseen": 0}
+    own = {
+        **results(),
+        "captions": {"count": row, "everything": row},
+        "captions_by_prefix": {"count": {"1": 0.7, "2": 0.9}},
+    }
+    pictures = replace(
+        shown(),
+        captioned=shown().originals,
+        captions=["a <b>large</b> cross"] * len(shown().originals),
+        caption_verdicts=[{"count": True, "size": False, "everything": False}] * len(shown().originals),
+    )
+    write_report(tmp_path, own, pictures)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "a &lt;b&gt;large&lt;/b&gt; cross" in page
+    assert "✗ size" in page
+    assert "Does the caption say what is there?" in page
+    assert "Captions written from k tokens that are true" in page
+    kept = kept_pictures(tmp_path)
+    assert kept is not None
+    assert kept.captions == pictures.captions
+    assert torch.equal(kept.captioned, pictures.captioned)
+    assert "From a picture to words" not in render_report(results(), shown())

@@ -19,6 +19,15 @@ class StaticCache:
         self._values = torch.empty_like(self._keys)
         self._filled = [0] * layers
 
+    @property
+    def filled(self) -> int:
+        """Slots that every layer has kept."""
+        return self._filled[-1]
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows (m,) int64, of which one may stand several times: what beam search asks for."""
+        self._keys, self._values = self._keys[:, rows], self._values[:, rows]
+
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """(R, H, n, C) -> everything so far, (R, H, m, C). Raises ValueError when the capacity is used up."""
         start, stop = self._filled[layer], self._filled[layer] + keys.shape[2]

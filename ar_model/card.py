@@ -1,0 +1,37 @@
+"""README.md of a saved sequence model."""
+
+from __future__ import annotations
+
+from ar_model.config import GeneratorConfig
+from seq_tokenizer.latents import LatentSpec
+
+
+def model_card(config: GeneratorConfig, spec: LatentSpec, vocab_size: int, parameters: int) -> str:
+    """README.md of the model folder, in the words that the hub and a stranger expect."""
+    head = config.head
+    return f"""---
+library_name: seqtok
+pipeline_tag: text-to-image
+---
+# Sequence model of seqtok
+
+Text becomes ordered image latents: {spec.length} tokens of {spec.dim} channels, drawn one by one.
+Any prefix of them is an image.
+
+| | |
+| --- | --- |
+| parameters | {parameters / 1e6:.2f} M |
+| Transformer | {config.depth} layers of width {config.width}, {config.heads} heads |
+| head | {head.kind}, {head.depth} layers of width {head.width} |
+| vocabulary | {vocab_size} sentencepiece tokens |
+| latents of tokenizer | `{spec.tokenizer_id}` |
+
+```python
+from ar_model import SeqGenerator
+
+generator = SeqGenerator.from_pretrained("this folder")
+latents = generator.sample(["a prompt in the words of the training captions"], guidance=3.0, seed=0)
+captions = generator.caption(latents)  # where the model was trained both ways
+```
+The latents become pictures with the tokenizer named above, and with no other one.
+"""
