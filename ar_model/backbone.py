@@ -9,16 +9,34 @@ Shapes: B rows, N slots, W width, K latents of D channels, V vocabulary.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ar_model.shape import TransformerShape
 from data_pipelines.captions.tokenizer import PAD
+from seqtok_core.foundation.config import Config
 from seqtok_core.layers.attention import KeyValueStore
 from seqtok_core.layers.blocks import Block, init_linear
 from seqtok_core.layers.rope import rope_table
 
 _INPUT_STD = 0.5  # of token and place vectors; at the usual 0.02 content drowns them (design notes, measured)
+
+
+class TransformerShape(Config):
+    """The sizes of the causal Transformer. Widths are in channels."""
+
+    width: int = Field(192, ge=8)
+    depth: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    max_text_tokens: int = Field(64, ge=1)  # of one caption; longer prompts are refused
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width={self.width} must be a multiple of 2 * heads={2 * self.heads}")
+        return self
 
 
 class Backbone(nn.Module):

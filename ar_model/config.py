@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ar_model.backbone import TransformerShape
 from ar_model.heads.build import HeadConfig
 from ar_model.heads.flow import FlowHeadConfig
 from ar_model.sequences.build import SequenceConfig
 from ar_model.sequences.next_token import NextTokenConfig
-from ar_model.shape import TransformerShape
 from seqtok_core.foundation.config import Config, fill_preset
 
 # Transformers: S as in DiT (arXiv:2212.09748), B, L and XL as in LlamaGen (arXiv:2406.06525); flow heads of B, L and XL

@@ -21,6 +21,7 @@ from ar_model.card import model_card
 from ar_model.config import GeneratorConfig
 from ar_model.heads.base import Head
 from ar_model.heads.build import build_head
+from ar_model.prompts import prompt_ids
 from ar_model.sampling import SampleConfig, Score, best_of, of_rows
 from ar_model.sequences.base import Roles, SequenceVariant, trim
 from ar_model.sequences.build import build_sequence
@@ -52,6 +53,11 @@ class SeqGenerator(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.backbone.token_in.weight.device
+
+    @property
+    def head_kind(self) -> str:
+        """Whose part of SampleConfig counts."""
+        return self.head.kind
 
     @property
     def writes(self) -> bool:
@@ -245,15 +251,10 @@ class SeqGenerator(nn.Module):
         return self.spec.denormalise(torch.cat(parts))
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """-> (B, T) int64, T tokens of the longest. Raises ConfigError for a prompt that is too long."""
-        rows = [self.captions.encode(prompt) for prompt in prompts]
-        limit = self.config.max_text_tokens
-        for prompt, ids in zip(prompts, rows, strict=True):
-            if len(ids) > limit:
-                raise ConfigError(f"prompt of {len(ids)} tokens, at most {limit} are read: {prompt[:80]!r}")
-        longest = max((len(ids) for ids in rows), default=1) or 1
-        padded = [ids + [PAD] * (longest - len(ids)) for ids in rows]
-        return torch.tensor(padded, dtype=torch.int64, device=self.device).reshape(len(rows), longest)
+        """-> (B, T) int64, T tokens of the longest. Raises ConfigError for a prompt that is too long, and warns of
+        words that no caption of the training had."""
+        rows = prompt_ids(self.captions, prompts, self.config.max_text_tokens)
+        return torch.tensor(rows, dtype=torch.int64, device=self.device).reshape(len(rows), len(rows[0]) if rows else 1)
 
     def save_pretrained(self, path: Path | str) -> None:
         """Write the model folder."""

@@ -54,7 +54,7 @@ class GeneratorObjective(nn.Module):
         return excluded_from_muon(self)
 
     def forward(self, batch: LatentTextBatch) -> dict[str, Tensor]:
-        """-> "loss", "flow_loss", and where they are trained "text_loss" (captions) and "prompt_loss"."""
+        """-> "loss", the head's own ("flow_loss"), where they are trained "text_loss" (captions) and "prompt_loss"."""
         generator, config = self.generator, self.config
         draws = Draws(config.seed, batch.epoch, batch.index)
         z = generator.spec.normalise(batch.latents.float())
@@ -63,8 +63,8 @@ class GeneratorObjective(nn.Module):
             generator.backbone, z, self._input_noise(draws, z), text_ids, self._roles(draws, level, z.shape[1])
         )
         h = generator.backbone(slots.x, slots.positions, slots.mask)
-        flow_loss = generator.head.loss(h[:, slots.latents], z, draws).mean()
-        losses = {"loss": flow_loss, "flow_loss": flow_loss.detach()}
+        image = generator.head.loss(h[:, slots.latents], z, draws).mean()
+        losses = {"loss": image, f"{generator.head.kind}_loss": image.detach()}
         for name, (weight, expected) in self._text_weights().items():
             rows, targets = slots.texts[name]
             text = self._text_loss(h[:, rows], targets, expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -55,6 +56,10 @@ def main() -> None:
 
 
 def _run() -> int:
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *where, **line: (
+        f"warning: {message}\n" if category is UserWarning else plain(message, category, *where, **line)
+    )
     try:
         app()
     except SeqtokError as error:

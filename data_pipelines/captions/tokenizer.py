@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from data_pipelines.captions.clean import caption_identity, normalise_caption
+from data_pipelines.captions.words import common_words, in_known_words, with_words, words_in
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.foundation.files import atomic_write
 
@@ -40,7 +41,8 @@ class CaptionTokenizer:
         try:
             self._processor.LoadFromSerializedProto(model)
             found = tuple(self._processor.IdToPiece(i) for i in range(len(_SPECIAL)))
-        except (RuntimeError, IndexError) as error:
+            self._words = words_in(model)
+        except (RuntimeError, IndexError, ValueError) as error:
             raise DataError(f"captions model: not a sentencepiece model ({error})") from None
         if found != _SPECIAL:
             raise DataError(f"captions model: ids 0-5 must be {_SPECIAL}, not {found}; train one with us")
@@ -86,7 +88,7 @@ class CaptionTokenizer:
             )
         except RuntimeError as error:
             raise ConfigError(f"vocab_size={vocab_size}: {_explain(error)}") from None
-        tokenizer = cls(model.getvalue())
+        tokenizer = cls(with_words(model.getvalue(), common_words(lines)))
         if path is not None:
             tokenizer.save(path)
         return tokenizer
@@ -113,6 +115,12 @@ class CaptionTokenizer:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self._model).hexdigest()
+
+    def in_known_words(self, text: str) -> tuple[str, list[str]]:
+        """-> the normalised text in the words of the captions that were learned from, where another case or width of
+        one stands, and the words that are none of them. A model without words knows of no strangers."""
+        clean = normalise_caption(text)
+        return (clean, []) if self._words is None else in_known_words(clean, self._words)
 
     def encode(self, text: str) -> list[int]:
         """Ids of the content, without <bos> and <eos>. Special words in the text are plain text."""

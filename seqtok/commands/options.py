@@ -24,7 +24,7 @@ Steps = Annotated[int | None, typer.Option(help="Solver steps per token.", min=1
 def sample_settings(guidance: float | None, temperature: float | None, steps: int | None) -> dict[str, Any]:
     """What was given, as keys of SampleConfig."""
     given: dict[str, Any] = {"guidance": guidance, "temperature": temperature}
-    given |= {"flow": {"steps": steps} if steps is not None else None}
+    given |= {head: {"steps": steps} if steps is not None else None for head in ("flow", "diffusion")}
     return {key: value for key, value in given.items() if value is not None}
 
 

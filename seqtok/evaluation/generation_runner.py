@@ -38,6 +38,9 @@ _DRAWINGS = 2  # of every prefix in a report
 class Generator(Protocol):
     """A sequence model."""
 
+    @property
+    def head_kind(self) -> str: ...
+
     def sample(self, prompts: Sequence[str], config: SampleConfig, *, seed: int) -> Tensor: ...
 
 
@@ -81,7 +84,7 @@ def evaluate_generation(
         latents = generator.sample(prompts, plain, seed=config.seed)
     whole = {latents.shape[1]: decode_all(tokenizer, latents, latents.shape[1])}
     results["reader_unguided"] = judge_pictures(whole, scenes, reader, config.level, Stopwatch())[0]["reader"]
-    results["protocol"] = protocol.of_generation(len(scenes), config.model_dump())
+    results["protocol"] = protocol.of_generation(len(scenes), config.model_dump(), generator.head_kind)
     pictures = torch.stack([decoded[k] for k in prefixes], 1)
     return results, Generated(prompts, prefixes, pictures, verdicts, [scene.unseen for scene in scenes])
 
@@ -97,7 +100,7 @@ def evaluate_prefixes(
     """What pictures of `size` pixels that are drawn from prefixes show, and how they are drawn."""
     draw = by_completion(tokenizer, generator, config.sample, config.candidates)
     results = prefix_truth(tokenizer, draw, scenes, reader, size, config.seeds)
-    return {**results, "protocol": protocol.of_prefixes(len(scenes), config.model_dump())}, draw
+    return {**results, "protocol": protocol.of_prefixes(len(scenes), config.model_dump(), generator.head_kind)}, draw
 
 
 def judge_pictures(

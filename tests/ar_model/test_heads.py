@@ -1,17 +1,20 @@
-"""The flow head: its sampler walks its own velocity, and it learns a law that it is shown."""
+"""The heads: each sampler follows its own definition or a trusted one, and learns a law that it is shown, or cannot."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 
-from ar_model import FlowHeadConfig
+from ar_model import FlowHeadConfig, GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SeqGenerator
 from ar_model.heads.base import Head
-from ar_model.heads.build import build_head
+from ar_model.heads.build import HEADS, HeadSampleConfig, build_head
+from ar_model.heads.diffusion import TIMES, DiffusionSampleConfig, kept_signal
 from ar_model.heads.flow import FlowSampleConfig
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
-from tests.ar_model.toy import DIM, LENGTH, toy_generator
+from tests.ar_model.toy import DIM, LENGTH, random_latents, toy_batch, toy_generator
 
 WIDTH = 16
 
@@ -52,6 +55,102 @@ def test_every_token_and_prompt_has_its_own_standard_normal_noise() -> None:
     assert float(flat.mean(0).abs().max()) < 0.25
 
 
+def randomised(kind: str, **settings: object) -> Head:
+    torch.manual_seed(0)
+    values = {"head": {"kind": kind, "width": 24, "depth": 2, **settings}}
+    head = build_head(GeneratorConfig.parse(values).head, WIDTH, DIM)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_(std=0.3)
+    return head
+
+
+def test_the_noise_of_training_is_that_of_diffusers() -> None:
+    from diffusers import DDPMScheduler
+
+    expected = DDPMScheduler(TIMES, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    torch.testing.assert_close(kept_signal(), expected, rtol=1e-4, atol=1e-7)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("solver", ["ddpm", "ddim"])
+def test_diffusion_steps_are_those_of_diffusers(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import diffusers.schedulers.scheduling_ddpm as module
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    head, draws, steps, scale = randomised("diffusion"), own_draws(5), 20, 2.0
+    h, free = torch.randn(2, 5, WIDTH)
+    kind = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}[solver]
+    options = {"variance_type": "fixed_small"} if solver == "ddpm" else {"set_alpha_to_one": True}
+    scheduler = kind(TIMES, beta_schedule="squaredcos_cap_v2", clip_sample=False, **options)
+    scheduler.set_timesteps(steps)
+    x = draws.normal("sample/3", (DIM,))
+    for step, t in enumerate(scheduler.timesteps.tolist()):
+        noise = draws.normal(f"sample/3/{step}", (DIM,))
+        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: noise)  # noqa: B023
+        of_time = head.time_modulation(torch.tensor([t / TIMES]))
+        with_prompt, without = (head.network(x, of_time, head.state_out(state)) for state in (h, free))
+        x = scheduler.step(without + scale * (with_prompt - without), t, x).prev_sample
+    got = head.sampler(1.0, DiffusionSampleConfig(steps=steps, solver=solver))(h, free, scale, draws, place=3)
+    torch.testing.assert_close(got, x, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_likelihoods_are_those_of_torch() -> None:
+    h, z = torch.randn(4, 3, WIDTH), torch.randn(4, 3, DIM)
+    gaussian = randomised("gaussian")
+    mean, log_std = gaussian.network(h).chunk(2, -1)
+    expected = -torch.distributions.Normal(mean, log_std.exp()).log_prob(z).mean(-1)
+    torch.testing.assert_close(gaussian.loss(h, z, own_draws(4)), expected)
+    mixture = randomised("mixture", components=3)
+    logits, mean, log_std = mixture.parts(h)
+    parts = torch.distributions.Independent(torch.distributions.Normal(mean, log_std.exp()), 1)
+    law = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(logits=logits), parts)
+    torch.testing.assert_close(mixture.loss(h, z, own_draws(4)), -law.log_prob(z) / DIM)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head_keeps_the_laws_of_sampling(kind: str) -> None:
+    """Guidance 1 is none, a row is its own, the same seed gives the same bits, temperature 0 draws nothing."""
+    head = randomised(kind)
+    h, free = torch.randn(2, 5, WIDTH)
+    part = HeadSampleConfig().model_dump()[kind]
+    settings = type(getattr(HeadSampleConfig(), kind)).parse(part | ({"steps": 4} if "steps" in part else {}))
+    with torch.no_grad():
+        draw, draws = head.sampler(1.0, settings), own_draws(5)
+        plain = draw(h, None, 1.0, draws, 0)
+        torch.testing.assert_close(draw(h, free, 1.0, draws, 0), plain, rtol=1e-3, atol=1e-4)
+        assert torch.equal(draw(h, free, 2.0, draws, 0), draw(h, free, 2.0, draws, 0))
+        assert (draw(h, free, 2.0, draws, 0) - plain).abs().max() > 1e-3
+        alone = Draws(0, draws.epoch[2:3], draws.index[2:3])
+        torch.testing.assert_close(
+            draw(h[2:3], free[2:3], 2.0, alone, 0), draw(h, free, 2.0, draws, 0)[2:3], rtol=1e-3, atol=1e-4
+        )
+        steady = head.sampler(0.0, settings)
+        torch.testing.assert_close(steady(h[:1], None, 1.0, own_draws(1), 0), steady(h[:1], None, 1.0, own_draws(1), 0))
+    loss = head.loss(h[:, None], torch.randn(5, 1, DIM), draws)
+    assert loss.shape == (5, 1)
+    assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head_serves_a_sequence_model(kind: str, tmp_path: Path) -> None:
+    model = toy_generator(head={"kind": kind, "width": 24, "depth": 2})
+    losses = GeneratorObjective(model, GeneratorObjectiveConfig(), model.spec)(
+        toy_batch([["a red circle"]] * 4, random_latents(4))
+    )
+    assert set(losses) == {"loss", f"{kind}_loss"}
+    losses["loss"].backward()
+    assert [n for n, p in model.head.named_parameters() if p.grad is None] == []
+    wanted = {"diffusion": {"steps": 5}, "flow": {"steps": 3}}
+    drawn = model.sample(["a red circle", "one shape"], guidance=2.0, **wanted)
+    assert drawn.shape == (2, LENGTH, DIM)
+    assert torch.isfinite(drawn).all()
+    model.save_pretrained(tmp_path)
+    again = SeqGenerator.from_pretrained(tmp_path)
+    assert torch.equal(again.sample(["a red circle", "one shape"], guidance=2.0, **wanted), drawn)
+
+
 def learnt(head: Head, rows: int = 64, steps: int = 200) -> torch.Tensor:
     """(2, rows, 1) samples for two states, after showing the head -1 or +1 (evenly) and a steady 2."""
     state = torch.eye(2, WIDTH).repeat_interleave(rows, 0)[:, None]  # (2 rows, 1, W)
@@ -63,15 +162,29 @@ def learnt(head: Head, rows: int = 64, steps: int = 200) -> torch.Tensor:
         head.loss(state, z, own_draws(2 * rows, step)).mean().backward()
         optimizer.step()
     with torch.no_grad():
-        sample = head.sampler(1.0, FlowSampleConfig(steps=20))
+        settings = {"flow": FlowSampleConfig(steps=20)}.get(head.kind, getattr(HeadSampleConfig(), head.kind))
+        sample = head.sampler(1.0, settings)
         return sample(state[:, 0], None, 1.0, own_draws(2 * rows, steps), 0).view(2, rows, 1)
 
 
-@pytest.mark.parametrize("prediction", ["velocity", "data"])
-def test_two_modes_are_learnt_as_two_modes(prediction: flow.Prediction) -> None:
-    """What squared error cannot do: its answer to -1 or +1 would be 0."""
+@pytest.mark.parametrize(
+    "head", [{"prediction": "velocity"}, {"prediction": "data"}, {"kind": "diffusion"}, {"kind": "mixture"}]
+)
+def test_two_modes_are_learnt_as_two_modes(head: dict[str, str]) -> None:
     torch.manual_seed(0)
-    either, steady = learnt(build_head(FlowHeadConfig(width=32, depth=2, prediction=prediction), WIDTH, 1))
+    config = GeneratorConfig.parse({"head": {"kind": "flow", "width": 32, "depth": 2, **head}}).head
+    either, steady = learnt(build_head(config, WIDTH, 1))
     assert float((steady - 2.0).abs().mean()) < 0.2
     assert float((either.abs() - 1.0).abs().mean()) < 0.2
-    assert 0.35 < float((either > 0).float().mean()) < 0.65
+    assert 0.3 < float((either > 0).float().mean()) < 0.7
+
+
+def test_one_mode_cannot_be_two() -> None:
+    """What the mean of -1 and +1 is, and what a single Gaussian makes of it."""
+    torch.manual_seed(0)
+    for kind, spread in (("mse", 0.0), ("gaussian", 1.0)):
+        config = GeneratorConfig.parse({"head": {"kind": kind, "width": 32, "depth": 2}}).head
+        either, steady = learnt(build_head(config, WIDTH, 1))
+        assert float((steady - 2.0).abs().mean()) < 0.2
+        assert float(either.mean()) == pytest.approx(0.0, abs=0.35)
+        assert float(either.std()) == pytest.approx(spread, abs=0.3)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
 
 from ar_model import SampleConfig, SeqGenerator
+from ar_model.prompts import prompt_ids
 from ar_model.sampling import of_rows
 from ar_model.sequences.layout import attention_mask, prompt_block, slot_positions
 from seqtok_core.foundation.errors import ConfigError
@@ -99,8 +102,8 @@ def test_wrong_requests_are_explained() -> None:
         model.sample(["a red circle"], num_tokens=7)
     with pytest.raises(ConfigError, match="batch=-1: at least one"):
         model.sample(["a red circle"], batch=-1)
-    with pytest.raises(ConfigError, match=r"at most 40 are read: 'zebra"):
-        model.sample(["zebra " * 40])
+    with pytest.raises(ConfigError, match=r"at most 40 are read: 'a red"):
+        model.sample(["a red circle " * 40])
     with pytest.raises(ConfigError, match=r"sample: flow\.steps"):
         model.sample(["a red circle"], flow={"steps": 0})
     assert model.sample([]).shape == (0, LENGTH, DIM)
@@ -185,3 +188,23 @@ def test_candidates_need_a_score() -> None:
     for candidates, message in ((2, "say by `score`"), (0, "at least one is drawn")):
         with pytest.raises(ConfigError, match=message):
             toy_generator().sample(PROMPTS, candidates=candidates)
+
+
+def test_prompts_are_read_in_the_words_of_the_captions() -> None:
+    """Another case, width or a full stop draws the same picture, and no warning."""
+    model, given = toy_generator(), {"seed": 0, "flow": {"steps": 2}}
+    plain = model.sample(["a red circle"], **given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for prompt in ("A RED Circle", "a red circle.", "\uff41 red circle", " a  red\tcircle!"):
+            assert torch.equal(model.sample([prompt], **given), plain), prompt
+
+
+def test_words_that_no_caption_has_are_named_in_one_warning() -> None:
+    model = toy_generator()
+    with pytest.warns(UserWarning, match=r"has 'orange', 'zebra', '🦓'; what is drawn") as caught:
+        model.sample(["a orange zebra 🦓", "a zebra", "a red circle"], flow={"steps": 2})
+    assert len(caught) == 1
+    many = " ".join(f"w{i}" for i in range(12))
+    with pytest.warns(UserWarning, match="'w7' and 4 more"):
+        prompt_ids(model.captions, [many], 200)

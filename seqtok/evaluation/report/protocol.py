@@ -56,15 +56,15 @@ def of_tokenizer(results: Mapping[str, Any]) -> dict[str, str]:
     return {name: _filled(text, facts) for name, text in words.items() if name in results}
 
 
-def of_generation(prompts: int, config: Mapping[str, Any]) -> dict[str, str]:
-    """How pictures were drawn and judged; `config` is that of the runner, as a mapping."""
-    facts = {**config, **_of_sample(config["sample"]), "prompts": prompts, "level": _LEVELS[config["level"]]}
+def of_generation(prompts: int, config: Mapping[str, Any], head: str) -> dict[str, str]:
+    """How pictures were drawn and judged; `config` is that of the runner, as a mapping, `head` the model's kind."""
+    facts = {**config, **_of_sample(config["sample"], head), "prompts": prompts, "level": _LEVELS[config["level"]]}
     return {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX, "reader_unguided": _UNGUIDED}
 
 
-def of_prefixes(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:
+def of_prefixes(scenes: int, config: Mapping[str, Any], head: str) -> dict[str, str]:
     """How pictures were drawn from prefixes; `config` is a PrefixTruthConfig, as a mapping."""
-    return {"prefix_truth": _filled(_PREFIX, {**config, **_of_sample(config["sample"]), "scenes": scenes})}
+    return {"prefix_truth": _filled(_PREFIX, {**config, **_of_sample(config["sample"], head), "scenes": scenes})}
 
 
 def of_captions(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:
@@ -78,10 +78,9 @@ def of_captions(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:
     return {"captions": _filled(_CAPTIONS, {"scenes": scenes, "how": how}), "captions_by_prefix": by_prefix}
 
 
-def _of_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {kind: part for kind, part in sample.items() if isinstance(part, Mapping)}
-    head = "; ".join(f"{kind} with " + ", ".join(f"{k} {v}" for k, v in part.items()) for kind, part in parts.items())
-    return {**sample, "head": head}
+def _of_sample(sample: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    part = ", ".join(f"{key} {value}" for key, value in sample[kind].items())
+    return {**sample, "head": f"{kind} with {part}" if part else kind}
 
 
 def _filled(text: str, facts: Mapping[str, Any]) -> str:

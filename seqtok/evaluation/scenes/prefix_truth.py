@@ -38,6 +38,9 @@ class PrefixTruthConfig(Config):
 class Completer(Protocol):
     """A sequence model that continues a prefix."""
 
+    @property
+    def head_kind(self) -> str: ...
+
     def complete(
         self,
         latents: Tensor,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_pipelines.samples import to_model
 from data_pipelines.scenes import BACKGROUNDS, COLORS, RADII, SHAPES, Scene
 
 INPUT_SIZE = 32  # pixels per side that the network looks at
@@ -69,13 +70,25 @@ class SceneReader(nn.Module):
             convolution.weight.data = weight.contiguous(memory_format=torch.channels_last)  # faster on CPU
 
     def forward(self, pixels: Tensor) -> ReaderMaps:
-        if pixels.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
-            pixels = F.interpolate(pixels, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True)
-        h = self.stem(pixels.contiguous(memory_format=torch.channels_last))  # (B, width, 8, 8)
-        for layer in self.trunk:
-            h = h + layer(h)
+        h = self._seen(pixels)
         heat, offset, kind, color, size = self.head(h).split(_PARTS, dim=1)
         return ReaderMaps(heat[:, 0], offset, kind, color, size, self.ground(h.mean((2, 3))))
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        """-> (B, width, 8, 8)."""
+        if pixels.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
+            pixels = F.interpolate(pixels, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True)
+        h = self.stem(pixels.contiguous(memory_format=torch.channels_last))
+        for layer in self.trunk:
+            h = h + layer(h)
+        return h
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor, batch: int = 500) -> Tensor:
+        """(B, 3, H, W) uint8 -> (B, 4 width) float32: means over the quarters, for distances between sets."""
+        self.eval()
+        parts = (self._seen(to_model(part)) for part in pictures.split(batch))
+        return torch.cat([F.adaptive_avg_pool2d(part, 2).flatten(1) for part in parts])
 
     @torch.no_grad()
     def read(self, pixels: Tensor, batch: int = 500) -> list[Reading]:

@@ -35,7 +35,9 @@ def test_prompts_come_from_words_and_from_a_file(models, capsys, tmp_path: Path)
     assert status == 0, err
     used = json.loads(printed)
     assert used["prompts"] == ["a circle", "a blue square", "a red circle"]
-    assert used["sample"] == SampleConfig().changed(guidance=2.0, flow={"steps": 2}).model_dump(mode="json")
+    assert used["sample"] == SampleConfig().changed(guidance=2.0, flow={"steps": 2}, diffusion={"steps": 2}).model_dump(
+        mode="json"
+    )
     generator = SeqGenerator.from_pretrained(models[0])
     assert used["tokenizer_id"] == generator.spec.tokenizer_id
     assert used["model_id"] == generator.model_id

@@ -1,0 +1,33 @@
+"""Prompts as the model reads them: in the words of its captions, as ids of one length."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
+from seqtok_core.foundation.errors import ConfigError
+
+_SHOWN = 8  # unknown words in a warning
+
+
+def prompt_ids(captions: CaptionTokenizer, prompts: Sequence[str], limit: int) -> list[list[int]]:
+    """Rows of equal length, at least 1, padded. Raises ConfigError for a prompt of more than `limit` tokens.
+
+    Case, width and punctuation are brought to those of the captions that were learned from. Of a word that none of
+    them has a model knows nothing, and draws something else: one warning names all such words.
+    """
+    read = [captions.in_known_words(prompt) for prompt in prompts]
+    unknown = list(dict.fromkeys(word for _, words in read for word in words))
+    if unknown:
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        named = ", ".join(map(repr, unknown[:_SHOWN])) + more
+        warnings.warn(
+            f"no caption of the training has {named}; what is drawn for such words means nothing", stacklevel=4
+        )
+    rows = [captions.encode(text) for text, _ in read]
+    for prompt, ids in zip(prompts, rows, strict=True):
+        if len(ids) > limit:
+            raise ConfigError(f"prompt of {len(ids)} tokens, at most {limit} are read: {prompt[:80]!r}")
+    longest = max((len(ids) for ids in rows), default=1) or 1
+    return [ids + [PAD] * (longest - len(ids)) for ids in rows]
