@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ar_model.backbone import Backbone
 from ar_model.card import model_card
 from ar_model.config import GeneratorConfig
-from ar_model.heads.base import Head
+from ar_model.heads.base import Head, NoHead
 from ar_model.heads.build import build_head
 from ar_model.prompts import prompt_ids
 from ar_model.sampling import SampleConfig, Score, best_of, of_rows
@@ -42,8 +42,8 @@ class SeqGenerator(nn.Module):
         super().__init__()
         self.config, self.spec, self.captions = config, spec, captions
         self.backbone = Backbone(config, captions.vocab_size, spec.length, spec.dim)
-        self.head: Head = build_head(config.head, config.width, spec.dim)
-        self.sequence: SequenceVariant = build_sequence(config.sequence, config.width)
+        self.sequence: SequenceVariant = build_sequence(config.sequence, config.width, spec.dim)
+        self.head: Head = NoHead() if self.sequence.denoises else build_head(config.head, config.width, spec.dim)
 
     @property
     def model_id(self) -> str:
@@ -185,7 +185,8 @@ class SeqGenerator(nn.Module):
             yes = torch.ones_like(picture, dtype=torch.bool)
             levels = torch.full_like(picture, self._level(level))
             roles = Roles(~yes, yes, levels, told=torch.full_like(picture, told))
-            slots = self.sequence.arrange(self.backbone, z[picture], None, text[caption], roles)
+            draws = Draws.alike(0, len(yes), z.device)
+            slots = self.sequence.arrange(self.backbone, z[picture], None, text[caption], roles, draws)
             rows, targets = slots.texts["text"]
             logits = self.backbone.text_logits(self.backbone(slots.x, slots.positions, slots.mask)[:, rows])
             each = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=PAD)
@@ -291,9 +292,7 @@ class SeqGenerator(nn.Module):
 def parameter_count(config: GeneratorConfig, vocab_size: int, length: int, dim: int) -> int:
     """Weights of such a model over `length` latents of `dim` channels, without room for them."""
     with torch.device("meta"):
-        parts = (
-            Backbone(config, vocab_size, length, dim),
-            build_head(config.head, config.width, dim),
-            build_sequence(config.sequence, config.width),
-        )
+        sequence = build_sequence(config.sequence, config.width, dim)
+        head = NoHead() if sequence.denoises else build_head(config.head, config.width, dim)
+        parts = (Backbone(config, vocab_size, length, dim), head, sequence)
     return sum(parameter.numel() for part in parts for parameter in part.parameters())

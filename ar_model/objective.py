@@ -59,11 +59,11 @@ class GeneratorObjective(nn.Module):
         draws = Draws(config.seed, batch.epoch, batch.index)
         z = generator.spec.normalise(batch.latents.float())
         text_ids, level = self._text(batch, draws)
-        slots = generator.sequence.arrange(
-            generator.backbone, z, self._input_noise(draws, z), text_ids, self._roles(draws, level, z.shape[1])
-        )
+        roles, noise = self._roles(draws, level, z.shape[1]), self._input_noise(draws, z)
+        slots = generator.sequence.arrange(generator.backbone, z, noise, text_ids, roles, draws)
         h = generator.backbone(slots.x, slots.positions, slots.mask)
-        image = generator.head.loss(h[:, slots.latents], z, draws).mean()
+        each = generator.head.loss(h[:, slots.latents], z, draws) if slots.loss is None else slots.loss(h)
+        image = each.mean()
         losses = {"loss": image, f"{generator.head.kind}_loss": image.detach()}
         for name, (weight, expected) in self._text_weights().items():
             rows, targets = slots.texts[name]

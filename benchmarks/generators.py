@@ -41,10 +41,11 @@ from seqtok.runs.train import train_run
 
 PROMPTS, FIRST = 1000, 5000  # test scenes from the 5000th on
 PICTURES = 5000  # of a Frechet distance
-STEPS = {"flow": (1, 2, 4, 10, 25), "diffusion": (10, 25, 100)}
+STEPS = {"flow": (1, 2, 4, 10, 25, 50), "diffusion": (10, 25, 100)}
+_FULL = ["model.sequence={kind: full_image, caption_levels: 4, caption_prefixes: 0.5}"]
 CONTESTANTS: dict[str, list[str]] = {
     kind: [f"model.head.kind={kind}"] for kind in ("flow", "diffusion", "mse", "gaussian", "mixture")
-}
+} | {"full_image": _FULL, "staggered": [*_FULL, "model.sequence.stagger=4"]}
 
 
 def main() -> None:

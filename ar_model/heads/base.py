@@ -35,3 +35,15 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def sampler(self, temperature: float, config: Any) -> Sampler:
         """`config`: this head's part of the sampling settings."""
+
+
+class NoHead(Head):
+    """Stands where the Transformer itself leads noise to latents, along the straight path of the flow head."""
+
+    kind = "flow"
+
+    def loss(self, h: Tensor, z: Tensor, draws: Draws) -> Tensor:
+        raise TypeError("the sequence has a loss of its own")
+
+    def sampler(self, temperature: float, config: Any) -> Sampler:
+        raise TypeError("the sequence draws its latents itself")

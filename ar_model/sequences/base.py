@@ -6,7 +6,7 @@ Shapes: B samples, T text tokens, K latents of D channels, N slots, W width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ class Slots:
     mask: Tensor  # (B, 1, N, N) bool, who sees whom
     latents: slice  # of the slots, whose states lead to z_1 ... z_K
     texts: Mapping[str, tuple[slice, Tensor]]  # "prompt", "text": slots, and target ids (B, n), PAD where none is asked
+    loss: Callable[[Tensor], Tensor] | None = None  # h (B, N, W) -> (B, K) float32, where the sequence `denoises`
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,12 @@ class SequenceVariant(nn.Module, ABC):
     prefix_dropout: float = 0.0  # share of samples without a prompt whose first latents are hidden, see Roles
     caption_prefixes: float = 0.0  # share of written texts that see the first latents only
     caption_levels: int = 0  # levels of captions that can be asked for
+    denoises: bool = False  # the Transformer itself leads noise to latents: there is no head
 
     @abstractmethod
-    def arrange(self, backbone: Backbone, z: Tensor, noise: Tensor | None, text_ids: Tensor, roles: Roles) -> Slots:
+    def arrange(
+        self, backbone: Backbone, z: Tensor, noise: Tensor | None, text_ids: Tensor, roles: Roles, draws: Draws
+    ) -> Slots:
         """For training. z (B, K, D) standardised; noise (B, K, D) is added where latents are read; text_ids (B, T)
         packed to the left."""
 

@@ -1,18 +1,24 @@
-"""The sequences by kind. A new one is a file beside this one and its line in both places below: the type becomes
-`Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], by_kind("a")]`.
-"""
+"""The sequences by kind. A new one is a file beside this one and its line in both places below."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Tag
 
 from ar_model.sequences.base import SequenceVariant
+from ar_model.sequences.full_image import FullImage, FullImageConfig
 from ar_model.sequences.next_token import NextToken, NextTokenConfig
+from seqtok_core.foundation.config import by_kind
 
-SequenceConfig = NextTokenConfig
-SEQUENCES: dict[str, Any] = {"next_token": NextToken}
+SequenceConfig = Annotated[
+    Annotated[NextTokenConfig, Tag("next_token")] | Annotated[FullImageConfig, Tag("full_image")],
+    by_kind("next_token"),
+]
+SEQUENCES: dict[str, Any] = {"next_token": NextToken, "full_image": FullImage}
 
 
-def build_sequence(config: SequenceConfig, width: int) -> SequenceVariant:
-    """The sequence of `config.kind`, with fresh weights where it has some: `width` of the hidden states."""
-    return SEQUENCES[config.kind](config, width)
+def build_sequence(config: SequenceConfig, width: int, dim: int) -> SequenceVariant:
+    """The sequence of `config.kind`, with fresh weights where it has some: `width` of the hidden states, `dim` channels
+    of a latent."""
+    return SEQUENCES[config.kind](config, width, dim)

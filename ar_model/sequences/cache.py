@@ -24,6 +24,10 @@ class StaticCache:
         """Slots that every layer has kept."""
         return self._filled[-1]
 
+    def rewind(self, slots: int) -> None:
+        """Forget all but the first `slots`: what is read again and again stands behind what is read once."""
+        self._filled = [slots] * len(self._filled)
+
     def select(self, rows: Tensor) -> None:
         """Go on with these rows (m,) int64, of which one may stand several times: what beam search asks for."""
         self._keys, self._values = self._keys[:, rows], self._values[:, rows]

@@ -17,8 +17,9 @@ from ar_model.sampling import SampleConfig
 from ar_model.sequences.base import Roles, SequenceVariant, Slots
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.layout import attention_mask, guided_prompts, slot_positions, text_slots
+from ar_model.sequences.words import word_model
 from ar_model.writing import WordModel
-from data_pipelines.captions.tokenizer import BOI, BOS, EOI
+from data_pipelines.captions.tokenizer import EOI
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers.flow import guidance_at
 from seqtok_core.layers.randomness import Draws
@@ -38,14 +39,16 @@ class NextTokenConfig(Config):
 
 
 class NextToken(SequenceVariant):
-    def __init__(self, config: NextTokenConfig, width: int) -> None:
+    def __init__(self, config: NextTokenConfig, width: int, dim: int) -> None:
         super().__init__()
         self.prefix_dropout, self.caption_prefixes = config.prefix_dropout, config.caption_prefixes
         self.caption_levels = config.caption_levels
         self.level_in = nn.Embedding(config.caption_levels, width) if config.caption_levels else None
         self.MUON_EXCLUDED = ("level_in.weight",) if config.caption_levels else ()
 
-    def arrange(self, backbone: Backbone, z: Tensor, noise: Tensor | None, text_ids: Tensor, roles: Roles) -> Slots:
+    def arrange(
+        self, backbone: Backbone, z: Tensor, noise: Tensor | None, text_ids: Tensor, roles: Roles, draws: Draws
+    ) -> Slots:
         """In training on text -> image alone the last latent is left out: it would predict nothing, the number of
         latents being fixed."""
         length = z.shape[1]
@@ -116,25 +119,7 @@ class NextToken(SequenceVariant):
 
     @torch.inference_mode()
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
-        """The image is read once; its keys and values serve every word."""
-        rows, known = z.shape[:2]
-        ids = torch.tensor([[BOS, BOI]], device=z.device).expand(rows, -1)
-        end = backbone.embed_text(torch.full((rows, 1), EOI, device=z.device))
+        end = backbone.embed_text(torch.full((len(z), 1), EOI, device=z.device))
         if self.level_in is not None:
             end = end + self.level_in.weight[level].to(end.dtype)
-        x = torch.cat([backbone.embed_text(ids), backbone.embed_latents(z), end], 1)
-        cache = StaticCache(len(backbone.blocks), rows, backbone.heads, x.shape[1] + limit, backbone.head_dim, like=x)
-        positions = torch.arange(-1, length + limit + 2, device=z.device)
-        positions = torch.cat([positions[: known + 2], positions[length + 2 :]])  # what is not told leaves its places
-        whole = x.shape[1]
-        mask = attention_mask(x.new_ones(rows, whole, dtype=torch.bool), positions[:whole])
-        first = backbone.text_logits(backbone(x, positions[:whole], mask, cache)[:, -1])
-
-        def write(parents: Tensor, words: Tensor) -> Tensor:
-            cache.select(parents)
-            at = cache.filled
-            seen = torch.ones(len(words), 1, 1, at + 1, dtype=torch.bool, device=z.device)
-            h = backbone(backbone.embed_text(words[:, None]), positions[at : at + 1], seen, cache)
-            return backbone.text_logits(h[:, -1])
-
-        return WordModel(first, write)
+        return word_model(backbone, backbone.embed_latents(z), end, length, limit)

@@ -17,6 +17,7 @@ from ar_model.sequences.base import Roles
 from ar_model.sequences.next_token import NextToken, NextTokenConfig
 from seqtok_core.foundation.config import models_in
 from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.layers.randomness import Draws
 from tests.ar_model.toy import CAPTIONS, DIM, LENGTH, generator_config, random_latents, toy_batch, toy_generator, words
 from tests.ar_model.toy import latent_spec as spec
 
@@ -72,11 +73,14 @@ def test_a_change_keeps_the_rest_and_a_wrong_one_names_the_nearest():
         toy_generator().sample(["a red circle"], steps=2)
 
 
+NUMBERS = Draws.alike(0, 2)
+
+
 class Backwards(NextToken):
     """A toy: the latents stand in the sequence from the last to the first."""
 
-    def arrange(self, backbone, z, noise, text_ids, roles):
-        return super().arrange(backbone, z.flip(1), noise, text_ids, roles)
+    def arrange(self, backbone, z, noise, text_ids, roles, draws):
+        return super().arrange(backbone, z.flip(1), noise, text_ids, roles, draws)
 
     def sample(self, backbone, head, text_ids, draws, config, length, tokens, given=None):
         return super().sample(backbone, head, text_ids, draws, config, length, length).flip(1)[:, :tokens]
@@ -97,12 +101,12 @@ def test_a_sequence_says_which_states_lead_to_what():
     backbone, text = toy_generator().backbone, torch.tensor([[11, 12, 0], [13, 0, 0]])
     yes = torch.ones(2, dtype=torch.bool)
     z = random_latents(2)
-    slots = NextToken(NextTokenConfig(), 32).arrange(backbone, z, None, text, Roles(~yes, yes))
+    slots = NextToken(NextTokenConfig(), 32, DIM).arrange(backbone, z, None, text, Roles(~yes, yes), NUMBERS)
     states = torch.arange(slots.x.shape[1])
     assert len(states[slots.latents]) == LENGTH
     for rows, targets in slots.texts.values():
         assert targets.shape == (2, len(states[rows]))
-    without = NextToken(NextTokenConfig(), 32).arrange(backbone, z, None, text, Roles(yes))
+    without = NextToken(NextTokenConfig(), 32, DIM).arrange(backbone, z, None, text, Roles(yes), NUMBERS)
     assert set(without.texts) == {"prompt"}
     assert without.x.shape[1] == int(without.latents.stop)
 
@@ -110,22 +114,24 @@ def test_a_sequence_says_which_states_lead_to_what():
 def test_input_noise_is_read_and_no_target():
     backbone, z, text = toy_generator().backbone, random_latents(2), torch.tensor([[11, 12], [13, 0]])
     yes, noise = torch.ones(2, dtype=torch.bool), random_latents(2, seed=1)
-    variant = NextToken(NextTokenConfig(), 32)
+    variant = NextToken(NextTokenConfig(), 32, DIM)
     for roles in (Roles(~yes, yes), Roles(yes)):
-        noisy, added = (variant.arrange(backbone, *pair, text, roles) for pair in ((z, noise), (z + noise, None)))
+        noisy, added = (
+            variant.arrange(backbone, *pair, text, roles, NUMBERS) for pair in ((z, noise), (z + noise, None))
+        )
         torch.testing.assert_close(noisy.x, added.x)
-        assert not torch.equal(noisy.x, variant.arrange(backbone, z, None, text, roles).x)
+        assert not torch.equal(noisy.x, variant.arrange(backbone, z, None, text, roles, NUMBERS).x)
 
 
 def test_hidden_latents_are_not_told():
     backbone, z, text = toy_generator().backbone, random_latents(2), torch.tensor([[11, 12], [13, 0]])
     no, hidden = torch.zeros(2, dtype=torch.bool), torch.tensor([0, 2])
-    variant = NextToken(NextTokenConfig(), 32)
-    slots = variant.arrange(backbone, z, None, text, Roles(no, hidden=hidden))
+    variant = NextToken(NextTokenConfig(), 32, DIM)
+    slots = variant.arrange(backbone, z, None, text, Roles(no, hidden=hidden), NUMBERS)
     other = z.clone()
     other[1, :2] += 1.0
-    assert torch.equal(variant.arrange(backbone, other, None, text, Roles(no, hidden=hidden)).x, slots.x)
-    plain = variant.arrange(backbone, z, None, text, Roles(no))
+    assert torch.equal(variant.arrange(backbone, other, None, text, Roles(no, hidden=hidden), NUMBERS).x, slots.x)
+    plain = variant.arrange(backbone, z, None, text, Roles(no), NUMBERS)
     assert torch.equal(slots.x[0], plain.x[0])
     first = slots.latents.start + 1
     assert torch.equal(slots.x[1, first + 2 :], plain.x[1, first + 2 :])
@@ -136,9 +142,9 @@ def test_captions_are_written_from_prefixes_and_at_their_level(monkeypatch: pyte
     seen: list[tuple[bool, int, int]] = []
 
     class Recorder(NextToken):
-        def arrange(self, backbone, z, noise, text_ids, roles):
+        def arrange(self, backbone, z, noise, text_ids, roles, draws):
             seen.extend(zip(roles.writes.tolist(), roles.told.tolist(), roles.level.tolist(), strict=True))
-            return super().arrange(backbone, z, noise, text_ids, roles)
+            return super().arrange(backbone, z, noise, text_ids, roles, draws)
 
     monkeypatch.setitem(sequences.SEQUENCES, "next_token", Recorder)
     sequence = {"caption_prefixes": 0.5, "caption_levels": 2}
@@ -162,9 +168,9 @@ def test_prefixes_are_hidden_in_samples_without_a_prompt(monkeypatch: pytest.Mon
     seen: list[tuple[bool, int]] = []
 
     class Recorder(NextToken):
-        def arrange(self, backbone, z, noise, text_ids, roles):
+        def arrange(self, backbone, z, noise, text_ids, roles, draws):
             seen.extend(zip(roles.prompted.tolist(), roles.hidden.tolist(), strict=True))
-            return super().arrange(backbone, z, noise, text_ids, roles)
+            return super().arrange(backbone, z, noise, text_ids, roles, draws)
 
     monkeypatch.setitem(sequences.SEQUENCES, "next_token", Recorder)
     model = SeqGenerator(generator_config(sequence={"prefix_dropout": 0.5}), spec(), words())

@@ -11,6 +11,7 @@ from ar_model.sequences.base import Roles, trim
 from ar_model.sequences.cache import StaticCache
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
 from seqtok_core.layers.blocks import causal_mask
+from seqtok_core.layers.randomness import Draws
 from tests.ar_model.toy import LENGTH, random_latents, toy_generator
 
 TEXT = torch.tensor([[11, 12, 13, PAD], [21, PAD, PAD, PAD], [31, 32, PAD, PAD]])
@@ -23,7 +24,7 @@ def hidden(text: Tensor, z: Tensor, keep: bool = True, writes: bool = False, tol
     roles = Roles(rows & keep, rows & writes if writes else None)
     if told is not None:
         roles = Roles(rows & keep, rows & writes, told=torch.full((len(text),), told))
-    slots = model.sequence.arrange(model.backbone, z, None, text, roles)
+    slots = model.sequence.arrange(model.backbone, z, None, text, roles, Draws.alike(0, len(text)))
     h = model.backbone(slots.x, slots.positions, slots.mask)
     if not writes:
         return h
@@ -70,7 +71,7 @@ def test_no_slot_sees_a_later_one() -> None:
     z = torch.cat([random_latents(3), random_latents(1, seed=1)]).requires_grad_()
     roles = Roles(torch.tensor([True, False, False, True]), torch.tensor([False, True, True, False]))
     model = toy_generator()
-    slots = model.sequence.arrange(model.backbone, z, None, text, roles)
+    slots = model.sequence.arrange(model.backbone, z, None, text, roles, Draws.alike(0, len(text)))
     x = slots.x.detach().requires_grad_()
     h = model.backbone(x, slots.positions, slots.mask)
     count = h.shape[1]

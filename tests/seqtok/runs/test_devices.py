@@ -61,7 +61,8 @@ def test_the_sequence_model_in_training():
     z = model.spec.normalise(z)
     keep = torch.ones(2, dtype=torch.bool, device=ELSEWHERE)
     text = torch.zeros(2, 5, dtype=torch.int64, device=ELSEWHERE)
-    slots = model.sequence.arrange(model.backbone, z, z, text, Roles(~keep, keep, numbers(2), told=numbers(2)))
+    roles, draws = Roles(~keep, keep, numbers(2), told=numbers(2)), Draws(0, numbers(2), numbers(2))
+    slots = model.sequence.arrange(model.backbone, z, z, text, roles, draws)
     h = model.backbone(slots.x, slots.positions, slots.mask)
     loss = model.head.loss(h[:, slots.latents], z, Draws(0, numbers(2), numbers(2)))
     assert {targets.device for _, targets in slots.texts.values()} == {ELSEWHERE}

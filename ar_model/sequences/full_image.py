@@ -1,0 +1,169 @@
+"""The image as one block, all latents denoised together: Transfusion (Zhou et al. 2024, arXiv:2408.11039) on ordered
+latents. Text is read and written word by word as ever; inside the image everybody sees everybody.
+
+With `stagger` the order becomes a schedule of noise: the first latents are clean before the last begin, which at a
+large stagger is one token after the other (Diffusion Forcing, Chen et al. 2024, arXiv:2407.01392, with fixed shifts).
+
+Shapes: B rows, T text tokens, P = T + 2 prompt slots, K latents of D channels, S steps of the solver.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ar_model.backbone import Backbone
+from ar_model.heads.base import Head
+from ar_model.sampling import SampleConfig
+from ar_model.sequences.base import Roles, SequenceVariant, Slots
+from ar_model.sequences.cache import StaticCache
+from ar_model.sequences.denoiser import Denoiser
+from ar_model.sequences.layout import attention_mask, guided_prompts, slot_positions, text_slots
+from ar_model.sequences.words import word_model
+from ar_model.writing import WordModel
+from data_pipelines.captions.tokenizer import EOI
+from seqtok_core.foundation.config import Config
+from seqtok_core.layers import flow
+from seqtok_core.layers.randomness import Draws
+
+
+class FullImageConfig(Config):
+    """All latents of an image denoised together, without a head."""
+
+    kind: Literal["full_image"] = "full_image"
+    prediction: Literal["velocity", "data"] = "velocity"
+    time_mean: float = 0.0  # of the logit of t in training
+    time_std: float = Field(1.0, gt=0)
+    stagger: float = Field(0.0, ge=0)  # how much later the last latent begins, in units of one latent's whole way
+    given: float = Field(0.2, ge=0, le=1)  # share of images whose first latents, of a random number, are given clean
+    caption_levels: int = Field(0, ge=0)  # levels of captions that can be asked for; 0: the model chooses its words
+    caption_prefixes: float = Field(0.0, ge=0, le=1)  # share of captions that are written from the first latents alone
+
+
+class FullImage(SequenceVariant):
+    denoises = True
+
+    def __init__(self, config: FullImageConfig, width: int, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.caption_levels, self.caption_prefixes = config.caption_levels, config.caption_prefixes
+        self.denoiser = Denoiser(width, dim, config.prediction)
+        self.level_in = nn.Embedding(config.caption_levels, width) if config.caption_levels else None
+        self.MUON_EXCLUDED = ("level_in.weight",) if config.caption_levels else ()
+
+    def times(self, u: Tensor, length: int) -> Tensor:
+        """u (B,) the time of the image, 0 noise and 1 data -> (B, K) that of each latent."""
+        place = torch.arange(length, device=u.device) / max(length - 1, 1)
+        return ((1 + self.config.stagger) * u[:, None] - self.config.stagger * place).clamp(0, 1)
+
+    def embed(self, backbone: Backbone, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t (B, n, D), t (B, n) -> (B, n, W)."""
+        return backbone.embed_latents(x_t) + self.denoiser.embed_time(t)
+
+    def arrange(
+        self, backbone: Backbone, z: Tensor, noise: Tensor | None, text_ids: Tensor, roles: Roles, draws: Draws
+    ) -> Slots:
+        """Where text is written, and where latents are given, latents are clean and nothing is asked of them."""
+        length = z.shape[1]
+        text = text_slots(text_ids, roles.prompted, roles.writes, length)
+        slots, place = text.ids.shape[1], torch.arange(length, device=z.device)
+        u = flow.logit_normal_times(draws.uniform("image/time", (1,)), self.config.time_mean, self.config.time_std)
+        clean = place < self._given(draws, length)[:, None]
+        if roles.writes is not None:
+            clean = clean | roles.writes[:, None]
+        t = self.times(u[:, 0], length).masked_fill(clean, 1.0)
+        start = draws.normal("image/noise", tuple(z.shape[1:]))
+        x_t = flow.interpolate(start, z.float(), t[..., None])
+        read = x_t if noise is None else x_t + noise * clean[..., None]
+        words = backbone.embed_text(text.ids)
+        if self.level_in is not None and roles.writes is not None and roles.level is not None:
+            begins = roles.writes[:, None, None] & (torch.arange(slots, device=z.device) == 0)[:, None]
+            words = words + begins * self.level_in(roles.level.clamp(min=0))[:, None].to(words.dtype)
+        x = torch.cat([words, self.embed(backbone, read, t).to(words.dtype)], 1)
+        told = torch.ones_like(clean) if roles.told is None else self._told(roles, place)
+        valid = torch.cat([text.valid, told], 1)
+        positions = torch.cat([text.positions, (place + 1).expand(len(z), -1)], 1)
+        together = torch.cat([text.positions, torch.ones_like(clean, dtype=torch.int64)], 1)
+        mask = attention_mask(valid, together)
+
+        def loss(h: Tensor) -> Tensor:
+            velocity = self.denoiser.velocity(h[:, slots:], x_t, t)
+            return flow.flow_loss(velocity, start, z) * ~clean
+
+        asked = {"prompt": text.prompt} | ({} if text.caption is None else {"text": text.caption})
+        return Slots(x, positions, mask, slice(slots, slots + length), asked, loss)
+
+    def _given(self, draws: Draws, length: int) -> Tensor:
+        """-> (B,) int64, how many of the first latents are given."""
+        chosen = draws.uniform("image/given") < self.config.given
+        return torch.where(chosen, (draws.uniform("image/known") * length).long(), 0)
+
+    def _told(self, roles: Roles, place: Tensor) -> Tensor:
+        """-> (B, K) bool: where a caption is written from a prefix, nobody sees beyond it."""
+        assert roles.told is not None
+        assert roles.writes is not None
+        return (place < roles.told[:, None]) | ~roles.writes[:, None]
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        backbone: Backbone,
+        head: Head,
+        text_ids: Tensor,
+        draws: Draws,
+        config: SampleConfig,
+        length: int,
+        tokens: int,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """The prompt is read once; every step of the solver reads the image anew. R rows are B, or 2 B with guidance,
+        which compares with the empty prompt. The steps are those of the whole image."""
+        ids, valid = guided_prompts(text_ids, config.guided)
+        (rows, prompt), device = ids.shape, text_ids.device
+        positions = slot_positions(prompt, prompt + length, device)
+        x = backbone.embed_text(ids)
+        cache = StaticCache(len(backbone.blocks), rows, backbone.heads, prompt + length, backbone.head_dim, like=x)
+        backbone(x, positions[:prompt], attention_mask(valid, positions[:prompt]), cache)
+        seen = torch.cat([valid, valid.new_ones(rows, length)], 1)[:, None, None].expand(-1, -1, length, -1)
+        place = range(length)
+        scales = [flow.guidance_at(i, length, config.guidance, config.schedule) for i in place]
+        scale = torch.tensor(scales, device=device)[:, None]
+        known = 0 if given is None else given.shape[1]
+        noise = config.temperature * torch.stack(
+            [draws.normal(f"sample/{i}", (self.denoiser.out.out_features,)) for i in place], 1
+        )
+        z = noise if given is None else torch.cat([given.float(), noise[:, known:]], 1)
+        grid = flow.time_grid(config.flow.steps, device)
+        times = self.times(grid, length)  # (S + 1, K)
+        times[:, :known] = 1.0
+
+        def velocity(z: Tensor, at: int) -> Tensor:
+            t = times[at].expand(len(z), -1)
+            doubled = rows // len(z)
+            x = self.embed(backbone, z.repeat(doubled, 1, 1), t.repeat(doubled, 1))
+            h = backbone(x, positions[prompt:], seen, cache)
+            cache.rewind(prompt)
+            v = self.denoiser.velocity(h, z.repeat(doubled, 1, 1), t.repeat(doubled, 1))
+            if not config.guided:
+                return v
+            with_prompt, free = v.chunk(2)
+            return free + scale * (with_prompt - free)
+
+        for step in range(config.flow.steps):
+            change = (times[step + 1] - times[step])[:, None]
+            slope = velocity(z, step)
+            if config.flow.solver == "heun" and step + 1 < config.flow.steps:
+                slope = 0.5 * (slope + velocity(z + change * slope, step + 1))
+            z = z + change * slope
+        return z[:, :tokens]
+
+    @torch.inference_mode()
+    def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
+        end = backbone.embed_text(torch.full((len(z), 1), EOI, device=z.device))
+        if self.level_in is not None:
+            end = end + self.level_in.weight[level].to(end.dtype)
+        image = self.embed(backbone, z, z.new_ones(z.shape[:2]))
+        return word_model(backbone, image, end, length, limit, together=True)
