@@ -30,7 +30,9 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         raise ConfigError(f"{bad[0]!r}: changes to a config are written key=value")
     file = find_config(path)
     try:
-        merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.load(file)
+        for word in overrides:
+            merged = _changed(merged, word)
         values = OmegaConf.to_container(merged, resolve=False)
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError, OSError, LookupError) as error:
         raise ConfigError(f"{file}: not readable as settings ({' '.join(str(error).split())})") from None
@@ -40,6 +42,23 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     if found:
         raise ConfigError(f"{file}: {found!r}: interpolations are not resolved; write the value")
     return {str(key): value for key, value in values.items()}
+
+
+def _changed(values: Any, word: str) -> Any:
+    """key=value merged over settings; a mapping of another `kind` takes the place of the old one, whose keys it may not
+    know."""
+    from omegaconf import DictConfig, OmegaConf
+
+    change, key = OmegaConf.from_dotlist([word]), word.partition("=")[0]
+    merged = OmegaConf.merge(values, change)
+    old, new = (OmegaConf.select(each, key) for each in (values, change))
+    if (
+        isinstance(old, DictConfig)
+        and isinstance(new, DictConfig)
+        and old.get("kind") != new.get("kind", old.get("kind"))
+    ):
+        OmegaConf.update(merged, key, new, merge=False)
+    return merged
 
 
 def find_config(path: str | Path) -> Path:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from seqtok import cli
 from seqtok.runs.kinds import load_run
+from seqtok.runs.settings import read_values
 from seqtok_core.foundation.errors import ConfigError
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny-tokenizer.yaml"
@@ -128,3 +129,13 @@ def test_noise_is_refused_in_one_line(tmp_path, noise):
 @given(word=st.text(max_size=20))
 def test_any_override_is_taken_or_refused_in_one_line(word):
     assert "\n" not in refusal(TINY, word)
+
+
+def test_a_mapping_of_another_kind_takes_the_place_of_the_old_one():
+    words = ["model.sequence={kind: full_image, caption_levels: 4}", "model.sequence.stagger=2"]
+    values = read_values("demo-generator", words)
+    assert values["model"]["sequence"] == {"kind": "full_image", "caption_levels": 4, "stagger": 2}
+    merged = read_values("demo-generator", ["model.sequence={kind: next_token, prefix_dropout: 0.1}"])
+    assert merged["model"]["sequence"]["prefix_dropout"] == 0.1
+    assert merged["model"]["sequence"]["caption_levels"] == 4
+    assert read_values("demo-tokenizer", ["model.encoder.kind=titok"])["model"]["encoder"]["stem_channels"] == 16
