@@ -41,11 +41,19 @@ from seqtok.runs.train import train_run
 
 PROMPTS, FIRST = 1000, 5000  # test scenes from the 5000th on
 PICTURES = 5000  # of a Frechet distance
-STEPS = {"flow": (1, 2, 4, 10, 25, 50), "diffusion": (10, 25, 100)}
+STEPS = {
+    "next_token": {"flow": (1, 2, 4, 10), "diffusion": (25, 100)},
+    "noisy_copies": {"flow": (4, 10)},
+    "full_image": {"flow": (10, 25, 50)},
+}
 _FULL = ["model.sequence={kind: full_image, caption_levels: 4, caption_prefixes: 0.5}"]
 CONTESTANTS: dict[str, list[str]] = {
     kind: [f"model.head.kind={kind}"] for kind in ("flow", "diffusion", "mse", "gaussian", "mixture")
-} | {"full_image": _FULL, "staggered": [*_FULL, "model.sequence.stagger=4"]}
+} | {
+    "full_image": _FULL,
+    "staggered": [*_FULL, "model.sequence.stagger=4"],
+    "noisy_copies": ["model.sequence.kind=noisy_copies"],
+}
 
 
 def main() -> None:
@@ -91,7 +99,9 @@ def judged(model: str, tokenizer_model: str, reader: SceneReader) -> dict[str, A
     chance, ceiling = generation.chance_verdicts(real, scenes, 3), generation.judge(real, scenes, 3)
     found: dict[str, Any] = {"short": {}}
     usual = SampleConfig(guidance=2.0, temperature=0.6)
-    for how, config in (("guided", usual), ("unguided", SampleConfig(guidance=1.0, temperature=1.0))):
+    if generator.config.sequence.kind == "full_image":
+        usual = usual.changed(flow={"steps": 25})
+    for how, config in (("guided", usual), ("unguided", usual.changed(guidance=1.0, temperature=1.0))):
         pictures = _pictures(generator, tokenizer, prompts, config, 0)
         verdicts = generation.judge(generation.read_pictures(reader, pictures), scenes, 3)
         found[how] = generation.summarise_verdicts(verdicts, chance, ceiling, scenes)
@@ -119,10 +129,10 @@ def _frechet(generator: SeqGenerator, tokenizer: SeqTokenizer, reader: SceneRead
             "distance": frechet_distance(reader.features(decode_all(tokenizer, latents, latents.shape[1])), target)
         },
     }
-    kind = generator.head_kind
-    plain = SampleConfig(guidance=1.0, temperature=1.0)
-    for steps in STEPS.get(kind, (1,)):
-        config = plain.changed(**{kind: {"steps": steps}}) if kind in STEPS else plain
+    kind, plain = generator.head_kind, SampleConfig(guidance=1.0, temperature=1.0)
+    choices = STEPS[generator.config.sequence.kind].get(kind, ())
+    for steps in choices or (1,):
+        config = plain.changed(**{kind: {"steps": steps}}) if choices else plain
         distances, start = [], time.perf_counter()
         for seed in range(2):
             pictures = _pictures(generator, tokenizer, [scene.captions[3] for scene in asked], config, seed)

@@ -9,13 +9,16 @@ from pydantic import Tag
 from ar_model.sequences.base import SequenceVariant
 from ar_model.sequences.full_image import FullImage, FullImageConfig
 from ar_model.sequences.next_token import NextToken, NextTokenConfig
+from ar_model.sequences.noisy_copies import NoisyCopies, NoisyCopiesConfig
 from seqtok_core.foundation.config import by_kind
 
 SequenceConfig = Annotated[
-    Annotated[NextTokenConfig, Tag("next_token")] | Annotated[FullImageConfig, Tag("full_image")],
+    Annotated[NextTokenConfig, Tag("next_token")]
+    | Annotated[NoisyCopiesConfig, Tag("noisy_copies")]
+    | Annotated[FullImageConfig, Tag("full_image")],
     by_kind("next_token"),
 ]
-SEQUENCES: dict[str, Any] = {"next_token": NextToken, "full_image": FullImage}
+SEQUENCES: dict[str, Any] = {"next_token": NextToken, "noisy_copies": NoisyCopies, "full_image": FullImage}
 
 
 def build_sequence(config: SequenceConfig, width: int, dim: int) -> SequenceVariant:
