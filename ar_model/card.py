@@ -1,9 +1,24 @@
-"""README.md of a saved sequence model."""
+"""What a sequence model is, in numbers and words: its weights counted, README.md of its folder."""
 
 from __future__ import annotations
 
+import torch
+
+from ar_model.backbone import Backbone
 from ar_model.config import GeneratorConfig
+from ar_model.heads.base import NoHead
+from ar_model.heads.build import build_head
+from ar_model.sequences.build import build_sequence
 from seq_tokenizer.latents import LatentSpec
+
+
+def parameter_count(config: GeneratorConfig, vocab_size: int, length: int, dim: int) -> int:
+    """Weights of such a model over `length` latents of `dim` channels, without room for them."""
+    with torch.device("meta"):
+        sequence = build_sequence(config.sequence, config.width, dim)
+        head = NoHead() if sequence.denoises else build_head(config.head, config.width, dim)
+        parts = (Backbone(config, vocab_size, length, dim), head, sequence)
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
 def model_card(config: GeneratorConfig, spec: LatentSpec, vocab_size: int, parameters: int) -> str:

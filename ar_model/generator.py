@@ -22,12 +22,12 @@ from ar_model.config import GeneratorConfig
 from ar_model.heads.base import Head, NoHead
 from ar_model.heads.build import build_head
 from ar_model.prompts import prompt_ids
-from ar_model.sampling import SampleConfig, Score, best_of, of_rows
+from ar_model.sampling import SampleConfig, Score, beam_search, best_of, of_rows
 from ar_model.sequences.base import Roles, SequenceVariant, trim
 from ar_model.sequences.build import build_sequence
 from ar_model.writing import CaptionConfig, write
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
-from seq_tokenizer.latents import LatentSpec
+from seq_tokenizer.latents import LatentSpec, prefix_lengths
 from seqtok_core.foundation import fingerprint, model_folder
 from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.layers.randomness import Draws
@@ -83,6 +83,7 @@ class SeqGenerator(nn.Module):
         num_tokens: int | None = None,
         batch: int = 256,
         candidates: int = 1,
+        beams: int = 1,
         score: Score | None = None,
         **changes: Any,
     ) -> Tensor:
@@ -92,13 +93,22 @@ class SeqGenerator(nn.Module):
         asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row
         depends on its prompt, how often the same one stood before it, and `seed`; not on the other prompts,
         nor on `batch`, the number of prompts computed at once. Of several `candidates`, each drawn as one alone would
-        be and the first of them that very one, every row keeps the best by `score`.
+        be and the first of them that very one, every row keeps the best by `score`. Several `beams`: so many beginnings
+        of each picture are kept while it is drawn, judged at 1, 2, 4, ... tokens among `candidates` ways to go on from
+        each (`beam_search`).
         """
         tokens = self.spec.length if num_tokens is None else num_tokens
         if not 1 <= tokens <= self.spec.length:
             raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
         config = (config or SampleConfig()).changed(**changes)
-        return best_of(lambda n: self._draw(prompts, config, seed, tokens, batch, None, n), candidates, score)
+        if beams == 1:
+            return best_of(lambda n: self._draw(prompts, config, seed, tokens, batch, None, n), candidates, score)
+
+        def go_on(kept: Tensor | None, length: int, number: int) -> Tensor:
+            given = None if kept is None else self.spec.normalise(kept)
+            return self._draw(prompts, config, seed, length, batch, given, number)
+
+        return beam_search(go_on, prefix_lengths(tokens), beams, candidates, score)
 
     def complete(
         self,
@@ -287,12 +297,3 @@ class SeqGenerator(nn.Module):
         model = cls(config, spec, captions)
         model_folder.load_weights(model, folder)
         return model.eval()
-
-
-def parameter_count(config: GeneratorConfig, vocab_size: int, length: int, dim: int) -> int:
-    """Weights of such a model over `length` latents of `dim` channels, without room for them."""
-    with torch.device("meta"):
-        sequence = build_sequence(config.sequence, config.width, dim)
-        head = NoHead() if sequence.denoises else build_head(config.head, config.width, dim)
-        parts = (Backbone(config, vocab_size, length, dim), head, sequence)
-    return sum(parameter.numel() for part in parts for parameter in part.parameters())

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ar_model.heads.build import HeadSampleConfig
-from seqtok_core.foundation.config import overlay
+from seqtok_core.foundation.config import Config, overlay
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.randomness import Draws
 
@@ -36,6 +36,17 @@ class SampleConfig(HeadSampleConfig):
         return type(self).parse(overlay(self.model_dump(), changes), "sample") if changes else self
 
 
+class SearchConfig(Config):
+    """How many drawings are made of each prompt, of which the best by a score is kept."""
+
+    candidates: int = Field(1, ge=1)  # of each picture; with beams, ways to go on from each beginning
+    beams: int = Field(1, ge=1)  # beginnings of each picture that are kept at 1, 2, 4, ... tokens
+
+    @property
+    def chooses(self) -> bool:
+        return self.candidates > 1 or self.beams > 1
+
+
 def best_of(draw: Callable[[int], Tensor], candidates: int, score: Score | None) -> Tensor:
     """Of every row the best of some drawings; where two are as good, the earlier. `draw`: number -> (B, k, D)."""
     if candidates < 1:
@@ -53,6 +64,40 @@ def best_of(draw: Callable[[int], Tensor], candidates: int, score: Score | None)
         best = torch.where(better[:, None, None], other, best)
         highest = torch.where(better, value, highest)
     return best
+
+
+def beam_search(
+    go_on: Callable[[Tensor | None, int, int], Tensor],
+    lengths: Sequence[int],
+    beams: int,
+    candidates: int,
+    score: Score | None,
+) -> Tensor:
+    """Of every row the `beams` best beginnings are kept at each of `lengths`, the best of them at the last.
+
+    `go_on`: kept (B, k, D) or None, a length and a number that tells drawings apart -> (B, length, D). From each
+    beginning `candidates` are drawn, from nothing beams x candidates. Beginnings are judged as they are: a prefix is a
+    picture. In all beams x candidates as many tokens are drawn as for one picture.
+    """
+    if beams < 1 or candidates < 1:
+        raise ConfigError(f"beams={beams}, candidates={candidates}: at least one is kept and one is drawn")
+    if score is None:
+        raise ConfigError(f"beams={beams}: say by `score` which beginnings are the best")
+    kept: list[Tensor | None] = [None]
+    for length in lengths:
+        pool: list[Tensor] = []
+        for beginning in kept:
+            for _ in range(beams * candidates // len(kept)):
+                drawn = go_on(beginning, length, len(pool))
+                known = 0 if beginning is None else beginning.shape[1]
+                pool.append(drawn if beginning is None else torch.cat([beginning, drawn[:, known:]], 1))
+        values = torch.stack([score(drawn).to(drawn.device) for drawn in pool], 1)  # (B, drawings)
+        best = values.topk(min(beams, len(pool)), 1).indices
+        rows, stacked = torch.arange(len(best), device=best.device), torch.stack(pool, 1)
+        kept = [stacked[rows, best[:, rank]] for rank in range(best.shape[1])]
+    found = kept[0]
+    assert found is not None
+    return found
 
 
 def of_rows(asked: Sequence[bytes], seed: int, device: torch.device | None = None) -> Draws:

@@ -95,3 +95,10 @@ class LatentSpec:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: not a latent spec ({error})") from None
+
+
+def prefix_lengths(length: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and `length` itself."""
+    if length < 1:
+        raise ValueError(f"a sequence of {length} tokens has no prefix")
+    return (*(2**i for i in range((length - 1).bit_length())), length)

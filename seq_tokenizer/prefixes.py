@@ -25,11 +25,15 @@ class PrefixTokenizer(Protocol):
     def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor: ...
 
 
-def prefix_lengths(length: int) -> tuple[int, ...]:
-    """1, 2, 4, ... and `length` itself."""
-    if length < 1:
-        raise ValueError(f"a sequence of {length} tokens has no prefix")
-    return (*(2**i for i in range((length - 1).bit_length())), length)
+class TextTokenizer(Protocol):
+    """A tokenizer that was trained with captions."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def prefix_embeddings(self, latents: Tensor) -> Tensor: ...
+
+    def encode_text(self, text_ids: Tensor) -> Tensor: ...
 
 
 @torch.no_grad()
@@ -44,6 +48,19 @@ def decode_all(tokenizer: PrefixTokenizer, latents: Tensor, num_tokens: int, bat
     """(B, K, D) latents -> (B, 3, H, W) uint8 on the CPU, each from its first `num_tokens` tokens."""
     parts = (tokenizer.decode(part.to(tokenizer.device), num_tokens=num_tokens) for part in latents.split(batch))
     return torch.cat([to_bytes(part).cpu() for part in parts])
+
+
+def text_match(tokenizer: TextTokenizer, text_ids: Tensor) -> Callable[[Tensor], Tensor]:
+    """text_ids (B, T), prompts -> a score of latents (B, k, D): the cosine between what their tokens say and the
+    prompt, in the tokenizer's own space of texts. (B,) float32, 1 at best."""
+
+    @torch.no_grad()
+    def score(latents: Tensor) -> Tensor:
+        texts = tokenizer.encode_text(text_ids.to(tokenizer.device))
+        said = tokenizer.prefix_embeddings(latents.to(tokenizer.device))[:, -1]
+        return (said * texts).sum(-1).float()
+
+    return score
 
 
 def agreement(tokenizer: PrefixTokenizer, kept: Tensor) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,9 @@ import typer
 
 from seqtok.commands.options import (
     Beams,
+    Beginnings,
     Candidates,
+    Drawings,
     Guidance,
     SceneSeed,
     Steps,
@@ -61,6 +63,8 @@ def generation(
     guidance: Guidance = None,
     temperature: Temperature = None,
     steps: Steps = None,
+    candidates: Drawings = 1,
+    beams: Beginnings = 1,
     level: Annotated[int, typer.Option(help="Caption level of the prompts, 0 coarse to 3 fine.", min=0, max=3)] = 3,
     seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
     scene_seed: SceneSeed = 0,
@@ -71,7 +75,9 @@ def generation(
     from seqtok.runs.evaluate import judge_generation
 
     sample = sample_settings(guidance, temperature, steps)
-    config = GenerationConfig.parse({"sample": sample, "seed": seed, "level": level}, "options")
+    search = {"candidates": candidates, "beams": beams}
+    values = {"sample": sample, "search": search, "seed": seed, "level": level}
+    config = GenerationConfig.parse(values, "options")
     take_free_cores()
     judge_generation(generator, tokenizer, reader, prompts, config, scene_seed, out)
 

@@ -10,7 +10,9 @@ import typer
 
 from seqtok.commands.options import (
     Beams,
+    Beginnings,
     Candidates,
+    Drawings,
     DryRun,
     Guidance,
     Overrides,
@@ -55,11 +57,14 @@ def sample(
     temperature: Temperature = None,
     steps: Steps = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    candidates: Drawings = 1,
+    beams: Beginnings = 1,
     prefix: Annotated[int | None, typer.Option(help="Stop after this many tokens; all by default.")] = None,
     as_json: Json = False,
 ) -> None:
     """One row per prompt: the picture after 1, 2, 4, … tokens."""
     from ar_model import SampleConfig
+    from ar_model.sampling import SearchConfig
     from seqtok.pictures.sample import read_prompts, sample_prompts
     from seqtok_core.foundation.errors import ConfigError
 
@@ -68,7 +73,8 @@ def sample(
         raise ConfigError("nothing to draw: say --prompt TEXT (repeatable) or --prompts FILE")
     config = SampleConfig.parse(sample_settings(guidance, temperature, steps), "options")
     take_free_cores()
-    used = sample_prompts(model, tokenizer, wanted, out, config, seed, prefix)
+    search = SearchConfig(candidates=candidates, beams=beams)
+    used = sample_prompts(model, tokenizer, wanted, out, config, seed, prefix, search)
     typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else str(out))
 
 

@@ -16,6 +16,10 @@ Temperature = Annotated[float | None, typer.Option(help="Scale of the noise that
 Candidates = Annotated[
     int, typer.Option(help="Drawings of which the best is kept: its own first tokens are nearest to the prefix.", min=1)
 ]
+Drawings = Annotated[int, typer.Option(help="Drawings of each prompt: the one that says most of it is kept.", min=1)]
+Beginnings = Annotated[
+    int, typer.Option(help="Beginnings of a drawing that are kept at 1, 2, 4, … tokens, each with --candidates.", min=1)
+]
 Beams = Annotated[int | None, typer.Option(help="Beginnings that are kept in the search for a caption.", min=1)]
 SceneSeed = Annotated[int, typer.Option(help="Of the held-out scenes.", min=0)]
 Steps = Annotated[int | None, typer.Option(help="Solver steps per token.", min=1)]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ar_model import CaptionConfig
 from data_pipelines.scenes import Scene
-from seq_tokenizer.prefixes import PrefixTokenizer, encode_all, prefix_lengths
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import PrefixTokenizer, encode_all
 from seqtok.evaluation.report import protocol
 from seqtok.evaluation.scenes.captions import attributes_right, caption_verdicts, summarise_captions
 from seqtok.evaluation.scenes.generation import Verdict, real_pictures, share

@@ -5,16 +5,17 @@ Shapes: B pictures, m prompts, P prefix lengths, K latents of D channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ar_model.sampling import SampleConfig
+from ar_model.sampling import SampleConfig, Score, SearchConfig
 from data_pipelines.scenes import Scene
-from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, prefix_lengths
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all
 from seqtok.evaluation.caption_runner import Captioned
 from seqtok.evaluation.report import protocol
 from seqtok.evaluation.report.kept_pictures import ReportPictures
@@ -41,13 +42,23 @@ class Generator(Protocol):
     @property
     def head_kind(self) -> str: ...
 
-    def sample(self, prompts: Sequence[str], config: SampleConfig, *, seed: int) -> Tensor: ...
+    def sample(
+        self,
+        prompts: Sequence[str],
+        config: SampleConfig,
+        *,
+        seed: int,
+        candidates: int = 1,
+        beams: int = 1,
+        score: Score | None = None,
+    ) -> Tensor: ...
 
 
 class GenerationConfig(Config):
     """How pictures are drawn from a sequence model for judgement."""
 
     sample: SampleConfig = SampleConfig()
+    search: SearchConfig = SearchConfig()
     seed: int = 0
     level: int = FINEST  # caption level that is the prompt, 0 coarse .. 3 fine
 
@@ -70,12 +81,15 @@ def evaluate_generation(
     scenes: Sequence[Scene],
     reader: SceneReader,
     config: GenerationConfig,
+    score: Callable[[Sequence[str]], Score | None] = lambda prompts: None,
 ) -> tuple[Results, Generated]:
-    """One picture per scene's caption, judged by the reader, at every prefix length; and one more without guidance."""
+    """One picture per scene's caption, judged by the reader, at every prefix length; and one more without guidance or
+    search. `score`: of prompts, says which of several drawings is kept where the settings ask for several."""
     watch = Stopwatch()
     prompts = [scene.captions[config.level] for scene in scenes]
     with watch.stage("generate", len(prompts)):
-        latents = generator.sample(prompts, config.sample, seed=config.seed)
+        search = config.search.model_dump() | {"score": score(prompts)} if config.search.chooses else {}
+        latents = generator.sample(prompts, config.sample, seed=config.seed, **search)
         prefixes = prefix_lengths(latents.shape[1])
         decoded = {k: decode_all(tokenizer, latents, k) for k in prefixes}
     results, verdicts = judge_pictures(decoded, scenes, reader, config.level, watch)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.scenes import LEVEL_LABELS
-from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all, prefix_lengths
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all
 from seqtok.evaluation.metrics.reconstruction import reconstruction
 from seqtok.evaluation.metrics.retrieval import gallery, recall, recall_chance
 from seqtok.evaluation.metrics.semantics import mean_over_labels, probe_labels

@@ -17,7 +17,8 @@ from torch import Tensor
 from ar_model import SampleConfig, SeqGenerator
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from seq_tokenizer import SeqTokenizer
-from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.metrics.reconstruction import psnr
 from seqtok.evaluation.scenes.prefix_truth import by_completion
 from seqtok.grids import grid

@@ -9,6 +9,7 @@ import resource
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.export.run import export_latents
+from seqtok.pictures.sample import prompt_score
 from seqtok.runs.demo_config import DemoConfig
 from seqtok.runs.evaluate import load_tokenizer
 from seqtok.runs.generator import GeneratorRun
@@ -123,7 +125,8 @@ def _judge(
     seen = evaluate_tokenizer(tokenizer, train, test, levels=SCENE_LEVELS, meaning=scene_meaning)
     generator = SeqGenerator.from_pretrained(folders["generator"] / "model").to(tokenizer.device)
     scenes = [make_scene(settings.seed, index, "test") for index in range(settings.prompts)]
-    made, generated = evaluate_generation(tokenizer, generator, scenes, reader, settings.generation)
+    score = partial(prompt_score, generator, tokenizer, search=settings.generation.search)
+    made, generated = evaluate_generation(tokenizer, generator, scenes, reader, settings.generation, score)
     asked = settings.prefix_truth
     truth, draw = evaluate_prefixes(tokenizer, generator, scenes, reader, settings.image_size, asked)
     said: dict[str, Any] = {}

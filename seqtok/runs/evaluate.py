@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
-from seqtok.pictures.sample import load_pair
+from seqtok.pictures.sample import load_pair, prompt_score
 from seqtok_core.foundation import model_folder
 from seqtok_core.training import World
 
@@ -76,7 +77,8 @@ def judge_generation(
     generator, tokenizer = load_pair(generator_model, tokenizer_model)
     reader = load_or_train_reader(reader_folder, ReaderConfig())
     scenes = [make_scene(seed, index, "test") for index in range(prompts)]
-    results, _ = evaluate_generation(tokenizer, generator, scenes, reader, config)
+    score = partial(prompt_score, generator, tokenizer, search=config.search)
+    results, _ = evaluate_generation(tokenizer, generator, scenes, reader, config, score)
     for section, how in (("reader", ""), ("reader_unguided", ", without guidance")):
         _attributes(f"share of {prompts} pictures that are right{how}", results[section])
     _write(out, results)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ar_model import GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SeqGenerator
-from ar_model.generator import parameter_count
+from ar_model.card import parameter_count
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
@@ -18,7 +18,8 @@ from data_pipelines.samples import LatentTextBatch
 from data_pipelines.shards.manifest import FILE as MANIFEST
 from data_pipelines.shards.manifest import read_manifest
 from seq_tokenizer import LatentSpec, SeqTokenizer
-from seq_tokenizer.prefixes import decode_all, prefix_lengths
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import decode_all
 from seqtok.export.belongs import require_export
 from seqtok.grids import grid
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload

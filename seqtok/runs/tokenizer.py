@@ -23,7 +23,8 @@ from data_pipelines.samples import ImageTextBatch, to_model
 from data_pipelines.shards.manifest import FILE as MANIFEST
 from data_pipelines.tars.remote import scheme_of
 from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig, TokenizerObjective, TokenizerTrainingConfig
-from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import decode_all, encode_all
 from seq_tokenizer.tokenizer import parameter_count
 from seqtok.grids import strip
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload

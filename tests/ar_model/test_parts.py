@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ar_model import GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SampleConfig, SeqGenerator
+from ar_model.card import parameter_count
 from ar_model.config import PRESETS
-from ar_model.generator import parameter_count
 from ar_model.heads import build as heads
 from ar_model.sequences import build as sequences
 from ar_model.sequences.base import Roles

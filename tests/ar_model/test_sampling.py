@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ar_model import SampleConfig, SeqGenerator
 from ar_model.prompts import prompt_ids
-from ar_model.sampling import of_rows
+from ar_model.sampling import beam_search, of_rows
 from ar_model.sequences.layout import attention_mask, prompt_block, slot_positions
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.flow import guidance_at
@@ -208,3 +208,43 @@ def test_words_that_no_caption_has_are_named_in_one_warning() -> None:
     many = " ".join(f"w{i}" for i in range(12))
     with pytest.warns(UserWarning, match="'w7' and 4 more"):
         prompt_ids(model.captions, [many], 200)
+
+
+def test_one_beam_and_one_candidate_a_stage_is_a_plain_sample() -> None:
+    """What is kept goes on by the same noise, so a search without choice changes nothing."""
+    model, given = toy_generator(), {"seed": 2, "flow": {"steps": 4}}
+    config, prompts = SampleConfig().changed(flow={"steps": 4}), PROMPTS
+
+    def go_on(kept: Tensor | None, length: int, number: int) -> Tensor:
+        assert number == 0
+        z = None if kept is None else model.spec.normalise(kept)
+        return model._draw(prompts, config, 2, length, 256, z, number)
+
+    found = beam_search(go_on, (1, 2, 4, LENGTH), 1, 1, lambda z: z[:, 0, 0])
+    torch.testing.assert_close(found, model.sample(prompts, **given), rtol=1e-3, atol=1e-4)
+
+
+def test_beams_find_better_pictures_than_as_many_candidates() -> None:
+    """A score that is a sum over tokens can be climbed token by token."""
+    model, given = toy_generator(), {"seed": 2, "flow": {"steps": 4}}
+
+    def score(latents: Tensor) -> Tensor:
+        return latents[:, :, 0].sum(1)
+
+    plain, best, beam = (
+        model.sample(PROMPTS * 4, **given, **how)
+        for how in ({}, {"candidates": 8, "score": score}, {"beams": 4, "candidates": 2, "score": score})
+    )
+    assert beam.shape == plain.shape
+    assert float(score(plain).mean()) < float(score(best).mean()) < float(score(beam).mean())
+    again = model.sample(PROMPTS * 4, **given, beams=4, candidates=2, score=score)
+    assert torch.equal(again, beam)
+    alone = model.sample(PROMPTS[:1], **given, beams=4, candidates=2, score=score)
+    torch.testing.assert_close(alone[0], beam[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_search_needs_a_score() -> None:
+    with pytest.raises(ConfigError, match="beams=4: say by `score`"):
+        toy_generator().sample(PROMPTS, beams=4)
+    with pytest.raises(ConfigError, match="beams=0, candidates=1"):
+        toy_generator().sample(PROMPTS, beams=0, score=lambda z: z[:, 0, 0])

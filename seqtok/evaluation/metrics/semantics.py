@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seq_tokenizer.prefixes import prefix_lengths
+from seq_tokenizer.latents import prefix_lengths
 
 _DECAY = 1e-3  # L2 on the weights (not the biases), against a cross-entropy that is a mean over pictures
 _STEPS = 150  # L-BFGS iterations at most; it ends earlier when the gradient is below _FLAT

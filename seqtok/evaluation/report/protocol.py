@@ -27,8 +27,8 @@ Dotted: a random order.
 """
 _READER = """
 One picture for each of {prompts:,} held-out prompts (the {level} captions of test scenes), drawn with
-guidance {guidance:g}, temperature {temperature:g}, {head} and seed {seed}; none
-was chosen or drawn again. A reader network, trained on other drawn scenes, says what each picture shows.
+guidance {guidance:g}, temperature {temperature:g}, {head} and seed {seed}; {chosen}.
+A reader network, trained on other drawn scenes, says what each picture shows.
 Chance: real pictures of other scenes under the same prompts. Ceiling: real pictures of the same scenes.
 Interval: 95 % (Wilson). Unseen: prompts with a combination of shape and colour, or of shapes and relation,
 that no training scene holds.
@@ -58,7 +58,19 @@ def of_tokenizer(results: Mapping[str, Any]) -> dict[str, str]:
 
 def of_generation(prompts: int, config: Mapping[str, Any], head: str) -> dict[str, str]:
     """How pictures were drawn and judged; `config` is that of the runner, as a mapping, `head` the model's kind."""
-    facts = {**config, **_of_sample(config["sample"], head), "prompts": prompts, "level": _LEVELS[config["level"]]}
+    search = config["search"]
+    chosen = "none was chosen or drawn again"
+    if search["candidates"] * search["beams"] > 1:
+        chosen = (
+            f"{search['beams']} beams with {search['candidates']} candidates each, chosen by the tokenizer's text space"
+        )
+    facts = {
+        **config,
+        **_of_sample(config["sample"], head),
+        "chosen": chosen,
+        "prompts": prompts,
+        "level": _LEVELS[config["level"]],
+    }
     return {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX, "reader_unguided": _UNGUIDED}
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ar_model.sampling import SampleConfig
 from data_pipelines.scenes import Scene
-from seq_tokenizer.prefixes import PrefixTokenizer, agreement, decode_all, encode_all, prefix_lengths
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import PrefixTokenizer, agreement, decode_all, encode_all
 from seqtok.evaluation.scenes import generation
 from seqtok.evaluation.scenes.reader import Reading, SceneReader
 from seqtok.evaluation.scenes.scoring import ATTRIBUTES, FINEST, LEVELS

@@ -10,8 +10,11 @@ import torch
 from PIL import Image
 
 from ar_model import GeneratorConfig, SampleConfig, SeqGenerator
+from ar_model.sampling import SearchConfig
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from seq_tokenizer import SeqTokenizer
+from seqtok.pictures.sample import prompt_score
+from seqtok_core.foundation.errors import ConfigError
 from tests.seqtok.commands.test_commands import save_tokenizer, seqtok
 
 
@@ -72,3 +75,23 @@ def test_no_prompt_at_all_is_one_message(models, capsys):
     status, _, err = seqtok(capsys, "generator", "sample", *models)
     assert status == 2
     assert "--prompts FILE" in err
+
+
+def test_a_search_asks_the_tokenizers_own_text_space(models, capsys, tmp_path: Path):
+    words = ["--prompt", "a red circle", "--steps", 2, "--out", tmp_path / "x.png", "--json"]
+    status, printed, err = seqtok(capsys, "generator", "sample", *models, *words, "--beams", 2, "--candidates", 2)
+    assert status == 0, err
+    assert json.loads(printed)["search"] == {"candidates": 2, "beams": 2}
+
+
+def test_a_tokenizer_without_captions_cannot_choose(models):
+    generator, tokenizer = SeqGenerator.from_pretrained(models[0]), SeqTokenizer.from_pretrained(models[1])
+    bare = SeqTokenizer(tokenizer.config.model_copy(update={"text": None}))
+    with pytest.raises(ConfigError, match="trained without captions and cannot say which drawing fits"):
+        prompt_score(generator, bare, ["a red circle"], SearchConfig(candidates=2))
+    assert prompt_score(generator, bare, ["a red circle"], SearchConfig()) is None
+    score = prompt_score(generator, tokenizer, ["a red circle", "a blue square"], SearchConfig(beams=2))
+    assert score is not None
+    latents = tokenizer.encode(torch.rand(2, 3, 32, 32) * 2 - 1)
+    assert score(latents).shape == score(latents[:, :1]).shape == (2,)
+    assert float(score(latents).abs().max()) <= 1.0 + 1e-5

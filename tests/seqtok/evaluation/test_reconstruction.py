@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from data_pipelines.samples import to_bytes, to_model
-from seq_tokenizer.prefixes import decode_all, encode_all, prefix_lengths
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.metrics.reconstruction import psnr, reconstruction, ssim
 from seqtok_core.foundation.compat import prepare_torchvision
 from tests.seqtok.evaluation.toy import SIZE, LosslessTokenizer
