@@ -13,14 +13,16 @@ from ar_model.sequences.build import SequenceConfig
 from ar_model.sequences.next_token import NextTokenConfig
 from seqtok_core.foundation.config import Config, fill_preset
 
-# Transformers: S as in DiT (arXiv:2212.09748), B, L and XL as in LlamaGen (arXiv:2406.06525); flow heads of B, L and XL
-# as MAR's B, L and H (arXiv:2406.11838). tiny is the demo's.
+# Transformers: S as in DiT (arXiv:2212.09748), B to 3B as in LlamaGen (arXiv:2406.06525); flow heads of B, L and XL as
+# MAR's B, L and H (arXiv:2406.11838), the last for what is larger. tiny is the demo's.
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 192, "depth": 4, "heads": 4, "head": {"kind": "flow", "width": 192, "depth": 3}},
     "S": {"width": 384, "depth": 12, "heads": 6, "head": {"kind": "flow", "width": 512, "depth": 3}},
     "B": {"width": 768, "depth": 12, "heads": 12, "head": {"kind": "flow", "width": 1024, "depth": 6}},
     "L": {"width": 1024, "depth": 24, "heads": 16, "head": {"kind": "flow", "width": 1280, "depth": 8}},
     "XL": {"width": 1280, "depth": 36, "heads": 20, "head": {"kind": "flow", "width": 1536, "depth": 12}},
+    "XXL": {"width": 1536, "depth": 48, "heads": 24, "head": {"kind": "flow", "width": 1536, "depth": 12}},
+    "3B": {"width": 3200, "depth": 24, "heads": 32, "head": {"kind": "flow", "width": 1536, "depth": 12}},
 }
 
 
@@ -31,7 +33,7 @@ class GeneratorConfig(TransformerShape):
     them, given beside it, wins.
     """
 
-    preset: Literal["tiny", "S", "B", "L", "XL"] | None = None
+    preset: Literal["tiny", "S", "B", "L", "XL", "XXL", "3B"] | None = None
     sequence: SequenceConfig = NextTokenConfig()
     head: HeadConfig = FlowHeadConfig()
 

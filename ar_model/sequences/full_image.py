@@ -139,6 +139,7 @@ class FullImage(SequenceVariant):
         grid = flow.time_grid(config.flow.steps, device)
         times = self.times(grid, length)  # (S + 1, K)
         times[:, :known] = 1.0
+        guided = (times >= config.flow.guided_from) & (times <= config.flow.guided_until)
 
         def velocity(z: Tensor, at: int) -> Tensor:
             t = times[at].expand(len(z), -1)
@@ -150,7 +151,8 @@ class FullImage(SequenceVariant):
             if not config.guided:
                 return v
             with_prompt, free = v.chunk(2)
-            return free + scale * (with_prompt - free)
+            own = torch.where(guided[at, :, None], scale, 1.0)
+            return free + own * (with_prompt - free)
 
         for step in range(config.flow.steps):
             change = (times[step + 1] - times[step])[:, None]

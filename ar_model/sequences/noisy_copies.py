@@ -112,6 +112,7 @@ class NoisyCopies(NextToken):
         read = x.shape[1]
         backbone(x, positions[:read], attention_mask(valid[:, :read], positions[:read]), cache)
         times = flow.time_grid(config.flow.steps, device)
+        grid = times.tolist()
         for place in range(len(latents), tokens):
             slot = prompt + place
             seen, position = valid[:, None, None, : slot + 1], positions[slot : slot + 1]
@@ -126,7 +127,7 @@ class NoisyCopies(NextToken):
                 if not config.guided:
                     return v
                 with_prompt, free = v.chunk(2)
-                return flow.guide(with_prompt, free, scale)
+                return flow.guide(with_prompt, free, scale if config.flow.guides(grid[at]) else 1.0)
 
             start = config.temperature * draws.normal(f"sample/{place}", (self.denoiser.out.out_features,))
             latents.append(flow.SOLVERS[config.flow.solver](velocity, start, times))

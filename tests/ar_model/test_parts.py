@@ -44,7 +44,7 @@ def test_every_head_has_its_part_of_the_sampling_settings():
         ({"head": {"kind": "flwo"}}, r"head\.kind='flwo': did you mean flow\?"),
         ({"sequence": {"kind": "next_tokens"}}, r"sequence\.kind='next_tokens': did you mean next_token\?"),
         ({"head": {"widht": 8}}, r"unknown key head\.widht; did you mean head\.width\?"),
-        ({"preset": "XXL"}, r"preset='XXL': did you mean XL\?"),
+        ({"preset": "XXXL"}, r"preset='XXXL': did you mean XXL\?"),
     ],
 )
 def test_a_wrong_word_names_the_nearest(values: dict[str, Any], message: str):

@@ -248,3 +248,17 @@ def test_a_search_needs_a_score() -> None:
         toy_generator().sample(PROMPTS, beams=4)
     with pytest.raises(ConfigError, match="beams=0, candidates=1"):
         toy_generator().sample(PROMPTS, beams=0, score=lambda z: z[:, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["next_token", "noisy_copies", "full_image"])
+def test_guidance_can_be_left_to_a_part_of_the_way(kind: str) -> None:
+    model, given = toy_generator(sequence={"kind": kind}), {"seed": 2, "guidance": 3.0}
+
+    def sample(start: float, stop: float) -> Tensor:
+        return model.sample(PROMPTS, **given, flow={"steps": 4, "guided_from": start, "guided_until": stop})
+
+    plain = model.sample(PROMPTS, seed=2, guidance=1.0, flow={"steps": 4})
+    torch.testing.assert_close(sample(0.9, 0.95), plain, rtol=1e-3, atol=1e-4)  # no step lies there
+    torch.testing.assert_close(sample(0.0, 1.0), model.sample(PROMPTS, **given, flow={"steps": 4}))
+    assert (sample(0.3, 0.8) - plain).abs().max() > 1e-2
+    assert (sample(0.3, 0.8) - sample(0.0, 1.0)).abs().max() > 1e-2
