@@ -2,9 +2,10 @@
 
     python -m benchmarks.sampling_speed [--threads 2] [--results FILE]
 
-A Transformer of width 768, depth 24, a flow head of 1024 x 6, 32 tokens of 16 channels, random weights, guidance 3. Limit:
-one image reads the Transformer's weights once a token and the head's once a step and token; batches share the reading.
-Bandwidth is measured in the same run, on a buffer that no cache holds. Best of several; run it on a quiet machine.
+A Transformer of width 768, depth 24, a flow head of 1024 x 6, 32 tokens of 16 channels, random weights, guidance 3.
+The limit: one image reads the Transformer's weights once a token and the head's once a step and token; a batch shares
+the reading. Bandwidth is measured in the same run, on a buffer that no cache holds. Best of several; run it on a quiet
+machine.
 """
 
 from __future__ import annotations
