@@ -60,8 +60,8 @@ class SeqTokenizer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return next(self.parameters()).dtype
+        """Of the weights; float32 where there are none."""
+        return next((parameter.dtype for parameter in self.parameters()), torch.float32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What `to`, `half`, `cuda` do; the statistics of latents stay float32, as latents are."""

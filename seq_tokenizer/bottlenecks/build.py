@@ -9,6 +9,7 @@ from pydantic import Tag
 from seq_tokenizer.bottlenecks.base import Bottleneck
 from seq_tokenizer.bottlenecks.fsq import FsqBottleneck, FsqConfig
 from seq_tokenizer.bottlenecks.kl import KlBottleneck, KlConfig
+from seq_tokenizer.bottlenecks.lossless import AsIs, AsIsConfig
 from seq_tokenizer.bottlenecks.none import NoBottleneck, NoConfig
 from seq_tokenizer.bottlenecks.pyramid import PyramidBottleneck, PyramidConfig
 from seq_tokenizer.bottlenecks.residual_vq import ResidualVqBottleneck, ResidualVqConfig
@@ -21,6 +22,7 @@ BottleneckConfig = Annotated[
     Annotated[RmsConfig, Tag("rms")]
     | Annotated[KlConfig, Tag("kl")]
     | Annotated[NoConfig, Tag("none")]
+    | Annotated[AsIsConfig, Tag("lossless")]
     | Annotated[VqConfig, Tag("vq")]
     | Annotated[FsqConfig, Tag("fsq")]
     | Annotated[ResidualVqConfig, Tag("residual_vq")]
@@ -31,6 +33,7 @@ BOTTLENECKS: dict[str, Any] = {
     "rms": RmsBottleneck,
     "kl": KlBottleneck,
     "none": NoBottleneck,
+    "lossless": AsIs,
     "vq": VqBottleneck,
     "fsq": FsqBottleneck,
     "residual_vq": ResidualVqBottleneck,

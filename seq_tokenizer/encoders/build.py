@@ -16,6 +16,7 @@ from pydantic import Tag
 
 from seq_tokenizer.encoders.base import Encoder
 from seq_tokenizer.encoders.grid import GridConfig, GridEncoder
+from seq_tokenizer.encoders.lossless import LosslessConfig, LosslessEncoder
 from seq_tokenizer.encoders.qformer import QFormerConfig, QFormerEncoder
 from seq_tokenizer.encoders.titok import TitokConfig, TitokEncoder
 from seq_tokenizer.shape import TokenizerShape
@@ -25,16 +26,24 @@ from seqtok_core.foundation.errors import ConfigError
 EncoderConfig = Annotated[
     Annotated[QFormerConfig, Tag("qformer")]
     | Annotated[TitokConfig, Tag("titok")]
-    | Annotated[GridConfig, Tag("grid")],
+    | Annotated[GridConfig, Tag("grid")]
+    | Annotated[LosslessConfig, Tag("lossless")],
     by_kind("qformer"),
 ]
-ENCODERS: dict[str, Any] = {"qformer": QFormerEncoder, "titok": TitokEncoder, "grid": GridEncoder}
+ENCODERS: dict[str, Any] = {
+    "qformer": QFormerEncoder,
+    "titok": TitokEncoder,
+    "grid": GridEncoder,
+    "lossless": LosslessEncoder,
+}
 
 
 def require_fit(config: EncoderConfig, shape: TokenizerShape, features: tuple[int, int] | None) -> None:
     """Raise ConfigError where this encoder cannot give the K tokens, or the grid of `features`, that are read."""
     if isinstance(config, GridConfig):
         config.cells(shape, features)
+    elif isinstance(config, LosslessConfig):
+        config.require_sizes(shape)
     elif features is not None:
         raise ConfigError(
             f"encoder.kind={config.kind} gives tokens without a place; this bottleneck reads a grid of "

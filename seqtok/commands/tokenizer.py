@@ -1,4 +1,4 @@
-"""seqtok tokenizer: train one, export what it makes of pictures, look at its reconstructions."""
+"""seqtok tokenizer: train one or take the patches themselves, export what it makes of pictures, look at it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from seqtok.commands.options import (
 from seqtok.export.config import ExportConfig
 from seqtok.flags import Flags, flags
 
-app = typer.Typer(help="Tokenizer: train, export, reconstruct.", no_args_is_help=True)
+app = typer.Typer(help="Tokenizer: train, export, reconstruct, lossless.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder, or a hub id such as owner/name.")]
 EXPORTING = Flags(ExportConfig, names={"prefixes": "prefix", "splits": "split"})
 
@@ -101,3 +101,17 @@ def reconstruct(
     take_free_cores()
     numbers = reconstruct_files(model, images, out, config)
     say_numbers(numbers, as_json)
+
+
+@app.command()
+def lossless(
+    data: Annotated[Path, typer.Argument(help="Folder of image shards with a captions model.")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.")],
+    patch_size: Annotated[int, typer.Option(help="Pixels per side of a patch, which becomes a token.", min=1)] = 8,
+    order: Annotated[str, typer.Option(help="Which patch comes first: raster, snake, z_order, …")] = "raster",
+) -> None:
+    """A tokenizer that learns nothing: its tokens are the patches themselves. What sequence models are compared on."""
+    from seqtok.runs.lossless import write_lossless
+
+    take_free_cores()
+    typer.echo(str(write_lossless(data, out, patch_size, order)))
