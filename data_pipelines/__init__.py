@@ -6,11 +6,14 @@ The way of a picture, with the file of each step:
 3. In a task prepare/build.py asks the source for each pair: a record (sources/record_source.py over rows, tables,
    folders or tars), its captions by level and its bytes (sources/records.py).
 4. pictures/decode.py makes the bytes pixels of one size, captions/clean.py the texts clean, prepare/keys.py a name.
-   Damage is counted by reason there (prepare/tally.py, prepare/build.py) and written into the shard's index.
+   What is damaged is dropped there (prepare/build.py), counted by reason in the shard's index (prepare/tasks.py),
+   summed over shards (prepare/tally.py) and refused beyond a share (prepare/run.py).
 5. tars/write.py streams the members into a shard; shards/files.py puts it and its index in place, whole or not at all.
 6. prepare/run.py ends with dataset.json (shards/manifest.py); reading/vocabulary.py learns the captions model.
 7. shards/shard_set.py opens a split, ours or foreign, as one list of samples.
 8. reading/order.py says which samples stand in which step; reading/loader.py fetches them, here or in workers.
 9. reading/picture_reader.py and reading/texts.py read them; reading/image_text.py makes the batch (samples.py).
+   A picture that cannot be decoded ends the run, or its neighbour stands in and it is counted (picture_reader.py); of
+   a stream (reading/stream.py) it is left out.
 looking/ inspects and verifies what lies on disk; scenes.py draws pictures that carry their truth.
 """
