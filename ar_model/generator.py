@@ -8,7 +8,7 @@ Shapes: B prompts, K latents of D channels, k <= K.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -85,6 +85,7 @@ class SeqGenerator(nn.Module):
         candidates: int = 1,
         beams: int = 1,
         score: Score | None = None,
+        on_token: Callable[[Tensor], None] | None = None,
         **changes: Any,
     ) -> Tensor:
         """Latents of pictures of the prompts, as the tokenizer's `decode` takes them: (B, k, D) float32.
@@ -95,19 +96,19 @@ class SeqGenerator(nn.Module):
         nor on `batch`, the number of prompts computed at once. Of several `candidates`, each drawn as one alone would
         be and the first of them that very one, every row keeps the best by `score`. Several `beams`: so many beginnings
         of each picture are kept while it is drawn, judged at 1, 2, 4, ... tokens among `candidates` ways to go on from
-        each (`beam_search`).
+        each (`beam_search`). `on_token` is handed the latents so far, (b, k, D) of the b rows computed at once.
         """
         tokens = self.spec.length if num_tokens is None else num_tokens
         if not 1 <= tokens <= self.spec.length:
             raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
         config = (config or SampleConfig()).changed(**changes)
-        if beams == 1:
-            return best_of(lambda n: self._draw(prompts, config, seed, tokens, batch, None, n), candidates, score)
 
         def go_on(kept: Tensor | None, length: int, number: int) -> Tensor:
             given = None if kept is None else self.spec.normalise(kept)
-            return self._draw(prompts, config, seed, length, batch, given, number)
+            return self._draw(prompts, config, seed, length, batch, given, number, on_token)
 
+        if beams == 1:
+            return best_of(lambda number: go_on(None, tokens, number), candidates, score)
         return beam_search(go_on, prefix_lengths(tokens), beams, candidates, score)
 
     def complete(
@@ -237,6 +238,7 @@ class SeqGenerator(nn.Module):
         batch: int,
         given: Tensor | None,
         number: int,
+        on_token: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """`given` (B, k, D) standardised; -> (B, tokens, D), as the tokenizer's `decode` takes them. `number`: of the
         candidate, each with noise of its own."""
@@ -245,20 +247,15 @@ class SeqGenerator(nn.Module):
         text_ids = self.encode_prompts(prompts)
         own = of_rows([repr([i for i in row if i != PAD]).encode() for row in text_ids.tolist()], seed, self.device)
         parts = [torch.empty(0, tokens, self.spec.dim, device=self.device)]
-        for start in range(0, len(prompts), batch):
-            rows = slice(start, start + batch)
-            parts.append(
-                self.sequence.sample(
-                    self.backbone,
-                    self.head,
-                    trim(text_ids[rows]),
-                    Draws(seed, own.epoch[rows] + (number << 32), own.index[rows]),
-                    config,
-                    self.spec.length,
-                    tokens,
-                    None if given is None else given[rows],
-                )
-            )
+        for rows in (slice(start, start + batch) for start in range(0, len(prompts), batch)):
+            draws = Draws(seed, own.epoch[rows] + (number << 32), own.index[rows])
+            kept, ids, latents = None if given is None else given[rows], trim(text_ids[rows]), []
+            asked = (ids, draws, config, self.spec.length, tokens, kept)
+            for z in self.sequence.draw(self.backbone, self.head, *asked):
+                latents.append(z)
+                if on_token is not None:
+                    on_token(self.spec.denormalise(torch.stack(latents, 1)))
+            parts.append(torch.stack(latents, 1))
         return self.spec.denormalise(torch.cat(parts))
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:

@@ -6,7 +6,7 @@ Shapes: B samples, T text tokens, K latents of D channels, N slots, W width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ class SequenceVariant(nn.Module, ABC):
         packed to the left."""
 
     @abstractmethod
-    def sample(
+    def draw(
         self,
         backbone: Backbone,
         head: Head,
@@ -75,9 +75,9 @@ class SequenceVariant(nn.Module, ABC):
         length: int,
         tokens: int,
         given: Tensor | None = None,
-    ) -> Tensor:
-        """text_ids (B, T) -> the first `tokens` of K = `length` standardised latents (B, tokens, D) float32, of which
-        the first k are `given` (B, k, D), k <= tokens, where that is set."""
+    ) -> Iterator[Tensor]:
+        """text_ids (B, T) -> one after the other the first `tokens` of K = `length` standardised latents, each (B, D)
+        float32; the first k are `given` (B, k, D), k <= tokens, where that is set."""
 
     @abstractmethod
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:

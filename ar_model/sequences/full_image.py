@@ -9,6 +9,7 @@ Shapes: B rows, T text tokens, P = T + 2 prompt slots, K latents of D channels, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -108,7 +109,7 @@ class FullImage(SequenceVariant):
         return (place < roles.told[:, None]) | ~roles.writes[:, None]
 
     @torch.inference_mode()
-    def sample(
+    def draw(
         self,
         backbone: Backbone,
         head: Head,
@@ -118,9 +119,10 @@ class FullImage(SequenceVariant):
         length: int,
         tokens: int,
         given: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Iterator[Tensor]:
         """The prompt is read once; every step of the solver reads the image anew. R rows are B, or 2 B with guidance,
-        which compares with the empty prompt. The steps are those of the whole image."""
+        which compares with the empty prompt. The steps are those of the whole image, whose
+        latents come together at the end."""
         ids, valid = guided_prompts(text_ids, config.guided)
         (rows, prompt), device = ids.shape, text_ids.device
         positions = slot_positions(prompt, prompt + length, device)
@@ -160,7 +162,7 @@ class FullImage(SequenceVariant):
             if config.flow.solver == "heun" and step + 1 < config.flow.steps:
                 slope = 0.5 * (slope + velocity(z + change * slope, step + 1))
             z = z + change * slope
-        return z[:, :tokens]
+        yield from z[:, :tokens].unbind(1)
 
     @torch.inference_mode()
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:

@@ -5,6 +5,7 @@ Shapes: B rows, T text tokens, P = T + 2 prompt slots, K latents, N slots in all
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -73,7 +74,7 @@ class NextToken(SequenceVariant):
         return Slots(x, positions, mask, slice(slots - 1, slots - 1 + length), asked)
 
     @torch.inference_mode()
-    def sample(
+    def draw(
         self,
         backbone: Backbone,
         head: Head,
@@ -83,7 +84,7 @@ class NextToken(SequenceVariant):
         length: int,
         tokens: int,
         given: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Iterator[Tensor]:
         """The model reads each slot once and keeps its keys and values. R rows are B, or 2 B with guidance: first
         with the prompt, then without. Given latents are read together with the prompt, and where the model has learnt
         to do without them, guidance compares with that."""
@@ -93,8 +94,10 @@ class NextToken(SequenceVariant):
         capacity = prompt_slots + tokens - 1
         positions = slot_positions(prompt_slots, capacity, ids.device)
         valid = torch.cat([valid, valid.new_ones(rows, tokens - 1)], 1)
-        latents = [] if given is None else list(given.unbind(1))
-        start = prompt_slots + min(len(latents), tokens - 1)  # slots that are read at once: nothing follows the last
+        already = 0 if given is None else given.shape[1]
+        if given is not None:
+            yield from given.unbind(1)
+        start = prompt_slots + min(already, tokens - 1)  # slots that are read at once: nothing follows the last
         x = backbone.embed_text(ids)
         if given is not None and start > prompt_slots:
             known = given[:, : start - prompt_slots].repeat(rows // len(text_ids), 1, 1)
@@ -105,17 +108,17 @@ class NextToken(SequenceVariant):
         mask = attention_mask(valid[:, :start], positions[:start])
         h = backbone(x, positions[:start], mask, cache)[:, -1]
         draw = head.sampler(config.temperature, getattr(config, head.kind))
-        for place in range(len(latents), tokens):
+        for place in range(already, tokens):
             scale = guidance_at(place, length, config.guidance, config.schedule)
             with_prompt, free = h.chunk(2) if guided else (h, None)
-            latents.append(draw(with_prompt, free, scale, draws, place))
+            drawn = draw(with_prompt, free, scale, draws, place)
+            yield drawn
             if place + 1 < tokens:
                 slot = prompt_slots + place
-                z = latents[-1].repeat(rows // len(text_ids), 1)
+                z = drawn.repeat(rows // len(text_ids), 1)
                 x = backbone.embed_latents(z[:, None], place)
                 seen = valid[:, None, None, : slot + 1]
                 h = backbone(x, positions[slot : slot + 1], seen, cache)[:, -1]
-        return torch.stack(latents, 1)
 
     @torch.inference_mode()
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:

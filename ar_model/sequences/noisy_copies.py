@@ -9,6 +9,7 @@ Shapes: B rows, T text tokens, K latents of D channels, N slots, R copies of eac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -84,7 +85,7 @@ class NoisyCopies(NextToken):
         return lead.gather(1, (place - 1)[..., None].expand(-1, -1, lead.shape[-1]))
 
     @torch.inference_mode()
-    def sample(
+    def draw(
         self,
         backbone: Backbone,
         head: Head,
@@ -94,26 +95,27 @@ class NoisyCopies(NextToken):
         length: int,
         tokens: int,
         given: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Iterator[Tensor]:
         """Text and clean latents are read once and kept; the copy that is cleaned is read at every step and forgotten.
         R rows are B, or 2 B with guidance."""
         ids, valid = guided_prompts(text_ids, config.guided)
         (rows, prompt), device, count = ids.shape, ids.device, len(text_ids)
         positions = slot_positions(prompt, prompt + tokens, device)
         valid = torch.cat([valid, valid.new_ones(rows, tokens)], 1)
-        latents = [] if given is None else list(given.unbind(1))
+        already = 0 if given is None else given.shape[1]
         x = backbone.embed_text(ids)
         if given is not None:
             known = given.repeat(rows // count, 1, 1)
             below = torch.arange(rows, device=device) >= count
             untold = below[:, None].expand(known.shape[:2]) if self.prefix_dropout else None
             x = torch.cat([x, backbone.embed_latents(known, 0, untold)], 1)
+            yield from given.unbind(1)
         cache = StaticCache(len(backbone.blocks), rows, backbone.heads, prompt + tokens, backbone.head_dim, like=x)
         read = x.shape[1]
         backbone(x, positions[:read], attention_mask(valid[:, :read], positions[:read]), cache)
         times = flow.time_grid(config.flow.steps, device)
         grid = times.tolist()
-        for place in range(len(latents), tokens):
+        for place in range(already, tokens):
             slot = prompt + place
             seen, position = valid[:, None, None, : slot + 1], positions[slot : slot + 1]
             scale = flow.guidance_at(place, length, config.guidance, config.schedule)
@@ -130,8 +132,8 @@ class NoisyCopies(NextToken):
                 return flow.guide(with_prompt, free, scale if config.flow.guides(grid[at]) else 1.0)
 
             start = config.temperature * draws.normal(f"sample/{place}", (self.denoiser.out.out_features,))
-            latents.append(flow.SOLVERS[config.flow.solver](velocity, start, times))
+            drawn = flow.SOLVERS[config.flow.solver](velocity, start, times)
+            yield drawn
             if place + 1 < tokens:
-                clean = latents[-1].repeat(rows // count, 1)[:, None]
+                clean = drawn.repeat(rows // count, 1)[:, None]
                 backbone(backbone.embed_latents(clean, place), position, seen, cache)
-        return torch.stack(latents, 1)

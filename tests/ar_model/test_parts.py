@@ -82,8 +82,8 @@ class Backwards(NextToken):
     def arrange(self, backbone, z, noise, text_ids, roles, draws):
         return super().arrange(backbone, z.flip(1), noise, text_ids, roles, draws)
 
-    def sample(self, backbone, head, text_ids, draws, config, length, tokens, given=None):
-        return super().sample(backbone, head, text_ids, draws, config, length, length).flip(1)[:, :tokens]
+    def draw(self, backbone, head, text_ids, draws, config, length, tokens, given=None):
+        return reversed(list(super().draw(backbone, head, text_ids, draws, config, length, length))[-tokens:])
 
 
 def test_a_new_sequence_is_a_class_and_a_line(monkeypatch: pytest.MonkeyPatch):

@@ -262,3 +262,11 @@ def test_guidance_can_be_left_to_a_part_of_the_way(kind: str) -> None:
     torch.testing.assert_close(sample(0.0, 1.0), model.sample(PROMPTS, **given, flow={"steps": 4}))
     assert (sample(0.3, 0.8) - plain).abs().max() > 1e-2
     assert (sample(0.3, 0.8) - sample(0.0, 1.0)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["next_token", "noisy_copies", "full_image"])
+def test_every_token_can_be_watched(kind: str) -> None:
+    model, seen = toy_generator(sequence={"kind": kind}), []
+    whole = model.sample(PROMPTS, seed=2, flow={"steps": 3}, on_token=seen.append)
+    assert [tuple(z.shape) for z in seen] == [(4, k, DIM) for k in range(1, LENGTH + 1)]
+    assert all(torch.equal(z, whole[:, : z.shape[1]]) for z in seen)

@@ -79,7 +79,8 @@ def test_sampling(monkeypatch: pytest.MonkeyPatch):
     draws = Draws(0, numbers(2), numbers(2))
     for solver in ("euler", "heun"):
         config = SampleConfig().changed(guidance=2.0, flow={"steps": 2, "solver": solver})
-        latents = model.sequence.sample(model.backbone, model.head, ids, draws, config, ar_toy.LENGTH, 3)
+        drawn = model.sequence.draw(model.backbone, model.head, ids, draws, config, ar_toy.LENGTH, 3)
+        latents = torch.stack(list(drawn), 1)
         assert latents.device == ELSEWHERE
 
 
