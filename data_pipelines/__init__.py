@@ -13,7 +13,7 @@ The way of a picture, with the file of each step:
 7. shards/shard_set.py opens a split, ours or foreign, as one list of samples.
 8. reading/order.py says which samples stand in which step; reading/loader.py fetches them, here or in workers.
 9. reading/picture_reader.py and reading/texts.py read them; reading/image_text.py makes the batch (samples.py).
-   A picture that cannot be decoded ends the run, or its neighbour stands in and it is counted (reading/picture_reader.py);
-   of a stream (reading/stream.py) it is left out.
+   Where a picture cannot be decoded the run ends, or the next one stands in and it is counted
+   (reading/picture_reader.py); of a stream (reading/stream.py) it is left out.
 looking/ inspects and verifies what lies on disk; scenes.py draws pictures that carry their truth.
 """
