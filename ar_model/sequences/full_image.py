@@ -76,6 +76,7 @@ class FullImage(SequenceVariant):
         if roles.writes is not None:
             clean = clean | roles.writes[:, None]
         t = self.times(u[:, 0], length).masked_fill(clean, 1.0)
+        clean = t == 1.0  # with a stagger the first ones can have arrived already
         start = draws.normal("image/noise", tuple(z.shape[1:]))
         x_t = flow.interpolate(start, z.float(), t[..., None])
         read = x_t if noise is None else x_t + noise * clean[..., None]
@@ -121,8 +122,8 @@ class FullImage(SequenceVariant):
         given: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """The prompt is read once; every step of the solver reads the image anew. R rows are B, or 2 B with guidance,
-        which compares with the empty prompt. The steps are those of the whole image, whose
-        latents come together at the end."""
+        which compares with the empty prompt. The steps are those of the whole image, whose latents come together at
+        the end."""
         ids, valid = guided_prompts(text_ids, config.guided)
         (rows, prompt), device = ids.shape, text_ids.device
         positions = slot_positions(prompt, prompt + length, device)
