@@ -42,7 +42,7 @@ from seqtok.runs.train import train_run
 PROMPTS, FIRST = 1000, 5000  # test scenes from the 5000th on
 PICTURES = 5000  # of a Frechet distance
 STEPS = {
-    "next_token": {"flow": (1, 2, 4, 10), "diffusion": (25, 100)},
+    "next_token": {"flow": (1, 2, 4, 10), "diffusion": (100,)},
     "noisy_copies": {"flow": (4, 10)},
     "full_image": {"flow": (10, 25, 50)},
 }
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--sequences", type=int, default=130_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samplings", type=int, default=2, help="of a Frechet distance")
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
     kept = json.loads(args.results.read_text()) if args.results and args.results.is_file() else {}
@@ -73,7 +74,7 @@ def main() -> None:
         folder = args.out / f"{name}-{args.seed}"
         words = [*CONTESTANTS[name], f"train.images={args.sequences}", *args.settings]
         seconds = trained(args.demo, folder, words, args.seed)
-        found = judged(str(folder / "model"), str(args.demo / "tokenizer" / "model"), reader)
+        found = judged(str(folder / "model"), str(args.demo / "tokenizer" / "model"), reader, args.samplings)
         runs.setdefault(name, {})[str(args.seed)] = {"settings": words, "training_seconds": seconds, **found}
         print(name, json.dumps(found["short"]))
         if args.results:
@@ -90,7 +91,7 @@ def trained(demo: Path, folder: Path, words: list[str], seed: int) -> float | No
     return None if result is None else round(result.seconds, 1)
 
 
-def judged(model: str, tokenizer_model: str, reader: SceneReader) -> dict[str, Any]:
+def judged(model: str, tokenizer_model: str, reader: SceneReader, samplings: int) -> dict[str, Any]:
     """Every figure of one model."""
     generator, tokenizer = load_pair(model, tokenizer_model)
     scenes = [make_scene(0, index, "test") for index in range(FIRST, FIRST + PROMPTS)]
@@ -106,7 +107,7 @@ def judged(model: str, tokenizer_model: str, reader: SceneReader) -> dict[str, A
         verdicts = generation.judge(generation.read_pictures(reader, pictures), scenes, 3)
         found[how] = generation.summarise_verdicts(verdicts, chance, ceiling, scenes)
         found["short"][how] = round(found[how]["everything"]["value"], 4)
-    found["frechet"] = _frechet(generator, tokenizer, reader)
+    found["frechet"] = _frechet(generator, tokenizer, reader, samplings)
     found["short"]["frechet"] = {key: round(row["distance"], 3) for key, row in found["frechet"].items()}
     if generator.writes:
         said, _ = evaluate_captions(tokenizer, generator, scenes, tokenizer.config.image_size, CaptionEvaluation())
@@ -115,8 +116,8 @@ def judged(model: str, tokenizer_model: str, reader: SceneReader) -> dict[str, A
     return found
 
 
-def _frechet(generator: SeqGenerator, tokenizer: SeqTokenizer, reader: SceneReader) -> dict[str, Any]:
-    """Steps of the solver -> distance with its spread over two samplings; also of real and of rebuilt pictures."""
+def _frechet(generator: SeqGenerator, tokenizer: SeqTokenizer, reader: SceneReader, samplings: int) -> dict[str, Any]:
+    """Steps of the solver -> distance, mean and each of several samplings; also of real and of rebuilt pictures."""
     size = tokenizer.config.image_size
     halves = [[make_scene(0, i, "val") for i in range(start, start + PICTURES)] for start in (0, PICTURES)]
     asked, other = halves
@@ -134,11 +135,15 @@ def _frechet(generator: SeqGenerator, tokenizer: SeqTokenizer, reader: SceneRead
     for steps in choices or (1,):
         config = plain.changed(**{kind: {"steps": steps}}) if choices else plain
         distances, start = [], time.perf_counter()
-        for seed in range(2):
+        for seed in range(samplings):
             pictures = _pictures(generator, tokenizer, [scene.captions[3] for scene in asked], config, seed)
             distances.append(frechet_distance(reader.features(pictures), target))
-        seconds = (time.perf_counter() - start) / (2 * PICTURES)
-        found[str(steps)] = {"distance": sum(distances) / 2, "each": distances, "seconds_per_image": round(seconds, 5)}
+        seconds = (time.perf_counter() - start) / (samplings * PICTURES)
+        found[str(steps)] = {
+            "distance": sum(distances) / samplings,
+            "each": distances,
+            "seconds_per_image": round(seconds, 5),
+        }
     return found
 
 
