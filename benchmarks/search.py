@@ -2,9 +2,9 @@
 
     python -m benchmarks.search GENERATOR TOKENIZER READER [--prompts 1000] [--results FILE]
 
-1,000 test scenes that no setting was chosen on, half of them combinations that training never holds, with and without
-guidance. No caption of the picture and no reader is asked: the score is the cosine between what the tokens drawn so far say
-and the prompt.
+Test scenes that no setting was chosen on, half of them combinations that training never holds, with and without
+guidance. No caption of the picture and no reader is asked: the score is the cosine between what the tokens drawn so
+far say and the prompt.
 """
 
 from __future__ import annotations
