@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
 from ar_model.writing import WordModel
-from data_pipelines.captions.tokenizer import PAD
+from data_pipelines.captions.tokenizer import EOI, PAD
 from seqtok_core.layers.randomness import Draws
 
 
@@ -56,6 +57,21 @@ class SequenceVariant(nn.Module, ABC):
     caption_prefixes: float = 0.0  # share of written texts that see the first latents only
     caption_levels: int = 0  # levels of captions that can be asked for
     denoises: bool = False  # the Transformer itself leads noise to latents: there is no head
+    level_in: nn.Embedding | None  # tells <eoi> the level of the caption that follows, where levels are told
+
+    def ask_level(self, words: Tensor, roles: Roles) -> Tensor:
+        """words (B, S, W), the embedded slots in front of the image -> the same, with <eoi>, the first slot of rows
+        that write, told the level."""
+        if self.level_in is None or roles.writes is None or roles.level is None:
+            return words
+        first = torch.arange(words.shape[1], device=words.device) == 0
+        asked = self.level_in(roles.level.clamp(min=0))[:, None].to(words.dtype)
+        return words + (roles.writes[:, None, None] & first[:, None]) * asked
+
+    def end_of_image(self, backbone: Backbone, rows: int, level: int, device: torch.device) -> Tensor:
+        """(B, 1, W): <eoi> that asks for a caption of `level`."""
+        end = backbone.embed_text(torch.full((rows, 1), EOI, device=device))
+        return end if self.level_in is None else end + self.level_in.weight[level].to(end.dtype)
 
     @abstractmethod
     def arrange(

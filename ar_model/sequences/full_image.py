@@ -25,7 +25,6 @@ from ar_model.sequences.denoiser import Denoiser
 from ar_model.sequences.layout import attention_mask, guided_prompts, slot_positions, text_slots
 from ar_model.sequences.words import word_model
 from ar_model.writing import WordModel
-from data_pipelines.captions.tokenizer import EOI
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
@@ -80,10 +79,7 @@ class FullImage(SequenceVariant):
         start = draws.normal("image/noise", tuple(z.shape[1:]))
         x_t = flow.interpolate(start, z.float(), t[..., None])
         read = x_t if noise is None else x_t + noise * clean[..., None]
-        words = backbone.embed_text(text.ids)
-        if self.level_in is not None and roles.writes is not None and roles.level is not None:
-            begins = roles.writes[:, None, None] & (torch.arange(slots, device=z.device) == 0)[:, None]
-            words = words + begins * self.level_in(roles.level.clamp(min=0))[:, None].to(words.dtype)
+        words = self.ask_level(backbone.embed_text(text.ids), roles)
         x = torch.cat([words, self.embed(backbone, read, t).to(words.dtype)], 1)
         told = torch.ones_like(clean) if roles.told is None else self._told(roles, place)
         valid = torch.cat([text.valid, told], 1)
@@ -167,8 +163,6 @@ class FullImage(SequenceVariant):
 
     @torch.inference_mode()
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
-        end = backbone.embed_text(torch.full((len(z), 1), EOI, device=z.device))
-        if self.level_in is not None:
-            end = end + self.level_in.weight[level].to(end.dtype)
+        end = self.end_of_image(backbone, len(z), level, z.device)
         image = self.embed(backbone, z, z.new_ones(z.shape[:2]))
         return word_model(backbone, image, end, length, limit, together=True)

@@ -20,7 +20,6 @@ from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.layout import attention_mask, guided_prompts, slot_positions, text_slots
 from ar_model.sequences.words import word_model
 from ar_model.writing import WordModel
-from data_pipelines.captions.tokenizer import EOI
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers.flow import guidance_at
 from seqtok_core.layers.randomness import Draws
@@ -60,10 +59,7 @@ class NextToken(SequenceVariant):
             seen = seen + noise[:, : seen.shape[1]]
         place = torch.arange(seen.shape[1], device=z.device)
         untold = None if roles.hidden is None else place < roles.hidden[:, None]
-        words = backbone.embed_text(text.ids)
-        if self.level_in is not None and roles.writes is not None and roles.level is not None:
-            begins = roles.writes[:, None, None] & (torch.arange(slots, device=z.device) == 0)[:, None]
-            words = words + begins * self.level_in(roles.level.clamp(min=0))[:, None].to(words.dtype)
+        words = self.ask_level(backbone.embed_text(text.ids), roles)
         x = torch.cat([words, backbone.embed_latents(seen, 0, untold)], 1)
         positions = torch.cat([text.positions, (place + 1).expand(len(z), -1)], 1)
         mask = attention_mask(torch.cat([text.valid, text.valid.new_ones(seen.shape[:2])], 1), positions)
@@ -122,7 +118,5 @@ class NextToken(SequenceVariant):
 
     @torch.inference_mode()
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
-        end = backbone.embed_text(torch.full((len(z), 1), EOI, device=z.device))
-        if self.level_in is not None:
-            end = end + self.level_in.weight[level].to(end.dtype)
+        end = self.end_of_image(backbone, len(z), level, z.device)
         return word_model(backbone, backbone.embed_latents(z), end, length, limit)
