@@ -46,7 +46,7 @@ STEPS = {
     "noisy_copies": {"flow": (4, 10)},
     "full_image": {"flow": (10, 25, 50)},
 }
-_FULL = ["model.sequence={kind: full_image, caption_levels: 4, caption_prefixes: 0.5}"]
+_FULL = ["model.sequence={kind: full_image}"]
 CONTESTANTS: dict[str, list[str]] = {
     kind: [f"model.head.kind={kind}"] for kind in ("flow", "diffusion", "mse", "gaussian", "mixture")
 } | {

@@ -13,10 +13,18 @@ from ar_model.sequences.base import Roles
 from ar_model.sequences.layout import prompt_block
 from ar_model.writing import CaptionConfig, write
 from data_pipelines.captions.tokenizer import EOI
-from data_pipelines.samples import LatentTextBatch
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.randomness import Draws
-from tests.ar_model.toy import CAPTIONS, DIM, LENGTH, latent_spec, random_latents, toy_batch, toy_generator, words
+from tests.ar_model.toy import (
+    DIM,
+    LENGTH,
+    latent_spec,
+    learns_a_coin_for_each_image,
+    random_latents,
+    toy_batch,
+    toy_generator,
+    words,
+)
 
 PROMPTS = ["a red circle", "a blue square above a red circle", "", "one shape"]
 TEXT = torch.tensor([[11, 12, 13], [21, 0, 0], [31, 32, 0]])
@@ -187,26 +195,7 @@ def test_what_is_given_or_described_has_no_loss() -> None:
 
 
 def test_it_learns_a_law_whose_latents_depend_on_each_other() -> None:
-    torch.manual_seed(0)
-    side = torch.tensor([1.0 if i % 2 else -1.0 for i in range(128)])
-    coin = torch.randn(128, 1, 1).sign()
-    z = 1.5 * side[:, None, None] + coin.expand(-1, LENGTH, DIM) + 0.1 * random_latents(128)
-    model = GeneratorObjective(full_image(given=0.0), GeneratorObjectiveConfig(text_to_image=0.9), latent_spec())
-    spec = model.generator.spec
-    batch = toy_batch([[CAPTIONS[1]] if s > 0 else [CAPTIONS[3]] for s in side], spec.denormalise(z))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    for epoch in range(250):
-        batch = LatentTextBatch(**{**vars(batch), "epoch": torch.full_like(batch.index, epoch)})
-        optimizer.zero_grad()
-        model(batch)["loss"].backward()
-        optimizer.step()
-    drawn = model.generator.sample([CAPTIONS[1]] * 40 + [CAPTIONS[3]] * 40, guidance=1.0, flow={"steps": 20})
-    drawn = spec.normalise(drawn)
-    own = torch.tensor([1.5] * 40 + [-1.5] * 40)
-    left = drawn.mean((1, 2)) - own  # the coin, thrown once for all latents of an image
-    assert float((left.abs() - 1).abs().mean()) < 0.35
-    assert 0.2 < float((left > 0).float().mean()) < 0.8
-    assert float(drawn.std(dim=(1, 2)).mean()) < 0.5, "all latents of an image agree on the coin"
+    learns_a_coin_for_each_image(full_image(given=0.0), GeneratorObjectiveConfig(text_to_image=0.9), epochs=250)
 
 
 def test_a_head_that_nobody_asks_is_not_made() -> None:

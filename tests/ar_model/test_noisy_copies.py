@@ -10,10 +10,17 @@ from ar_model import GeneratorObjective, GeneratorObjectiveConfig, SampleConfig,
 from ar_model.sampling import of_rows
 from ar_model.sequences.base import Roles
 from ar_model.sequences.layout import attention_mask, prompt_block, slot_positions
-from data_pipelines.samples import LatentTextBatch
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
-from tests.ar_model.toy import CAPTIONS, DIM, LENGTH, latent_spec, random_latents, toy_batch, toy_generator
+from tests.ar_model.toy import (
+    DIM,
+    LENGTH,
+    latent_spec,
+    learns_a_coin_for_each_image,
+    random_latents,
+    toy_batch,
+    toy_generator,
+)
 
 PROMPTS = ["a red circle", "a blue square above a red circle", "", "one shape"]
 TEXT = torch.tensor([[11, 12, 13], [21, 0, 0], [31, 32, 0]])
@@ -106,22 +113,4 @@ def test_micro_batches_have_the_loss_of_the_whole_and_every_weight_learns() -> N
 
 
 def test_it_learns_a_law_whose_latents_depend_on_each_other() -> None:
-    torch.manual_seed(0)
-    side = torch.tensor([1.0 if i % 2 else -1.0 for i in range(128)])
-    coin = torch.randn(128, 1, 1).sign()
-    z = 1.5 * side[:, None, None] + coin.expand(-1, LENGTH, DIM) + 0.1 * random_latents(128)
-    model = GeneratorObjective(noisy_copies(), GeneratorObjectiveConfig(), latent_spec())
-    spec = model.generator.spec
-    batch = toy_batch([[CAPTIONS[1]] if s > 0 else [CAPTIONS[3]] for s in side], spec.denormalise(z))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    for epoch in range(200):
-        batch = LatentTextBatch(**{**vars(batch), "epoch": torch.full_like(batch.index, epoch)})
-        optimizer.zero_grad()
-        model(batch)["loss"].backward()
-        optimizer.step()
-    drawn = model.generator.sample([CAPTIONS[1]] * 40 + [CAPTIONS[3]] * 40, guidance=1.0, flow={"steps": 20})
-    drawn = spec.normalise(drawn)
-    left = drawn.mean((1, 2)) - torch.tensor([1.5] * 40 + [-1.5] * 40)
-    assert float((left.abs() - 1).abs().mean()) < 0.35
-    assert 0.2 < float((left > 0).float().mean()) < 0.8
-    assert float(drawn.std(dim=(1, 2)).mean()) < 0.5, "all latents of an image agree on the coin"
+    learns_a_coin_for_each_image(noisy_copies(), GeneratorObjectiveConfig(), epochs=200)

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ar_model import FlowHeadConfig, GeneratorConfig, SeqGenerator
+from ar_model import FlowHeadConfig, GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SeqGenerator
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
@@ -62,3 +62,25 @@ def toy_batch(captions: list[list[str]], latents: Tensor, first: int = 0, max_to
 
 def random_latents(rows: int, seed: int = 0) -> Tensor:
     return torch.randn(rows, LENGTH, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+def learns_a_coin_for_each_image(model: SeqGenerator, config: GeneratorObjectiveConfig, epochs: int) -> None:
+    """The caption says a side, a coin that no caption knows is thrown once for all latents of an image."""
+    torch.manual_seed(0)
+    side = torch.tensor([1.0 if i % 2 else -1.0 for i in range(128)])
+    coin = torch.randn(128, 1, 1).sign()
+    z = 1.5 * side[:, None, None] + coin.expand(-1, LENGTH, DIM) + 0.1 * random_latents(128)
+    objective, spec = GeneratorObjective(model, config, latent_spec()), model.spec
+    batch = toy_batch([[CAPTIONS[1]] if s > 0 else [CAPTIONS[3]] for s in side], spec.denormalise(z))
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=4e-3)
+    for epoch in range(epochs):
+        batch = LatentTextBatch(**{**vars(batch), "epoch": torch.full_like(batch.index, epoch)})
+        optimizer.zero_grad()
+        objective(batch)["loss"].backward()
+        optimizer.step()
+    drawn = model.sample([CAPTIONS[1]] * 40 + [CAPTIONS[3]] * 40, guidance=1.0, flow={"steps": 20})
+    drawn = spec.normalise(drawn)
+    left = drawn.mean((1, 2)) - torch.tensor([1.5] * 40 + [-1.5] * 40)
+    assert float((left.abs() - 1).abs().mean()) < 0.35
+    assert 0.2 < float((left > 0).float().mean()) < 0.8
+    assert float(drawn.std(dim=(1, 2)).mean()) < 0.5, "all latents of an image agree on the coin"
