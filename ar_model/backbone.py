@@ -9,7 +9,7 @@ Shapes: B rows, N slots, W width, K latents of D channels, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -31,6 +31,9 @@ class TransformerShape(Config):
     depth: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)
     max_text_tokens: int = Field(64, ge=1)  # of one caption; longer prompts are refused
+    # Whose weights write captions: the Transformer's, or as many of their own that see the image's keys and values
+    # (Mixture-of-Transformers, arXiv:2411.04996): then writing does not disturb drawing.
+    writer: Literal["shared", "own"] = "shared"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -39,37 +42,25 @@ class TransformerShape(Config):
         return self
 
 
-class Backbone(nn.Module):
-    """Slots in, hidden states out: h of a slot depends on that slot and earlier ones."""
+class Stack(nn.Module):
+    """Words and slots in, hidden states out: h of a slot depends on that slot and on what its mask shows it."""
 
-    MUON_EXCLUDED = ("token_in.weight", "latent_in.weight", "place_in.weight", "text_out.weight")
+    MUON_EXCLUDED: tuple[str, ...] = ("token_in.weight", "text_out.weight")
 
-    def __init__(self, shape: TransformerShape, vocab_size: int, length: int, dim: int) -> None:
+    def __init__(self, shape: TransformerShape, vocab_size: int) -> None:
         super().__init__()
         self.heads, self.head_dim = shape.heads, shape.width // shape.heads
         self.token_in = nn.Embedding(vocab_size, shape.width)
-        self.latent_in = nn.Linear(dim, shape.width)
-        self.place_in = nn.Embedding(length, shape.width)
         self.blocks = nn.ModuleList(Block(shape.width, shape.heads, i) for i in range(shape.depth))
         self.norm_out = nn.LayerNorm(shape.width, bias=False)
         self.text_out = nn.Linear(shape.width, vocab_size, bias=False)
         init_linear(self, shape.depth)
         nn.init.normal_(self.token_in.weight, std=_INPUT_STD)
-        nn.init.normal_(self.place_in.weight, std=_INPUT_STD)
         nn.init.zeros_(self.text_out.weight)  # starts from even odds
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """(B, n) -> (B, n, W)."""
         return self.token_in(ids)
-
-    def embed_latents(self, z: Tensor, first: int = 0, hidden: Tensor | None = None) -> Tensor:
-        """z (B, n, D) standardised, the first of them at place `first` (from 0) -> (B, n, W). Where `hidden` (B, n) is
-        True nothing is told but the place: the vector of <pad> stands for the latent."""
-        place = torch.arange(first, first + z.shape[1], device=z.device)
-        x = self.latent_in(z.to(self.latent_in.weight.dtype))
-        if hidden is not None:
-            x = torch.where(hidden[..., None], self.token_in(torch.full_like(place, PAD)).to(x.dtype), x)
-        return x + self.place_in(place)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KeyValueStore | None = None) -> Tensor:
         """x (B, N, W), positions (N,) or (B, N), mask (B, 1, N, M) bool -> h (B, N, W). M counts cached slots too."""
@@ -83,3 +74,31 @@ class Backbone(nn.Module):
     def text_logits(self, h: Tensor) -> Tensor:
         """(..., W) -> (..., V)."""
         return self.text_out(h)
+
+
+class Backbone(Stack):
+    """What reads prompts and latents; captions are written by its own weights or by those of its `writer`."""
+
+    MUON_EXCLUDED = (*Stack.MUON_EXCLUDED, "latent_in.weight", "place_in.weight")
+
+    def __init__(self, shape: TransformerShape, vocab_size: int, length: int, dim: int) -> None:
+        super().__init__(shape, vocab_size)
+        self.latent_in = nn.Linear(dim, shape.width)
+        self.place_in = nn.Embedding(length, shape.width)
+        init_linear(self.latent_in, shape.depth)
+        nn.init.normal_(self.place_in.weight, std=_INPUT_STD)
+        self.writer = Stack(shape, vocab_size) if shape.writer == "own" else None
+
+    @property
+    def writing(self) -> Stack:
+        """Whose weights read <eoi> and the words after it. Its slots see those of the image layer by layer."""
+        return self if self.writer is None else self.writer
+
+    def embed_latents(self, z: Tensor, first: int = 0, hidden: Tensor | None = None) -> Tensor:
+        """z (B, n, D) standardised, the first of them at place `first` (from 0) -> (B, n, W). Where `hidden` (B, n) is
+        True nothing is told but the place: the vector of <pad> stands for the latent."""
+        place = torch.arange(first, first + z.shape[1], device=z.device)
+        x = self.latent_in(z.to(self.latent_in.weight.dtype))
+        if hidden is not None:
+            x = torch.where(hidden[..., None], self.token_in(torch.full_like(place, PAD)).to(x.dtype), x)
+        return x + self.place_in(place)

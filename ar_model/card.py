@@ -12,12 +12,12 @@ from ar_model.sequences.build import build_sequence
 from seq_tokenizer.latents import LatentSpec
 
 
-def parameter_count(config: GeneratorConfig, vocab_size: int, length: int, dim: int) -> int:
-    """Weights of such a model over `length` latents of `dim` channels, without room for them."""
+def parameter_count(config: GeneratorConfig, vocab_size: int, spec: LatentSpec) -> int:
+    """Weights of such a model over such latents, without room for them."""
     with torch.device("meta"):
-        sequence = build_sequence(config.sequence, config.width, dim)
-        head = NoHead() if sequence.denoises else build_head(config.head, config.width, dim)
-        parts = (Backbone(config, vocab_size, length, dim), head, sequence)
+        sequence = build_sequence(config.sequence, config.width, spec)
+        head = NoHead() if sequence.denoises else build_head(config.head, config.width, spec.dim)
+        parts = (Backbone(config, vocab_size, spec.length, spec.dim), head, sequence)
     return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 

@@ -25,6 +25,7 @@ from ar_model.prompts import prompt_ids
 from ar_model.sampling import SampleConfig, Score, beam_search, best_of, of_rows
 from ar_model.sequences.base import Roles, SequenceVariant, trim
 from ar_model.sequences.build import build_sequence
+from ar_model.sequences.cache import ReadOnce
 from ar_model.writing import CaptionConfig, write
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seq_tokenizer.latents import LatentSpec, prefix_lengths
@@ -42,7 +43,7 @@ class SeqGenerator(nn.Module):
         super().__init__()
         self.config, self.spec, self.captions = config, spec, captions
         self.backbone = Backbone(config, captions.vocab_size, spec.length, spec.dim)
-        self.sequence: SequenceVariant = build_sequence(config.sequence, config.width, spec.dim)
+        self.sequence: SequenceVariant = build_sequence(config.sequence, config.width, spec)
         self.head: Head = NoHead() if self.sequence.denoises else build_head(config.head, config.width, spec.dim)
 
     @property
@@ -62,7 +63,7 @@ class SeqGenerator(nn.Module):
     @property
     def writes(self) -> bool:
         """Whether it has learnt to write captions: the words' odds are even before any training."""
-        return bool(self.backbone.text_out.weight.any())
+        return bool(self.backbone.writing.text_out.weight.any())
 
     @property
     def caption_levels(self) -> int:
@@ -191,18 +192,21 @@ class SeqGenerator(nn.Module):
         text = self.encode_prompts(captions)
         z = torch.cat([z, z.new_zeros(len(z), self.spec.length - told, self.spec.dim)], 1)
         pairs = torch.cartesian_prod(torch.arange(len(z)), torch.arange(len(text))).to(z.device)
-        scores = []
-        for picture, caption in (part.unbind(1) for part in pairs.split(batch)):
+        scores = [z.new_zeros(0)]
+        for picture, caption in (part.unbind(1) for part in pairs.split(batch) if len(pairs)):
             yes = torch.ones_like(picture, dtype=torch.bool)
             levels = torch.full_like(picture, self._level(level))
-            roles = Roles(~yes, yes, levels, told=torch.full_like(picture, told))
-            draws = Draws.alike(0, len(yes), z.device)
+            all_told = told == self.spec.length
+            roles = Roles(~yes, yes, levels, told=None if all_told else torch.full_like(picture, told))
+            draws, read = Draws.alike(0, len(yes), z.device), ReadOnce()
             slots = self.sequence.arrange(self.backbone, z[picture], None, text[caption], roles, draws)
-            rows, targets = slots.texts["text"]
-            logits = self.backbone.text_logits(self.backbone(slots.x, slots.positions, slots.mask)[:, rows])
+            assert slots.captions is not None
+            self.backbone(slots.x, slots.positions, slots.mask, read)
+            logits = self.backbone.writing.text_logits(slots.captions.states(self.backbone, read))[: len(yes)]
+            targets = slots.captions.slots.targets[: len(yes)]  # all write, in their order; the rest fills up
             each = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=PAD)
             scores.append(-each.sum(1))
-        return torch.cat(scores).view(len(z), len(text)) if scores else z.new_zeros(len(z), len(text))
+        return torch.cat(scores).view(len(z), len(text))
 
     def _standardised(self, latents: Tensor) -> Tensor:
         """For what reads pictures to write. Raises ConfigError where this model cannot."""

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ar_model.config import GeneratorObjectiveConfig
 from ar_model.generator import SeqGenerator
-from ar_model.sequences.base import Roles, trim
+from ar_model.sequences.base import Roles, Slots, trim
+from ar_model.sequences.cache import ReadOnce
 from data_pipelines.captions.tokenizer import PAD
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
@@ -39,10 +40,11 @@ class GeneratorObjective(nn.Module):
     ) -> None:
         super().__init__()
         generator.spec.require_same(latents, "the sequence model", source)
-        if config.text_to_image == 1.0 and generator.sequence.caption_levels + generator.sequence.caption_prefixes:
+        sequence, own = generator.sequence, generator.config.writer == "own"
+        if config.text_to_image == 1.0 and (sequence.caption_levels or sequence.caption_prefixes or own):
             raise ConfigError(
-                "text_to_image=1: no caption is ever written, so that caption_levels and caption_prefixes have no "
-                "meaning; set text_to_image to 0.8, or these to 0"
+                "text_to_image=1: no caption is ever written, so that caption_levels, caption_prefixes and writer=own "
+                "have no meaning; set text_to_image to 0.8, or these to 0 and writer to shared"
             )
         self.generator, self.config = generator, config
 
@@ -61,25 +63,27 @@ class GeneratorObjective(nn.Module):
         text_ids, level = self._text(batch, draws)
         roles, noise = self._roles(draws, level, z.shape[1]), self._input_noise(draws, z)
         slots = generator.sequence.arrange(generator.backbone, z, noise, text_ids, roles, draws)
-        h = generator.backbone(slots.x, slots.positions, slots.mask)
+        read = ReadOnce()
+        h = generator.backbone(slots.x, slots.positions, slots.mask, read)
         each = generator.head.loss(h[:, slots.latents], z, draws) if slots.loss is None else slots.loss(h)
         image = each.mean()
         losses = {"loss": image, f"{generator.head.kind}_loss": image.detach()}
-        for name, (weight, expected) in self._text_weights().items():
-            rows, targets = slots.texts[name]
-            text = self._text_loss(h[:, rows], targets, expected)
+        for name, (weight, text) in self._texts(h, slots, read).items():
             losses["loss"] = losses["loss"] + weight * text
             losses[f"{name}_loss"] = text.detach()
         return losses
 
-    def _text_weights(self) -> dict[str, tuple[float, float]]:
-        """Texts that are trained -> their weight, and the share of samples that is expected to have them."""
-        config = self.config
-        found = {}
-        if config.text_to_image < 1.0:
-            found["text"] = (config.text_weight, 1.0 - config.text_to_image)
+    def _texts(self, h: Tensor, slots: Slots, read: ReadOnce) -> dict[str, tuple[float, Tensor]]:
+        """Texts that are trained -> their weight and loss, a mean over the samples that are expected to have them."""
+        config, backbone, found = self.config, self.generator.backbone, {}
+        if slots.captions is not None:
+            logits = backbone.writing.text_logits(slots.captions.states(backbone, read))
+            expected = len(h) * (1.0 - config.text_to_image)
+            found["text"] = config.text_weight, _text_loss(logits, slots.captions.slots.targets) / expected
         if config.prompt_weight and config.text_to_image:
-            found["prompt"] = (config.prompt_weight, config.text_to_image * (1.0 - config.condition_dropout))
+            rows, targets = slots.prompt
+            expected = len(h) * config.text_to_image * (1.0 - config.condition_dropout)
+            found["prompt"] = config.prompt_weight, _text_loss(backbone.text_logits(h[:, rows]), targets) / expected
         return found
 
     def _input_noise(self, draws: Draws, z: Tensor) -> Tensor | None:
@@ -119,13 +123,12 @@ class GeneratorObjective(nn.Module):
             raise ConfigError(f"captions of {text_ids.shape[1]} tokens; raise max_text_tokens={limit}")
         return text_ids, level
 
-    def _text_loss(self, h: Tensor, targets: Tensor, expected_share: float) -> Tensor:
-        """h (B, n, W), targets (B, n), PAD where nothing is asked -> cross-entropy in nats a token."""
-        asked = targets != PAD
-        logits = self.generator.backbone.text_logits(h).float()
-        each = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=PAD)
-        per_sample = each.sum(1) / asked.sum(1).clamp(min=1)
-        return per_sample.sum() / (len(targets) * expected_share)
+
+def _text_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """logits (B, n, V), targets (B, n), PAD where nothing is asked -> cross-entropy in nats a token of each sample,
+    summed over samples."""
+    each = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=PAD)
+    return (each.sum(1) / (targets != PAD).sum(1).clamp(min=1)).sum()
 
 
 def _prefix(u: Tensor, length: int) -> Tensor:

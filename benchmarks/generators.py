@@ -45,6 +45,7 @@ STEPS = {
     "next_token": {"flow": (1, 2, 4, 10), "diffusion": (100,)},
     "noisy_copies": {"flow": (4, 10)},
     "full_image": {"flow": (10, 25, 50)},
+    "scales": {"flow": (4, 10)},
 }
 _FULL = ["model.sequence={kind: full_image}"]
 CONTESTANTS: dict[str, list[str]] = {
@@ -53,6 +54,7 @@ CONTESTANTS: dict[str, list[str]] = {
     "full_image": _FULL,
     "staggered": [*_FULL, "model.sequence.stagger=4"],
     "noisy_copies": ["model.sequence.kind=noisy_copies"],
+    "scales": ["model.sequence={kind: scales, groups: [1, 1, 2, 4, 8]}"],
 }
 
 

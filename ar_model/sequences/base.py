@@ -6,8 +6,8 @@ Shapes: B samples, T text tokens, K latents of D channels, N slots, W width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
+from ar_model.sequences.cache import ReadOnce
+from ar_model.sequences.layout import CaptionSlots, caption_slots, writing_rows
 from ar_model.writing import WordModel
 from data_pipelines.captions.tokenizer import EOI, PAD
 from seqtok_core.layers.randomness import Draws
@@ -27,6 +29,27 @@ def trim(text_ids: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Captions:
+    """The second pass: what R of the B samples write."""
+
+    x: Tensor  # (R, T + 1, W)
+    slots: CaptionSlots
+
+    def states(self, backbone: Backbone, first: ReadOnce) -> Tensor:
+        """`first` is what the first pass kept -> (R, T + 1, W)."""
+        slots = self.slots
+        return backbone.writing(self.x, slots.positions, slots.mask, first.behind(slots.rows))
+
+    def blind_to(self, further: int) -> Captions:
+        """The same behind a first pass of so many slots more."""
+        own = self.x.shape[1]
+        mask = self.slots.mask
+        unseen = mask.new_zeros(*mask.shape[:3], further)
+        mask = torch.cat([mask[..., :-own], unseen, mask[..., -own:]], -1)
+        return replace(self, slots=replace(self.slots, mask=mask))
+
+
+@dataclass(frozen=True)
 class Slots:
     """What the Transformer reads, and which of its states lead to what."""
 
@@ -34,7 +57,8 @@ class Slots:
     positions: Tensor  # (B, N) int64
     mask: Tensor  # (B, 1, N, N) bool, who sees whom
     latents: slice  # of the slots, whose states lead to z_1 ... z_K
-    texts: Mapping[str, tuple[slice, Tensor]]  # "prompt", "text": slots, and target ids (B, n), PAD where none is asked
+    prompt: tuple[slice, Tensor]  # slots, and target ids (B, n), PAD where none is asked
+    captions: Captions | None = None  # what is written after the image; None where nobody writes
     loss: Callable[[Tensor], Tensor] | None = None  # h (B, N, W) -> (B, K) float32, where the sequence `denoises`
 
 
@@ -59,19 +83,29 @@ class SequenceVariant(nn.Module, ABC):
     denoises: bool = False  # the Transformer itself leads noise to latents: there is no head
     level_in: nn.Embedding | None  # tells <eoi> the level of the caption that follows, where levels are told
 
-    def ask_level(self, words: Tensor, roles: Roles) -> Tensor:
-        """words (B, S, W), the embedded slots in front of the image -> the same, with <eoi>, the first slot of rows
-        that write, told the level."""
-        if self.level_in is None or roles.writes is None or roles.level is None:
-            return words
-        first = torch.arange(words.shape[1], device=words.device) == 0
-        asked = self.level_in(roles.level.clamp(min=0))[:, None].to(words.dtype)
-        return words + (roles.writes[:, None, None] & first[:, None]) * asked
+    def captions(
+        self, backbone: Backbone, text_ids: Tensor, roles: Roles, before: Tensor, latents: Tensor, length: int
+    ) -> Captions | None:
+        """The second pass. before (B, P) bool, which slots in front of the image it may see, latents (B, n) bool,
+        which of the image's; where a sample is told some latents only, slot i is z_i's."""
+        if roles.writes is None:
+            return None
+        if roles.told is not None:
+            latents = latents & (torch.arange(latents.shape[1], device=latents.device) < roles.told[:, None])
+        slots = caption_slots(text_ids, *writing_rows(roles.writes), torch.cat([before, latents], 1), length)
+        level = None if roles.level is None else roles.level[slots.rows]
+        x = backbone.writing.embed_text(slots.ids)
+        return Captions(torch.cat([self._ask(x[:, :1], level), x[:, 1:]], 1), slots)
 
-    def end_of_image(self, backbone: Backbone, rows: int, level: int, device: torch.device) -> Tensor:
-        """(B, 1, W): <eoi> that asks for a caption of `level`."""
-        end = backbone.embed_text(torch.full((rows, 1), EOI, device=device))
-        return end if self.level_in is None else end + self.level_in.weight[level].to(end.dtype)
+    def end_of_image(self, backbone: Backbone, level: Tensor) -> Tensor:
+        """(B, 1, W): <eoi> that asks for captions of level (B,)."""
+        return self._ask(backbone.writing.embed_text(torch.full_like(level, EOI)[:, None]), level)
+
+    def _ask(self, end: Tensor, level: Tensor | None) -> Tensor:
+        """end (B, 1, W), <eoi> -> the same, told the level (B,)."""
+        if self.level_in is None or level is None:
+            return end
+        return end + self.level_in(level.clamp(min=0))[:, None].to(end.dtype)
 
     @abstractmethod
     def arrange(

@@ -1,9 +1,11 @@
-"""Keys and values of the slots already read, in memory allotted once.
+"""Keys and values of the slots already read: in sampling in memory allotted once, in training as they came.
 
 Shapes: R rows, H heads, C channels of a head, n new slots.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -41,3 +43,31 @@ class StaticCache:
         self._values[layer, :, :, start:stop] = values
         self._filled[layer] = stop
         return self._keys[layer, :, :, :stop], self._values[layer, :, :, :stop]
+
+
+class ReadOnce:
+    """A KeyValueStore for training: keeps what a first pass had, gradients and all, for passes that go on from it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer that is computed a second time, for the gradient, has been kept already."""
+        self._kept.setdefault(layer, (keys, values))
+        return keys, values
+
+    def behind(self, rows: Tensor) -> Behind:
+        """What stands behind these rows (R,) int64."""
+        return Behind(self._kept, rows)
+
+
+class Behind:
+    """A KeyValueStore of one pass behind another."""
+
+    def __init__(self, kept: Mapping[int, tuple[Tensor, Tensor]], rows: Tensor) -> None:
+        self._kept, self._rows = kept, rows
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, H, n, C) -> the first pass's and these, (R, H, m + n, C)."""
+        before = self._kept[layer]
+        return torch.cat([before[0][self._rows], keys], 2), torch.cat([before[1][self._rows], values], 2)

@@ -22,9 +22,10 @@ from ar_model.sampling import SampleConfig
 from ar_model.sequences.base import Roles, SequenceVariant, Slots
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.denoiser import Denoiser
-from ar_model.sequences.layout import attention_mask, guided_prompts, slot_positions, text_slots
+from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
 from ar_model.sequences.words import word_model
 from ar_model.writing import WordModel
+from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
@@ -46,11 +47,11 @@ class FullImageConfig(Config):
 class FullImage(SequenceVariant):
     denoises = True
 
-    def __init__(self, config: FullImageConfig, width: int, dim: int) -> None:
+    def __init__(self, config: FullImageConfig, width: int, spec: LatentSpec) -> None:
         super().__init__()
         self.config = config
         self.caption_levels, self.caption_prefixes = config.caption_levels, config.caption_prefixes
-        self.denoiser = Denoiser(width, dim, config.prediction)
+        self.denoiser = Denoiser(width, spec.dim, config.prediction)
         self.level_in = nn.Embedding(config.caption_levels, width) if config.caption_levels else None
         self.MUON_EXCLUDED = ("level_in.weight",) if config.caption_levels else ()
 
@@ -68,8 +69,8 @@ class FullImage(SequenceVariant):
     ) -> Slots:
         """Where text is written, and where latents are given, latents are clean and nothing is asked of them."""
         length = z.shape[1]
-        text = text_slots(text_ids, roles.prompted, roles.writes, length)
-        slots, place = text.ids.shape[1], torch.arange(length, device=z.device)
+        ids, valid = prompt_block(text_ids, roles.prompted)
+        prompt, place = ids.shape[1], torch.arange(length, device=z.device)
         u = flow.logit_normal_times(draws.uniform("image/time", (1,)), self.config.time_mean, self.config.time_std)
         clean = place < self._given(draws, length)[:, None]
         if roles.writes is not None:
@@ -79,20 +80,19 @@ class FullImage(SequenceVariant):
         start = draws.normal("image/noise", tuple(z.shape[1:]))
         x_t = flow.interpolate(start, z.float(), t[..., None])
         read = x_t if noise is None else x_t + noise * clean[..., None]
-        words = self.ask_level(backbone.embed_text(text.ids), roles)
+        words = backbone.embed_text(ids)
         x = torch.cat([words, self.embed(backbone, read, t).to(words.dtype)], 1)
         told = torch.ones_like(clean) if roles.told is None else self._told(roles, place)
-        valid = torch.cat([text.valid, told], 1)
-        positions = torch.cat([text.positions, (place + 1).expand(len(z), -1)], 1)
-        together = torch.cat([text.positions, torch.ones_like(clean, dtype=torch.int64)], 1)
-        mask = attention_mask(valid, together)
+        positions = slot_positions(prompt, prompt + length, z.device)
+        mask = attention_mask(torch.cat([valid, told], 1), positions.clamp(max=1))  # latents see each other both ways
+        captions = self.captions(backbone, text_ids, roles, valid, told, length)
 
         def loss(h: Tensor) -> Tensor:
-            velocity = self.denoiser.velocity(h[:, slots:], x_t, t)
+            velocity = self.denoiser.velocity(h[:, prompt:], x_t, t)
             return flow.flow_loss(velocity, start, z) * ~clean
 
-        asked = {"prompt": text.prompt} | ({} if text.caption is None else {"text": text.caption})
-        return Slots(x, positions, mask, slice(slots, slots + length), asked, loss)
+        asked = (slice(0, prompt - 1), prompt_targets(ids, valid))
+        return Slots(x, positions, mask, slice(prompt, prompt + length), asked, captions, loss)
 
     def _given(self, draws: Draws, length: int) -> Tensor:
         """-> (B,) int64, how many of the first latents are given."""
@@ -163,6 +163,7 @@ class FullImage(SequenceVariant):
 
     @torch.inference_mode()
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
-        end = self.end_of_image(backbone, len(z), level, z.device)
+        end = self.end_of_image(backbone, torch.full((len(z),), level, device=z.device))
         image = self.embed(backbone, z, z.new_ones(z.shape[:2]))
-        return word_model(backbone, image, end, length, limit, together=True)
+        place = torch.arange(1, z.shape[1] + 1, device=z.device)
+        return word_model(backbone, image, end, place, torch.ones_like(place), length, limit)

@@ -1,15 +1,14 @@
-"""One grid of slots for both directions: text in front, then the image.
+"""Where slots stand: a prompt in front of the image, and what is written after it as a pass of its own.
 
-    text -> image   <pad> <pad> <bos> text <boi> | z_1 ... z_K
-    image -> text   <eoi> text  <pad> <bos> <boi> | z_1 ... z_K
+    text -> image   <pad> <pad> <bos> text <boi> z_1 ... z_K
+    image -> text   <pad> <pad> <pad> <bos> <boi> z_1 ... z_K | <eoi> text <pad>
 
-What comes after the image in the order of reading stands in the slots that a prompt would have taken: who sees whom
-is a matter of positions and not of slots, so that training both ways takes one slot more than training one.
-Positions count from <boi> = 0, z_i is i and <eoi> is K + 1: they do not depend on the padding, and image -> text
+The second pass goes on from the keys and values of the first, as sampling does, and is made for the rows that write
+alone. Positions count from <boi> = 0, z_i is i and <eoi> is K + 1: they do not depend on the padding, and image -> text
 starts exactly as a prompt that was left empty. Padding is seen by itself only (with no slot to see, softmax has no
 meaning).
 
-Shapes: B rows, T text tokens, P = T + 2 prompt slots, K latents, N slots in all.
+Shapes: B rows of which R write, T text tokens, P = T + 2 prompt slots, K latents, N slots of the first pass.
 """
 
 from __future__ import annotations
@@ -17,40 +16,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
 
+_ROWS = 8
+
 
 @dataclass(frozen=True)
-class TextSlots:
-    """S slots in front of the image, with what they say and what is asked of them."""
+class CaptionSlots:
+    """What R of B rows write after the image."""
 
-    ids: Tensor  # (B, S) int64
-    valid: Tensor  # (B, S) bool, False where there is padding
-    positions: Tensor  # (B, S) int64
-    prompt: tuple[slice, Tensor]  # slots, and target ids (B, n), PAD where none is asked
-    caption: tuple[slice, Tensor] | None  # likewise; None where nobody writes
-    after: Tensor  # (B, S) bool, where the slot comes after the image
+    rows: Tensor  # (R,) int64, which of the B they are
+    ids: Tensor  # (R, T + 1) int64, <eoi> and the text
+    targets: Tensor  # (R, T + 1) int64, the text and <eos>, PAD where none is asked
+    positions: Tensor  # (T + 1,) int64
+    mask: Tensor  # (R, 1, T + 1, N + T + 1) bool, what they see of the first pass and of themselves
 
 
-def text_slots(text_ids: Tensor, prompted: Tensor, writes: Tensor | None, length: int) -> TextSlots:
-    """text_ids (B, T) content packed to the left; prompted and writes (B,) bool, not both; `length` K. With
-    writes None there are P slots, else P + 1."""
-    ids, valid = prompt_block(text_ids, prompted)
-    targets = prompt_targets(ids, valid)
-    if writes is None:
-        positions = slot_positions(ids.shape[1], ids.shape[1], ids.device).expand_as(ids)
-        return TextSlots(ids, valid, positions, (slice(0, ids.shape[1] - 1), targets), None, torch.zeros_like(valid))
-    caption, after, caption_targets = caption_block(text_ids, writes)
-    ids, valid, after = F.pad(ids, (1, 0)) + F.pad(caption, (0, 2)), F.pad(valid, (1, 0)), F.pad(after, (0, 2))
-    slot = torch.arange(ids.shape[1], device=ids.device)
-    positions = torch.where(after, length + 1 + slot, slot - (len(slot) - 1))
-    rows = slice(0, caption.shape[1])
-    return TextSlots(
-        ids, valid | after, positions, (slice(1, ids.shape[1] - 1), targets), (rows, caption_targets), after
-    )
+def writing_rows(writes: Tensor) -> tuple[Tensor, int]:
+    """writes (B,) bool -> (R,) int64, the rows that write and some more, and the number of those that do.
+
+    R is a multiple of 8, for every new shape costs a CPU memory for kernels, and never 0, for in training all
+    processes must come by the same weights."""
+    order, count = writes.int().argsort(descending=True, stable=True), int(writes.sum())
+    return order.repeat(-(-_ROWS // len(order)))[: max(-(-count // _ROWS), 1) * _ROWS], count
+
+
+def caption_slots(text_ids: Tensor, rows: Tensor, count: int, seen: Tensor, length: int) -> CaptionSlots:
+    """text_ids (B, T) content packed to the left, rows (R,) int64 of which the first `count` write, seen (B, N) bool:
+    which slots of the first pass may be looked at; `length` K."""
+    asked = torch.arange(len(rows), device=rows.device) < count
+    ids, valid, targets = caption_block(text_ids[rows], asked)
+    positions = length + 1 + torch.arange(ids.shape[1], device=rows.device)
+    own = attention_mask(valid, positions)
+    before = (seen[rows][:, None] & valid[..., None])[:, None]
+    return CaptionSlots(rows, ids, targets, positions, torch.cat([before, own], -1))
 
 
 def prompt_block(text_ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,10 @@ from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
 from ar_model.sequences.base import Roles, SequenceVariant, Slots
 from ar_model.sequences.cache import StaticCache
-from ar_model.sequences.layout import attention_mask, guided_prompts, slot_positions, text_slots
+from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
 from ar_model.sequences.words import word_model
 from ar_model.writing import WordModel
+from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers.flow import guidance_at
 from seqtok_core.layers.randomness import Draws
@@ -39,7 +40,7 @@ class NextTokenConfig(Config):
 
 
 class NextToken(SequenceVariant):
-    def __init__(self, config: NextTokenConfig, width: int, dim: int) -> None:
+    def __init__(self, config: NextTokenConfig, width: int, spec: LatentSpec) -> None:
         super().__init__()
         self.prefix_dropout, self.caption_prefixes = config.prefix_dropout, config.caption_prefixes
         self.caption_levels = config.caption_levels
@@ -52,22 +53,19 @@ class NextToken(SequenceVariant):
         """In training on text -> image alone the last latent is left out: it would predict nothing, the number of
         latents being fixed."""
         length = z.shape[1]
-        text = text_slots(text_ids, roles.prompted, roles.writes, length)
-        slots = text.ids.shape[1]
+        ids, valid = prompt_block(text_ids, roles.prompted)
+        prompt = ids.shape[1]
         seen = z[:, :-1] if roles.writes is None else z
         if noise is not None:
             seen = seen + noise[:, : seen.shape[1]]
         place = torch.arange(seen.shape[1], device=z.device)
         untold = None if roles.hidden is None else place < roles.hidden[:, None]
-        words = self.ask_level(backbone.embed_text(text.ids), roles)
-        x = torch.cat([words, backbone.embed_latents(seen, 0, untold)], 1)
-        positions = torch.cat([text.positions, (place + 1).expand(len(z), -1)], 1)
-        mask = attention_mask(torch.cat([text.valid, text.valid.new_ones(seen.shape[:2])], 1), positions)
-        if roles.told is not None and roles.writes is not None:
-            beyond = text.after[:, :, None] & (place >= roles.told[:, None])[:, None]  # (B, S, K)
-            mask[:, 0, :slots, slots:] &= ~beyond
-        asked = {"prompt": text.prompt} | ({} if text.caption is None else {"text": text.caption})
-        return Slots(x, positions, mask, slice(slots - 1, slots - 1 + length), asked)
+        x = torch.cat([backbone.embed_text(ids), backbone.embed_latents(seen, 0, untold)], 1)
+        positions, latents = slot_positions(prompt, x.shape[1], z.device), valid.new_ones(seen.shape[:2])
+        mask = attention_mask(torch.cat([valid, latents], 1), positions)
+        captions = self.captions(backbone, text_ids, roles, valid, latents, length)
+        asked = (slice(0, prompt - 1), prompt_targets(ids, valid))
+        return Slots(x, positions, mask, slice(prompt - 1, prompt - 1 + length), asked, captions)
 
     @torch.inference_mode()
     def draw(
@@ -118,5 +116,6 @@ class NextToken(SequenceVariant):
 
     @torch.inference_mode()
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
-        end = self.end_of_image(backbone, len(z), level, z.device)
-        return word_model(backbone, backbone.embed_latents(z), end, length, limit)
+        end = self.end_of_image(backbone, torch.full((len(z),), level, device=z.device))
+        place = torch.arange(1, z.shape[1] + 1, device=z.device)
+        return word_model(backbone, backbone.embed_latents(z), end, place, place, length, limit)

@@ -24,6 +24,7 @@ from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.denoiser import Denoiser
 from ar_model.sequences.layout import attention_mask, guided_prompts, slot_positions
 from ar_model.sequences.next_token import NextToken, NextTokenConfig
+from seq_tokenizer.latents import LatentSpec
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
 
@@ -41,10 +42,10 @@ class NoisyCopiesConfig(NextTokenConfig):
 class NoisyCopies(NextToken):
     denoises = True
 
-    def __init__(self, config: NoisyCopiesConfig, width: int, dim: int) -> None:
-        super().__init__(config, width, dim)
+    def __init__(self, config: NoisyCopiesConfig, width: int, spec: LatentSpec) -> None:
+        super().__init__(config, width, spec)
         self.config = config
-        self.denoiser = Denoiser(width, dim, config.prediction)
+        self.denoiser = Denoiser(width, spec.dim, config.prediction)
 
     def embed(self, backbone: Backbone, x_t: Tensor, t: Tensor, first: int = 0) -> Tensor:
         """x_t (B, n, D), the first of them at place `first`, t (B, n) -> (B, n, W)."""
@@ -62,11 +63,11 @@ class NoisyCopies(NextToken):
         x_t = flow.interpolate(start, z[:, None].float(), t[..., None, None])
         each = t[..., None].expand(-1, -1, length)
         noisy = self.embed(backbone, x_t.flatten(0, 1), each.flatten(0, 1)).view(count, copies * length, -1)
-        place = torch.arange(1, length + 1, device=z.device).repeat(copies).expand(count, -1)
-        positions = torch.cat([front.positions, place], 1)
+        place = torch.arange(1, length + 1, device=z.device).repeat(copies)
+        positions = torch.cat([front.positions, place])
         slots, own = front.x.shape[1], torch.eye(copies * length, dtype=torch.bool, device=z.device)
         before = self._before(front, place)
-        mask = torch.zeros(count, 1, positions.shape[1], positions.shape[1], dtype=torch.bool, device=z.device)
+        mask = torch.zeros(count, 1, len(positions), len(positions), dtype=torch.bool, device=z.device)
         mask[..., :slots, :slots] = front.mask
         mask[:, 0, slots:, :slots] = before
         mask[..., slots:, slots:] = own
@@ -76,13 +77,14 @@ class NoisyCopies(NextToken):
             return flow.flow_loss(self.denoiser.velocity(states, x_t, each), start, z[:, None]).mean(1)
 
         x = torch.cat([front.x, noisy.to(front.x.dtype)], 1)
-        return Slots(x, positions, mask, front.latents, front.texts, loss)
+        captions = None if front.captions is None else front.captions.blind_to(copies * length)
+        return Slots(x, positions, mask, front.latents, front.prompt, captions, loss)
 
     @staticmethod
     def _before(front: Slots, place: Tensor) -> Tensor:
-        """place (B, R K) -> (B, R K, N): what a copy of z_i sees is what the slot before z_i sees."""
+        """place (R K,) -> (B, R K, N): what a copy of z_i sees is what the slot before z_i sees."""
         lead = front.mask[:, 0, front.latents]  # (B, K, N): row i is the slot whose state leads to z_(i + 1)
-        return lead.gather(1, (place - 1)[..., None].expand(-1, -1, lead.shape[-1]))
+        return lead[:, place - 1]
 
     @torch.inference_mode()
     def draw(

@@ -10,33 +10,36 @@ from torch import Tensor
 
 from ar_model.backbone import Backbone
 from ar_model.sequences.cache import StaticCache
-from ar_model.sequences.layout import attention_mask
+from ar_model.sequences.layout import attention_mask, slot_positions
 from ar_model.writing import WordModel
 from data_pipelines.captions.tokenizer import BOI, BOS
 
 
 def word_model(
-    backbone: Backbone, image: Tensor, end: Tensor, length: int, limit: int, together: bool = False
+    backbone: Backbone, image: Tensor, end: Tensor, positions: Tensor, order: Tensor, length: int, limit: int
 ) -> WordModel:
-    """`<bos> <boi> image <eoi>` and up to `limit` words. image (B, k, W) and end (B, 1, W), which is <eoi>, are
-    embedded; what is missing of K = `length` latents leaves its places. `together`: latents see each other both ways.
+    """`<bos> <boi> image <eoi>` and up to `limit` words. image (B, n, W) and end (B, 1, W), which is <eoi>, are
+    embedded. The image's slots stand at positions (n,) of 1 to K = `length` and see those whose order (n,), at least 1,
+    is not above their own.
     """
-    rows, known = image.shape[:2]
+    rows = len(image)
     begin = backbone.embed_text(torch.tensor([[BOS, BOI]], device=image.device).expand(rows, -1))
-    x = torch.cat([begin, image, end], 1)
-    cache = StaticCache(len(backbone.blocks), rows, backbone.heads, x.shape[1] + limit, backbone.head_dim, like=x)
-    positions = torch.arange(-1, length + limit + 2, device=image.device)
-    positions = torch.cat([positions[: known + 2], positions[length + 2 :]])
-    whole = positions[: x.shape[1]]
-    seen = whole.clamp(max=1).where((whole >= 1) & (whole <= length), whole) if together else whole
-    mask = attention_mask(x.new_ones(rows, len(whole), dtype=torch.bool), seen)
-    first = backbone.text_logits(backbone(x, whole, mask, cache)[:, -1])
+    x = torch.cat([begin, image], 1)
+    read, writing = x.shape[1], backbone.writing
+    cache = StaticCache(len(backbone.blocks), rows, backbone.heads, read + limit + 1, backbone.head_dim, like=x)
+    front = slot_positions(2, 2, image.device)
+    mask = attention_mask(x.new_ones(rows, read, dtype=torch.bool), torch.cat([front, order]))
+    backbone(x, torch.cat([front, positions]), mask, cache)
+
+    def go_on(x: Tensor) -> Tensor:
+        """x (R, 1, W) -> (R, V)."""
+        behind = cache.filled - read
+        mask = torch.ones(len(x), 1, 1, cache.filled + 1, dtype=torch.bool, device=image.device)
+        position = torch.tensor([length + 1 + behind], device=image.device)
+        return writing.text_logits(writing(x, position, mask, cache)[:, -1])
 
     def write(parents: Tensor, words: Tensor) -> Tensor:
         cache.select(parents)
-        at = cache.filled
-        mask = torch.ones(len(words), 1, 1, at + 1, dtype=torch.bool, device=image.device)
-        h = backbone(backbone.embed_text(words[:, None]), positions[at : at + 1], mask, cache)
-        return backbone.text_logits(h[:, -1])
+        return go_on(writing.embed_text(words[:, None]))
 
-    return WordModel(first, write)
+    return WordModel(go_on(end), write)

@@ -84,7 +84,7 @@ class GeneratorRun(TrainingRun):
         words = vocabulary_or_stand_in(self.data.captions_path, AssumedData(), notes)
         there = (self.data.folder / MANIFEST).is_file()
         spec = self._latent_spec(AssumedData(latents=None if there else _ASSUMED_LATENTS), notes)
-        return parameter_count(self.model, words.vocab_size, spec.length, spec.dim), "; ".join(notes)
+        return parameter_count(self.model, words.vocab_size, spec), "; ".join(notes)
 
     def hooks(self) -> GeneratorHooks:
         return GeneratorHooks(self)

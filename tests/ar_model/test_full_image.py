@@ -10,6 +10,7 @@ from ar_model import GeneratorObjective, GeneratorObjectiveConfig, SampleConfig,
 from ar_model.heads.base import NoHead
 from ar_model.sampling import of_rows
 from ar_model.sequences.base import Roles
+from ar_model.sequences.cache import ReadOnce
 from ar_model.sequences.layout import prompt_block
 from ar_model.writing import CaptionConfig, write
 from data_pipelines.captions.tokenizer import EOI
@@ -125,20 +126,23 @@ def test_latents_see_each_other_and_no_caption_and_captions_what_they_are_told()
         told=torch.tensor([LENGTH, LENGTH, 2]),
     )
     slots = model.sequence.arrange(model.backbone, random_latents(3), None, TEXT, roles, Draws.alike(0, 3))
-    x = slots.x.detach().requires_grad_()
-    h = model.backbone(x, slots.positions, slots.mask)
-    image, front = slots.latents, slots.latents.start
+    x, first = slots.x.detach().requires_grad_(), ReadOnce()
+    h = model.backbone(x, slots.positions, slots.mask, first)
+    image, front, captions = slots.latents, slots.latents.start, slots.captions
+    assert captions is not None
+    written = captions.states(model.backbone, first)
 
-    def seen(row: int, slot: int) -> list[int]:
-        grown = torch.autograd.grad(h[row, slot].square().sum(), x, retain_graph=True)[0][row].abs().amax(-1)
-        return (grown > 0).nonzero()[:, 0].tolist()
+    def seen(row: int, slot: int, states: Tensor = h, source: int | None = None) -> list[int]:
+        grown = torch.autograd.grad(states[row, slot].square().sum(), x, retain_graph=True)[0]
+        return (grown[row if source is None else source].abs().amax(-1) > 0).nonzero()[:, 0].tolist()
 
     block = list(range(image.start, image.stop))
     assert seen(0, front)[-LENGTH:] == block
     assert all(slot < front for slot in seen(0, front - 1)), "a prompt does not see the image"
     assert seen(1, front) == [front - 2, front - 1, *block], "<bos>, <boi> and the image, no caption"
-    assert seen(1, 1) == [0, 1, front - 2, front - 1, *block]
-    assert seen(2, 1) == [0, 1, front - 2, front - 1, *block[:2]]
+    assert captions.slots.rows.tolist()[:2] == [1, 2]
+    assert seen(0, 1, written, 1) == [front - 2, front - 1, *block]
+    assert seen(1, 1, written, 2) == [front - 2, front - 1, *block[:2]]
     assert seen(2, front) == [front - 2, front - 1, *block[:2]]
 
 

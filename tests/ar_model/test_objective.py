@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -13,24 +15,29 @@ from data_pipelines.samples import LatentTextBatch
 from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.layers.blocks import causal_mask
 from seqtok_core.layers.randomness import Draws
+from seqtok_core.training.engine.recompute import wrapped
 from tests.ar_model.toy import CAPTIONS, LENGTH, latent_spec, random_latents, toy_batch, toy_generator, words
 
 PYRAMID = [["one shape", "a red circle"], ["a blue square above a red circle"], ["a blue square"], []]
 BOTH = GeneratorObjectiveConfig(text_to_image=0.5, prompt_weight=0.1, input_noise=0.1, condition_dropout=0.3)
 
 
-def objective(config: GeneratorObjectiveConfig) -> GeneratorObjective:
-    return GeneratorObjective(toy_generator(), config, latent_spec())
+def objective(config: GeneratorObjectiveConfig, **changes: object) -> GeneratorObjective:
+    return GeneratorObjective(toy_generator(**changes), config, latent_spec())
 
 
 def part(batch: LatentTextBatch, rows: slice) -> LatentTextBatch:
     return toy_batch(PYRAMID[rows], batch.latents[rows], first=rows.start or 0)
 
 
-@pytest.mark.parametrize("config", [GeneratorObjectiveConfig(), BOTH], ids=["text to image", "both"])
-def test_micro_batches_have_the_loss_of_the_whole(config: GeneratorObjectiveConfig) -> None:
+@pytest.mark.parametrize(
+    ("config", "writer"),
+    [(GeneratorObjectiveConfig(), "shared"), (BOTH, "shared"), (BOTH, "own")],
+    ids=["text to image", "both", "own writer"],
+)
+def test_micro_batches_have_the_loss_of_the_whole(config: GeneratorObjectiveConfig, writer: str) -> None:
     """Also of another padding: the halves are trimmed to their own longest caption."""
-    batch, model = toy_batch(PYRAMID, random_latents(4)), objective(config)
+    batch, model = toy_batch(PYRAMID, random_latents(4)), objective(config, writer=writer)
     whole = model(batch)
     halves = [model(part(batch, rows)) for rows in (slice(0, 2), slice(2, 4))]
     for name, value in whole.items():
@@ -56,7 +63,7 @@ def test_another_epoch_is_another_draw_and_the_same_one_the_same() -> None:
 
 
 def test_conditions_are_dropped_at_their_rate_and_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ar_model.sequences.layout as module
+    import ar_model.sequences.next_token as module
 
     kept: list[torch.Tensor] = []
     original = module.prompt_block
@@ -120,11 +127,29 @@ def test_caption_loss_is_the_cross_entropy_of_each_next_word() -> None:
     torch.testing.assert_close(model(batch)["text_loss"], torch.stack(losses).mean().detach())
 
 
-def test_every_weight_learns() -> None:
-    model = objective(BOTH)
+@pytest.mark.parametrize("writer", ["shared", "own"])
+def test_every_weight_learns(writer: str) -> None:
+    model = objective(BOTH, writer=writer)
     model(toy_batch(PYRAMID * 4, random_latents(16)))["loss"].backward()
     still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert still == []
+
+
+@pytest.mark.parametrize("writer", ["shared", "own"])
+def test_blocks_computed_twice_have_the_same_gradients(writer: str) -> None:
+    """Captions go on from keys and values of the first pass, which activation checkpointing computes again."""
+    grads = []
+    for again in (False, True):
+        model = objective(BOTH, writer=writer)
+        with wrapped(model) if again else nullcontext():
+            model(toy_batch(PYRAMID * 4, random_latents(16)))["loss"].backward()
+        grads.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*grads, strict=True))
+
+
+def test_a_writer_is_for_who_writes() -> None:
+    with pytest.raises(ConfigError, match="no caption is ever written"):
+        objective(GeneratorObjectiveConfig(), writer="own")
 
 
 def test_muon_leaves_words_and_latents_alone() -> None:

@@ -15,6 +15,7 @@ from ar_model.heads import build as heads
 from ar_model.sequences import build as sequences
 from ar_model.sequences.base import Roles
 from ar_model.sequences.next_token import NextToken, NextTokenConfig
+from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.config import models_in
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.randomness import Draws
@@ -101,20 +102,22 @@ def test_a_sequence_says_which_states_lead_to_what():
     backbone, text = toy_generator().backbone, torch.tensor([[11, 12, 0], [13, 0, 0]])
     yes = torch.ones(2, dtype=torch.bool)
     z = random_latents(2)
-    slots = NextToken(NextTokenConfig(), 32, DIM).arrange(backbone, z, None, text, Roles(~yes, yes), NUMBERS)
+    slots = NextToken(NextTokenConfig(), 32, spec()).arrange(backbone, z, None, text, Roles(~yes, yes), NUMBERS)
     states = torch.arange(slots.x.shape[1])
     assert len(states[slots.latents]) == LENGTH
-    for rows, targets in slots.texts.values():
-        assert targets.shape == (2, len(states[rows]))
-    without = NextToken(NextTokenConfig(), 32, DIM).arrange(backbone, z, None, text, Roles(yes), NUMBERS)
-    assert set(without.texts) == {"prompt"}
+    rows, targets = slots.prompt
+    assert targets.shape == (2, len(states[rows]))
+    assert slots.captions is not None
+    assert slots.captions.x.shape[:2] == slots.captions.slots.targets.shape
+    without = NextToken(NextTokenConfig(), 32, spec()).arrange(backbone, z, None, text, Roles(yes), NUMBERS)
+    assert without.captions is None
     assert without.x.shape[1] == int(without.latents.stop)
 
 
 def test_input_noise_is_read_and_no_target():
     backbone, z, text = toy_generator().backbone, random_latents(2), torch.tensor([[11, 12], [13, 0]])
     yes, noise = torch.ones(2, dtype=torch.bool), random_latents(2, seed=1)
-    variant = NextToken(NextTokenConfig(), 32, DIM)
+    variant = NextToken(NextTokenConfig(), 32, spec())
     for roles in (Roles(~yes, yes), Roles(yes)):
         noisy, added = (
             variant.arrange(backbone, *pair, text, roles, NUMBERS) for pair in ((z, noise), (z + noise, None))
@@ -126,7 +129,7 @@ def test_input_noise_is_read_and_no_target():
 def test_hidden_latents_are_not_told():
     backbone, z, text = toy_generator().backbone, random_latents(2), torch.tensor([[11, 12], [13, 0]])
     no, hidden = torch.zeros(2, dtype=torch.bool), torch.tensor([0, 2])
-    variant = NextToken(NextTokenConfig(), 32, DIM)
+    variant = NextToken(NextTokenConfig(), 32, spec())
     slots = variant.arrange(backbone, z, None, text, Roles(no, hidden=hidden), NUMBERS)
     other = z.clone()
     other[1, :2] += 1.0
@@ -190,11 +193,11 @@ def test_presets_have_the_sizes_that_they_promise(preset: str):
     width, head = config.width, config.head
     blocks = 12 * width**2 * config.depth  # attention 4 W^2, MLP 8 W^2
     flow_head = 2 * head.depth * head.width**2 + (3 * head.depth + 2) * head.width * (width + head.width)
-    count = parameter_count(config, 4096, 64, 16)
+    count = parameter_count(config, 4096, LatentSpec(64, 16, torch.zeros(64, 16), torch.ones(64, 16), "aaaa"))
     assert count == pytest.approx(blocks + flow_head + 2 * 4096 * width, rel=0.03)
 
 
 def test_the_count_is_that_of_the_real_model():
     model = toy_generator()
-    count = parameter_count(model.config, model.captions.vocab_size, LENGTH, DIM)
+    count = parameter_count(model.config, model.captions.vocab_size, model.spec)
     assert count == sum(parameter.numel() for parameter in model.parameters())

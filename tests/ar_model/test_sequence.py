@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from ar_model.sequences import layout as sequence
 from ar_model.sequences.base import Roles, trim
-from ar_model.sequences.cache import StaticCache
+from ar_model.sequences.cache import ReadOnce, StaticCache
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
 from seqtok_core.layers.blocks import causal_mask
 from seqtok_core.layers.randomness import Draws
@@ -18,18 +20,21 @@ TEXT = torch.tensor([[11, 12, 13, PAD], [21, PAD, PAD, PAD], [31, 32, PAD, PAD]]
 ALL = torch.ones(3, dtype=torch.bool)
 
 
-def hidden(text: Tensor, z: Tensor, keep: bool = True, writes: bool = False, told: int | None = None) -> Tensor:
+def hidden(
+    text: Tensor, z: Tensor, keep: bool = True, writes: bool = False, told: int | None = None, writer: str = "shared"
+) -> Tensor:
     """(B, N, W): hidden states of the toy model over `text` and z in the order of reading: prompt, image, caption."""
-    model, rows = toy_generator(), torch.ones(len(text), dtype=torch.bool)
+    model, rows = toy_generator(writer=writer), torch.ones(len(text), dtype=torch.bool)
     roles = Roles(rows & keep, rows & writes if writes else None)
     if told is not None:
         roles = Roles(rows & keep, rows & writes, told=torch.full((len(text),), told))
     slots = model.sequence.arrange(model.backbone, z, None, text, roles, Draws.alike(0, len(text)))
-    h = model.backbone(slots.x, slots.positions, slots.mask)
-    if not writes:
+    first = ReadOnce()
+    h = model.backbone(slots.x, slots.positions, slots.mask, first)
+    if slots.captions is None:
         return h
-    caption = text.shape[1] + 1
-    return torch.cat([h[:, caption:], h[:, :caption]], 1)
+    assert slots.captions.slots.rows.tolist()[: len(text)] == list(range(len(text)))
+    return torch.cat([h, slots.captions.states(model.backbone, first)[: len(text)]], 1)
 
 
 def test_prompt_is_packed_to_the_right_and_ends_where_the_image_begins() -> None:
@@ -64,30 +69,37 @@ def test_trim_drops_only_common_padding() -> None:
     assert trim(TEXT[:0].new_zeros(2, 4)).shape == (2, 1)
 
 
-def test_no_slot_sees_a_later_one() -> None:
+@pytest.mark.parametrize("writer", ["shared", "own"])
+def test_no_slot_sees_a_later_one(writer: str) -> None:
     """By gradient, in both directions at once: where h of a slot depends on what enters at another, that one is not
     later. The last sample has no text."""
     text = torch.cat([TEXT, TEXT.new_zeros(1, 4)])
     z = torch.cat([random_latents(3), random_latents(1, seed=1)]).requires_grad_()
     roles = Roles(torch.tensor([True, False, False, True]), torch.tensor([False, True, True, False]))
-    model = toy_generator()
+    model = toy_generator(writer=writer)
     slots = model.sequence.arrange(model.backbone, z, None, text, roles, Draws.alike(0, len(text)))
-    x = slots.x.detach().requires_grad_()
-    h = model.backbone(x, slots.positions, slots.mask)
-    count = h.shape[1]
-    for slot in range(count):
+    x, first, captions = slots.x.detach().requires_grad_(), ReadOnce(), slots.captions
+    assert captions is not None
+    h = model.backbone(x, slots.positions, slots.mask, first)
+    for slot in range(h.shape[1]):
         grown = torch.autograd.grad(h[:, slot].square().sum(), x, retain_graph=True)[0].abs().amax(-1) > 0
-        for row in range(len(text)):
-            others = grown[row].nonzero()[:, 0]
-            assert bool((slots.positions[row, others] <= slots.positions[row, slot]).all())
-    last = torch.autograd.grad(h[1, 1].square().sum(), x)[0][1].abs().amax(-1)  # the first word after the second image
-    assert int((last > 0).sum()) == LENGTH + 4, "<bos> <boi> z <eoi> and itself"
+        assert not bool(grown[:, slots.positions > slots.positions[slot]].any())
+    assert captions.slots.rows.tolist()[:2] == [1, 2], "those that write"
+    words = captions.x.detach().requires_grad_()
+    written = replace(captions, x=words).states(model.backbone, first)
+    for slot in range(2):  # <eoi> and the one word of the second sample
+        before, own = torch.autograd.grad(written[0, slot].square().sum(), (x, words), retain_graph=True)
+        assert (own[0].abs().amax(-1) > 0).nonzero()[:, 0].tolist() == list(range(slot + 1))
+        reached = before.abs().amax(-1) > 0
+        assert reached[1].nonzero()[:, 0].tolist() == [4, 5, *range(6, 6 + LENGTH)], "<bos> <boi> z"
+        assert not bool(reached[[0, 2, 3]].any())
 
 
-def test_one_grid_reads_as_two_plain_sequences() -> None:
+def test_both_ways_read_as_plain_sequences() -> None:
     """A prompt before its image, and a caption after its image: each as if it stood alone in the order of reading."""
     z, backbone = random_latents(3), toy_generator().backbone
     both, alone = hidden(TEXT, z), hidden(TEXT, z, keep=False, writes=True)
+    front = TEXT.shape[1] + 2
     for row, length in enumerate((TEXT > 0).sum(1).tolist()):
         words, image = TEXT[row : row + 1, :length], backbone.embed_latents(z[row : row + 1])
         edges = [torch.tensor([[i]]) for i in (BOS, BOI, EOI)]
@@ -106,19 +118,20 @@ def test_one_grid_reads_as_two_plain_sequences() -> None:
                     got[1 - LENGTH :], expected[start : start + LENGTH - 1], rtol=1e-4, atol=1e-5
                 )
             else:
-                stop = 2 + LENGTH  # where the caption begins
-                torch.testing.assert_close(got[stop : stop + length + 1], expected[2 + LENGTH :], rtol=1e-4, atol=1e-5)
+                got = got[front:][: LENGTH + length + 1]
+                torch.testing.assert_close(got, expected[2:], rtol=1e-4, atol=1e-5)
 
 
-def test_a_caption_sees_the_latents_that_it_is_told_and_no_other() -> None:
+@pytest.mark.parametrize("writer", ["shared", "own"])
+def test_a_caption_sees_the_latents_that_it_is_told_and_no_other(writer: str) -> None:
     z = random_latents(3)
     changed = z.clone()
     changed[:, 2:] += 5.0
-    caption = slice(2 + LENGTH, None)
-    few, same = (hidden(TEXT, each, keep=False, writes=True, told=2)[:, caption] for each in (z, changed))
+    caption = slice(TEXT.shape[1] + 2 + LENGTH, None)
+    few, same = (hidden(TEXT, each, False, True, told=2, writer=writer)[:, caption] for each in (z, changed))
     valid = torch.arange(TEXT.shape[1] + 1) <= (TEXT > 0).sum(1)[:, None]
     torch.testing.assert_close(few[valid], same[valid])
-    more = hidden(TEXT, changed, keep=False, writes=True, told=3)[:, caption]
+    more = hidden(TEXT, changed, False, True, told=3, writer=writer)[:, caption]
     assert (few - more)[valid].abs().amax(-1).min() > 1e-3
 
 

@@ -7,32 +7,43 @@ from itertools import product
 
 import pytest
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ar_model import SeqGenerator
 from ar_model.writing import CaptionConfig, WordModel, Written, log_probs, nucleus, write
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
 from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.layers.attention import attend
 from seqtok_core.layers.blocks import causal_mask
 from seqtok_core.layers.randomness import Draws
+from seqtok_core.layers.rope import apply_rope, rope_table
 from tests.ar_model.toy import CAPTIONS, DIM, LENGTH, random_latents, toy_generator, words
 
 LIMIT = 7
 
 
-def writing_generator(**sequence: object) -> SeqGenerator:
-    return toy_generator(sequence={"caption_levels": 2, "caption_prefixes": 0.5, **sequence})
+def writing_generator(writer: str = "shared") -> SeqGenerator:
+    return toy_generator(writer=writer, sequence={"caption_levels": 2, "caption_prefixes": 0.5})
 
 
 def logits_anew(model: SeqGenerator, z: Tensor, ids: list[int], level: int) -> Tensor:
-    """The definition: z (k, D) standardised, the words so far -> (V,), the whole sequence read anew."""
-    backbone, length = model.backbone, len(z)
-    end = backbone.embed_text(torch.tensor([[EOI]])) + model.sequence.level_in.weight[level]
-    parts = [backbone.embed_text(torch.tensor([[BOS, BOI]])), backbone.embed_latents(z[None]), end]
-    x = torch.cat([*parts, backbone.embed_text(torch.tensor([ids], dtype=torch.int64))], 1)
-    after = LENGTH + 1 + torch.arange(1 + len(ids))
-    positions = torch.cat([torch.arange(-1, length + 1), after])
-    return backbone.text_logits(backbone(x, positions, causal_mask(x.shape[1]))[0, -1])
+    """The definition: z (k, D) standardised, the words so far -> (V,), the whole sequence read anew. With weights of
+    its own the writer's slots go through every layer beside the image's, whose states do not depend on them."""
+    backbone, writing, length = model.backbone, model.backbone.writing, len(z)
+    end = writing.embed_text(torch.tensor([[EOI]])) + model.sequence.level_in.weight[level]
+    image = torch.cat([backbone.embed_text(torch.tensor([[BOS, BOI]])), backbone.embed_latents(z[None])], 1)
+    words = torch.cat([end, writing.embed_text(torch.tensor([ids], dtype=torch.int64))], 1)
+    positions = torch.cat([torch.arange(-1, length + 1), LENGTH + 1 + torch.arange(1 + len(ids))])
+    rope, parts = rope_table(positions[:, None], backbone.head_dim), [image, words]
+    for block, other in zip(backbone.blocks, writing.blocks, strict=True):
+        qkv = [b.attention.qkv(b.norm_attention(x)) for b, x in zip((block, other), parts, strict=True)]
+        q, k, v = rearrange(torch.cat(qkv, 1), "b n (s h c) -> s b h n c", s=3, h=backbone.heads)
+        mixed = attend(apply_rope(q, rope), apply_rope(k, rope), v, causal_mask(len(positions)))
+        mixed = rearrange(mixed, "b h n c -> b n (h c)").split([image.shape[1], words.shape[1]], 1)
+        parts = [x + b.attention.out(m) for b, x, m in zip((block, other), parts, mixed, strict=True)]
+        parts = [x + b.mlp(b.norm_mlp(x)) for b, x in zip((block, other), parts, strict=True)]
+    return writing.text_logits(writing.norm_out(parts[1])[0, -1])
 
 
 def written(model: SeqGenerator, z: Tensor, level: int = 1, limit: int = LIMIT, **config: object) -> list[Written]:
@@ -43,9 +54,9 @@ def written(model: SeqGenerator, z: Tensor, level: int = 1, limit: int = LIMIT, 
 
 @torch.no_grad()
 @pytest.mark.parametrize("known", [2, LENGTH])
-@pytest.mark.parametrize("level", [0, 1])
-def test_the_likeliest_words_are_those_of_the_definition(known: int, level: int) -> None:
-    model, z = writing_generator(), random_latents(3)[:, :known]
+@pytest.mark.parametrize(("level", "writer"), [(0, "shared"), (1, "shared"), (1, "own")])
+def test_the_likeliest_words_are_those_of_the_definition(known: int, level: int, writer: str) -> None:
+    model, z = writing_generator(writer), random_latents(3)[:, :known]
     for row, caption in enumerate(written(model, z, level)):
         ids: list[int] = []
         total = 0.0
@@ -60,8 +71,9 @@ def test_the_likeliest_words_are_those_of_the_definition(known: int, level: int)
 
 
 @torch.no_grad()
-def test_a_score_is_the_sum_of_what_each_word_had() -> None:
-    model, latents = writing_generator(), random_latents(3)
+@pytest.mark.parametrize("writer", ["shared", "own"])
+def test_a_score_is_the_sum_of_what_each_word_had(writer: str) -> None:
+    model, latents = writing_generator(writer), random_latents(3)
     z = model.spec.normalise(latents)
     for known, level in ((LENGTH, 1), (3, 0)):
         scores = model.score_captions(latents[:, :known], CAPTIONS, level=level, batch=5)

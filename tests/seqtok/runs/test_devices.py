@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ar_model.sampling import SampleConfig
-from ar_model.sequences.base import Roles
+from ar_model.sequences.base import Captions, Roles
+from ar_model.sequences.cache import ReadOnce
+from ar_model.sequences.layout import caption_slots
 from seq_tokenizer.orders.prefix import draw_prefix
 from seqtok.runs.tokenizer import TokenizerHooks
 from seqtok_core.layers import flow
@@ -61,12 +63,15 @@ def test_the_sequence_model_in_training():
     z = model.spec.normalise(z)
     keep = torch.ones(2, dtype=torch.bool, device=ELSEWHERE)
     text = torch.zeros(2, 5, dtype=torch.int64, device=ELSEWHERE)
-    roles, draws = Roles(~keep, keep, numbers(2), told=numbers(2)), Draws(0, numbers(2), numbers(2))
+    roles, draws = Roles(keep, None, numbers(2)), Draws(0, numbers(2), numbers(2))
     slots = model.sequence.arrange(model.backbone, z, z, text, roles, draws)
-    h = model.backbone(slots.x, slots.positions, slots.mask)
+    read = ReadOnce()
+    h = model.backbone(slots.x, slots.positions, slots.mask, read)
     loss = model.head.loss(h[:, slots.latents], z, Draws(0, numbers(2), numbers(2)))
-    assert {targets.device for _, targets in slots.texts.values()} == {ELSEWHERE}
-    assert loss.device == ELSEWHERE
+    assert slots.prompt[1].device == loss.device == ELSEWHERE
+    captions = caption_slots(text, numbers(2), 0, torch.ones(2, slots.x.shape[1], device=ELSEWHERE) > 0, z.shape[1])
+    written = Captions(model.backbone.writing.embed_text(captions.ids), captions).states(model.backbone, read)
+    assert {each.device for each in (written, *vars(captions).values())} == {ELSEWHERE}
 
 
 def test_sampling(monkeypatch: pytest.MonkeyPatch):
