@@ -26,7 +26,7 @@ from ar_model.sampling import SampleConfig, Score, beam_search, best_of, of_rows
 from ar_model.sequences.base import Roles, SequenceVariant, trim
 from ar_model.sequences.build import build_sequence
 from ar_model.sequences.cache import ReadOnce
-from ar_model.writing import CaptionConfig, write
+from ar_model.writing import CaptionConfig, caption_level, write
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seq_tokenizer.latents import LatentSpec, prefix_lengths
 from seqtok_core.foundation import fingerprint, model_folder
@@ -173,7 +173,8 @@ class SeqGenerator(nn.Module):
         own, found = of_rows([row.tobytes() for row in z.cpu().numpy()], seed, self.device), []
         for start in range(0, len(z), batch):
             rows = slice(start, start + batch)
-            writer = self.sequence.writer(self.backbone, z[rows], self._level(level), self.spec.length, limit)
+            asked = (caption_level(level, self.caption_levels), self.spec.length, limit)
+            writer = self.sequence.guided_writer(self.backbone, z[rows], *asked, config.guidance)
             found += write(writer, config, Draws(seed, own.epoch[rows], own.index[rows]), limit)
         return [self.captions.decode(caption.ids) for caption in found]
 
@@ -195,7 +196,7 @@ class SeqGenerator(nn.Module):
         scores = [z.new_zeros(0)]
         for picture, caption in (part.unbind(1) for part in pairs.split(batch) if len(pairs)):
             yes = torch.ones_like(picture, dtype=torch.bool)
-            levels = torch.full_like(picture, self._level(level))
+            levels = torch.full_like(picture, caption_level(level, self.caption_levels))
             all_told = told == self.spec.length
             roles = Roles(~yes, yes, levels, told=None if all_told else torch.full_like(picture, told))
             draws, read = Draws.alike(0, len(yes), z.device), ReadOnce()
@@ -223,15 +224,6 @@ class SeqGenerator(nn.Module):
                 "train one with caption_prefixes above 0"
             )
         return self.spec.normalise(latents.to(self.device).float())
-
-    def _level(self, level: int | str | None) -> int:
-        levels = self.caption_levels
-        named: dict[Any, int] = {None: max(levels - 1, 0), "fine": levels - 1, "coarse": 0}
-        number = named.get(level, level)
-        if not isinstance(number, int) or not 0 <= number < max(levels, 1) or (level is not None and not levels):
-            known = f"0 (coarse) to {levels - 1} (fine)" if levels else "none: it was trained without caption_levels"
-            raise ConfigError(f"level={level}: levels of captions that this model knows: {known}")
-        return number
 
     def _draw(
         self,

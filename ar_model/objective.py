@@ -27,6 +27,8 @@ from seqtok_core.layers.blocks import Block
 from seqtok_core.layers.muon import excluded_from_muon
 from seqtok_core.layers.randomness import Draws
 
+_ALL = 1 << 30  # latents told: however many there are
+
 
 class GeneratorObjective(nn.Module):
     """`latents` is the spec of the folder that feeds the training, `source` its name."""
@@ -41,10 +43,13 @@ class GeneratorObjective(nn.Module):
         super().__init__()
         generator.spec.require_same(latents, "the sequence model", source)
         sequence, own = generator.sequence, generator.config.writer == "own"
-        if config.text_to_image == 1.0 and (sequence.caption_levels or sequence.caption_prefixes or own):
+        asked = {name: getattr(sequence, name) for name in ("caption_levels", "caption_prefixes", "caption_dropout")}
+        asked |= {"word_dropout": config.word_dropout, "writer=own": own}
+        if config.text_to_image == 1.0 and any(asked.values()):
             raise ConfigError(
-                "text_to_image=1: no caption is ever written, so that caption_levels, caption_prefixes and writer=own "
-                "have no meaning; set text_to_image to 0.8, or these to 0 and writer to shared"
+                "text_to_image=1: no caption is ever written, so that these have no meaning: "
+                f"{', '.join(name for name, value in asked.items() if value)}; leave them out, or set text_to_image "
+                "to 0.7"
             )
         self.generator, self.config = generator, config
 
@@ -61,7 +66,7 @@ class GeneratorObjective(nn.Module):
         draws = Draws(config.seed, batch.epoch, batch.index)
         z = generator.spec.normalise(batch.latents.float())
         text_ids, level = self._text(batch, draws)
-        roles, noise = self._roles(draws, level, z.shape[1]), self._input_noise(draws, z)
+        roles, noise = self._roles(draws, level, text_ids.shape[1], z.shape[1]), self._input_noise(draws, z)
         slots = generator.sequence.arrange(generator.backbone, z, noise, text_ids, roles, draws)
         read = ReadOnce()
         h = generator.backbone(slots.x, slots.positions, slots.mask, read)
@@ -92,12 +97,13 @@ class GeneratorObjective(nn.Module):
             return None
         return self.config.input_noise * draws.normal("input noise", tuple(z.shape[1:]))
 
-    def _roles(self, draws: Draws, level: Tensor, length: int) -> Roles:
-        """level (B,) int64, of each sample's text, -1 where it has none: such a sample writes nothing."""
+    def _roles(self, draws: Draws, level: Tensor, words: int, length: int) -> Roles:
+        """level (B,) int64, of each sample's text of at most `words` tokens, -1 where it has none: such a sample writes
+        nothing."""
         config, sequence = self.config, self.generator.sequence
         to_image = draws.uniform("direction") < config.text_to_image
         prompted = to_image & (draws.uniform("condition") >= config.condition_dropout)
-        writes = hidden = told = None
+        writes = hidden = told = unread = None
         if config.text_to_image < 1.0:
             writes = ~to_image & (level >= 0)
         if sequence.prefix_dropout:
@@ -105,8 +111,13 @@ class GeneratorObjective(nn.Module):
             hidden = torch.where(chosen, _prefix(draws.uniform("hidden prefix"), length), 0)
         if writes is not None and sequence.caption_prefixes:
             chosen = draws.uniform("caption prefix") < sequence.caption_prefixes
-            told = torch.where(chosen, _prefix(draws.uniform("told prefix"), length), length)
-        return Roles(prompted, writes, level, hidden, told)
+            told = torch.where(chosen, _prefix(draws.uniform("told prefix"), length), _ALL)
+        if writes is not None and sequence.caption_dropout:
+            blind = draws.uniform("caption dropout") < sequence.caption_dropout
+            told = torch.full_like(level, _ALL).where(~blind, 0) if told is None else told.where(~blind, 0)
+        if writes is not None and config.word_dropout:
+            unread = draws.uniform("word dropout", (words,)) < config.word_dropout
+        return Roles(prompted, writes, level, hidden, told, unread)
 
     def _text(self, batch: LatentTextBatch, draws: Draws) -> tuple[Tensor, Tensor]:
         """-> (B, T) the caption of each sample at the level drawn for it, and (B,) that level; empty and -1 where it

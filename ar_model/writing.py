@@ -15,6 +15,8 @@ from torch import Tensor
 
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
 from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.layers.flow import guide
 from seqtok_core.layers.randomness import Draws
 
 _NEVER = [PAD, BOS, BOI, EOI]  # ids that no caption holds
@@ -27,6 +29,9 @@ class CaptionConfig(Config):
     length_penalty: float = 1.0  # beams are compared by log p / tokens^penalty; above 0 favours longer ones
     temperature: float = Field(0.0, ge=0)  # 0: the likeliest word; else words are drawn
     top_p: float = Field(1.0, gt=0, le=1)  # words are drawn from the fewest that have this much of the probability
+    # Above 1 the picture counts for more than what captions usually say, where the model has learnt to write without
+    # a picture (Kornblith et al. 2023, arXiv:2307.16686).
+    guidance: float = Field(1.0, ge=0)
     max_tokens: int | None = Field(None, ge=1)  # longer captions end there; None: as long as the model may read
 
     @model_validator(mode="after")
@@ -49,6 +54,29 @@ class WordModel:
 
     first: Tensor
     next: Callable[[Tensor, Tensor], Tensor]
+
+
+def guided(writer: WordModel, blind: WordModel, scale: float) -> WordModel:
+    """`writer` held against the same model without a picture, log p_blind + scale (log p - log p_blind)."""
+
+    def mix(told: Tensor, untold: Tensor) -> Tensor:
+        return guide(told.float().log_softmax(-1), untold.float().log_softmax(-1), scale)
+
+    def go_on(parents: Tensor, words: Tensor) -> Tensor:
+        return mix(writer.next(parents, words), blind.next(parents, words))
+
+    return WordModel(mix(writer.first, blind.first), go_on)
+
+
+def caption_level(level: int | str | None, levels: int) -> int:
+    """What is asked of a model that knows `levels`, none or several: a number, "coarse", "fine", or None for the finest
+    -> its number. Raises ConfigError where there is no such level."""
+    named: dict[Any, int] = {None: max(levels - 1, 0), "fine": levels - 1, "coarse": 0}
+    number = named.get(level, level)
+    if not isinstance(number, int) or not 0 <= number < max(levels, 1) or (level is not None and not levels):
+        known = f"0 (coarse) to {levels - 1} (fine)" if levels else "none: it was trained without caption_levels"
+        raise ConfigError(f"level={level}: levels of captions that this model knows: {known}")
+    return number
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -23,6 +24,11 @@ def to_image(picture: Tensor, scale: int = 1) -> Image.Image:
     array = np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy())
     image = Image.fromarray(array, "RGB")
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """A sheet -> (3, H, W) uint8."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def data_uri(picture: Tensor) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from ar_model.backbone import Backbone
@@ -17,8 +19,10 @@ from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
 from ar_model.sequences.cache import ReadOnce
 from ar_model.sequences.layout import CaptionSlots, caption_slots, writing_rows
-from ar_model.writing import WordModel
+from ar_model.writing import WordModel, guided
 from data_pipelines.captions.tokenizer import EOI, PAD
+from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.randomness import Draws
 
 
@@ -72,6 +76,15 @@ class Roles:
     # (B,) int64, so many of the first latents are not told, which is what guidance by a prefix compares with
     hidden: Tensor | None = None
     told: Tensor | None = None  # (B,) int64, the text is written from so many of the first latents; None: from all
+    unread: Tensor | None = None  # (B, T) bool, words that those after them are not told
+
+
+class CaptionSettings(Config):
+    """What every sequence can be taught of captions."""
+
+    caption_levels: int = Field(0, ge=0)  # levels of captions that can be asked for; 0: the model chooses its words
+    # Share of captions that are written without the picture: what guidance of captions compares with.
+    caption_dropout: float = Field(0.0, ge=0, le=1)
 
 
 class SequenceVariant(nn.Module, ABC):
@@ -79,9 +92,14 @@ class SequenceVariant(nn.Module, ABC):
 
     prefix_dropout: float = 0.0  # share of samples without a prompt whose first latents are hidden, see Roles
     caption_prefixes: float = 0.0  # share of written texts that see the first latents only
-    caption_levels: int = 0  # levels of captions that can be asked for
     denoises: bool = False  # the Transformer itself leads noise to latents: there is no head
-    level_in: nn.Embedding | None  # tells <eoi> the level of the caption that follows, where levels are told
+
+    def __init__(self, settings: CaptionSettings, width: int) -> None:
+        super().__init__()
+        levels = settings.caption_levels
+        self.caption_levels, self.caption_dropout = levels, settings.caption_dropout
+        self.level_in = nn.Embedding(levels, width) if levels else None  # tells <eoi> the level of what follows
+        self.MUON_EXCLUDED = ("level_in.weight",) if levels else ()
 
     def captions(
         self, backbone: Backbone, text_ids: Tensor, roles: Roles, before: Tensor, latents: Tensor, length: int
@@ -94,7 +112,10 @@ class SequenceVariant(nn.Module, ABC):
             latents = latents & (torch.arange(latents.shape[1], device=latents.device) < roles.told[:, None])
         slots = caption_slots(text_ids, *writing_rows(roles.writes), torch.cat([before, latents], 1), length)
         level = None if roles.level is None else roles.level[slots.rows]
-        x = backbone.writing.embed_text(slots.ids)
+        ids = slots.ids
+        if roles.unread is not None:
+            ids = ids.masked_fill(F.pad(roles.unread[slots.rows], (1, 0)), PAD)
+        x = backbone.writing.embed_text(ids)
         return Captions(torch.cat([self._ask(x[:, :1], level), x[:, 1:]], 1), slots)
 
     def end_of_image(self, backbone: Backbone, level: Tensor) -> Tensor:
@@ -131,5 +152,20 @@ class SequenceVariant(nn.Module, ABC):
 
     @abstractmethod
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
-        """z (B, k, D), the first k of K = `length` standardised latents -> what writes their captions of `level`, of at
-        most `limit` tokens."""
+        """z (B, k, D), the first k of K = `length` standardised latents, or none -> what writes captions of `level` of
+        at most `limit` tokens."""
+
+    def guided_writer(
+        self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int, guidance: float
+    ) -> WordModel:
+        """`writer`, which for guidance other than 1 is held against itself without a picture. Raises ConfigError where
+        it has not learnt to write without."""
+        found = self.writer(backbone, z, level, length, limit)
+        if guidance == 1.0:
+            return found
+        if not self.caption_dropout:
+            raise ConfigError(
+                f"guidance={guidance:g} of captions: this model has not learnt to write without a picture; "
+                "train one with caption_dropout above 0"
+            )
+        return guided(found, self.writer(backbone, z[:, :0], level, length, limit), guidance)

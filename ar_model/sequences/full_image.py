@@ -14,24 +14,23 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
-from ar_model.sequences.base import Roles, SequenceVariant, Slots
+from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slots
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.denoiser import Denoiser
 from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
 from ar_model.sequences.words import word_model
 from ar_model.writing import WordModel
 from seq_tokenizer.latents import LatentSpec
-from seqtok_core.foundation.config import Config
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
 
 
-class FullImageConfig(Config):
+class FullImageConfig(CaptionSettings):
     """All latents of an image denoised together, without a head."""
 
     kind: Literal["full_image"] = "full_image"
@@ -40,7 +39,6 @@ class FullImageConfig(Config):
     time_std: float = Field(1.0, gt=0)
     stagger: float = Field(0.0, ge=0)  # how much later the last latent begins, in units of one latent's whole way
     given: float = Field(0.2, ge=0, le=1)  # share of images whose first latents, of a random number, are given clean
-    caption_levels: int = Field(0, ge=0)  # levels of captions that can be asked for; 0: the model chooses its words
     caption_prefixes: float = Field(0.0, ge=0, le=1)  # share of captions that are written from the first latents alone
 
 
@@ -48,12 +46,9 @@ class FullImage(SequenceVariant):
     denoises = True
 
     def __init__(self, config: FullImageConfig, width: int, spec: LatentSpec) -> None:
-        super().__init__()
-        self.config = config
-        self.caption_levels, self.caption_prefixes = config.caption_levels, config.caption_prefixes
+        super().__init__(config, width)
+        self.config, self.caption_prefixes = config, config.caption_prefixes
         self.denoiser = Denoiser(width, spec.dim, config.prediction)
-        self.level_in = nn.Embedding(config.caption_levels, width) if config.caption_levels else None
-        self.MUON_EXCLUDED = ("level_in.weight",) if config.caption_levels else ()
 
     def times(self, u: Tensor, length: int) -> Tensor:
         """u (B,) the time of the image, 0 noise and 1 data -> (B, K) that of each latent."""

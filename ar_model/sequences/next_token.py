@@ -10,23 +10,22 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
-from ar_model.sequences.base import Roles, SequenceVariant, Slots
+from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slots
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
 from ar_model.sequences.words import word_model
 from ar_model.writing import WordModel
 from seq_tokenizer.latents import LatentSpec
-from seqtok_core.foundation.config import Config
 from seqtok_core.layers.flow import guidance_at
 from seqtok_core.layers.randomness import Draws
 
 
-class NextTokenConfig(Config):
+class NextTokenConfig(CaptionSettings):
     """One latent after the other, each predicted from all before it."""
 
     kind: Literal["next_token"] = "next_token"
@@ -36,16 +35,12 @@ class NextTokenConfig(Config):
     # Share of captions that are written from the first latents alone, of a random number: so the model says what a
     # prefix shows.
     caption_prefixes: float = Field(0.0, ge=0, le=1)
-    caption_levels: int = Field(0, ge=0)  # levels of captions that can be asked for; 0: the model chooses its words
 
 
 class NextToken(SequenceVariant):
     def __init__(self, config: NextTokenConfig, width: int, spec: LatentSpec) -> None:
-        super().__init__()
+        super().__init__(config, width)
         self.prefix_dropout, self.caption_prefixes = config.prefix_dropout, config.caption_prefixes
-        self.caption_levels = config.caption_levels
-        self.level_in = nn.Embedding(config.caption_levels, width) if config.caption_levels else None
-        self.MUON_EXCLUDED = ("level_in.weight",) if config.caption_levels else ()
 
     def arrange(
         self, backbone: Backbone, z: Tensor, noise: Tensor | None, text_ids: Tensor, roles: Roles, draws: Draws

@@ -16,18 +16,17 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head, Sampler
 from ar_model.sampling import SampleConfig
-from ar_model.sequences.base import Roles, SequenceVariant, Slots
+from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slots
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
 from ar_model.sequences.words import word_model
 from ar_model.writing import WordModel
 from seq_tokenizer.latents import LatentSpec
-from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.flow import guidance_at
 from seqtok_core.layers.randomness import Draws
@@ -35,18 +34,17 @@ from seqtok_core.layers.randomness import Draws
 _PLACE = 48  # bits above epochs and candidates
 
 
-class ScalesConfig(Config):
+class ScalesConfig(CaptionSettings):
     """One group of latents after the other."""
 
     kind: Literal["scales"] = "scales"
     # Latents of each group, from coarse to fine; empty: those that the tokenizer names (a pyramid's scales).
     groups: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    caption_levels: int = Field(0, ge=0)  # levels of captions that can be asked for; 0: the model chooses its words
 
 
 class Scales(SequenceVariant):
     def __init__(self, config: ScalesConfig, width: int, spec: LatentSpec) -> None:
-        super().__init__()
+        super().__init__(config, width)
         self.groups = config.groups or spec.groups
         shown = ", ".join(map(str, self.groups))
         if not self.groups:
@@ -55,9 +53,7 @@ class Scales(SequenceVariant):
             raise ConfigError(f"sequence.groups={shown}: {sum(self.groups)} latents, the tokenizer has {spec.length}")
         if list(self.groups) != sorted(self.groups):
             raise ConfigError(f"sequence.groups={shown}: no group may be smaller than the one before it")
-        self.dim, self.caption_levels = spec.dim, config.caption_levels
-        self.level_in = nn.Embedding(config.caption_levels, width) if config.caption_levels else None
-        self.MUON_EXCLUDED = ("level_in.weight",) if config.caption_levels else ()
+        self.dim = spec.dim
 
     def parents(self) -> list[int | None]:
         """Of each latent the one that lies over it in the group before; None in the first group."""
@@ -161,9 +157,9 @@ class Scales(SequenceVariant):
     @torch.inference_mode()
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
         end = self.end_of_image(backbone, torch.full((len(z),), level, device=z.device))
-        parts = [self.embed(backbone, z, group) for group in range(len(self.groups))]
-        image = torch.cat([*parts, self.echo(backbone, z)], 1)
-        order, places = (of(True, z.device) for of in (self.order, self.places))
+        parts = [self.embed(backbone, z, group) for group in range(len(self.groups))] if z.shape[1] else []
+        image = torch.cat([*parts, self.echo(backbone, z)], 1) if parts else backbone.embed_latents(z)
+        order, places = (of(True, z.device)[: image.shape[1]] for of in (self.order, self.places))
         return word_model(backbone, image, end, places, order, length, limit)
 
 

@@ -88,6 +88,7 @@ def captions(
     tokenizer: Model,
     scenes: Annotated[int, typer.Option(help="Held-out scenes whose pictures are described.", min=2)] = 200,
     beams: Beams = None,
+    guidance: Annotated[float | None, typer.Option(help="Of captions by the picture; 1 is none.", min=0)] = None,
     scene_seed: SceneSeed = 0,
     out: Out = None,
 ) -> None:
@@ -95,7 +96,8 @@ def captions(
     from seqtok.evaluation.caption_runner import CaptionEvaluation
     from seqtok.runs.evaluate import judge_captions
 
-    config = CaptionEvaluation.parse({"caption": {} if beams is None else {"beams": beams}}, "options")
+    given = {"beams": beams, "guidance": guidance}
+    config = CaptionEvaluation.parse({"caption": {k: v for k, v in given.items() if v is not None}}, "options")
     take_free_cores()
     judge_captions(generator, tokenizer, scenes, config, scene_seed, out)
 

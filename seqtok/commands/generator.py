@@ -118,13 +118,16 @@ def caption(
     beams: Beams = None,
     temperature: Annotated[float | None, typer.Option(help="Above 0 words are drawn.", min=0)] = None,
     top_p: Annotated[float | None, typer.Option(help="From the likeliest that have this share.", max=1)] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Above 1 the picture counts for more than what captions usually say.", min=0)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of words that are drawn.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """What pictures show, in words: by a model that was trained both ways (objective.text_to_image below 1)."""
     from seqtok.pictures.caption import CaptionRequest, caption_files, say_captions
 
-    words = {"beams": beams, "temperature": temperature, "top_p": top_p}
+    words = {"beams": beams, "temperature": temperature, "top_p": top_p, "guidance": guidance}
     chosen = {key: value for key, value in words.items() if value is not None}
     given = {"level": level, "prefix": prefix, "among": among, "seed": seed, "caption": chosen}
     request = CaptionRequest.parse({k: v for k, v in given.items() if v is not None}, "options")

@@ -14,7 +14,7 @@ from torch import nn
 
 from data_pipelines.reading.loader import ReadConfig
 from seqtok_core.foundation.config import Config
-from seqtok_core.training import TrainConfig
+from seqtok_core.training import Shown, TrainConfig
 
 
 class RunLoader(Protocol):
@@ -35,7 +35,7 @@ class RunLoader(Protocol):
 class Hooks(Protocol):
     """What a run draws on its way and leaves at its end; called on rank 0 with averaged weights."""
 
-    def on_sample(self, module: nn.Module, folder: Path, images: int) -> None: ...
+    def on_sample(self, module: nn.Module, folder: Path, images: int) -> Shown | None: ...
 
     def on_finish(self, module: nn.Module, folder: Path) -> None: ...
 

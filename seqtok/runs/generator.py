@@ -15,22 +15,28 @@ from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.samples import LatentTextBatch
+from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import FILE as MANIFEST
 from data_pipelines.shards.manifest import read_manifest
 from seq_tokenizer import LatentSpec, SeqTokenizer
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all
+from seqtok.evaluation.metrics.frechet import frechet_distance
+from seqtok.evaluation.scenes.generation import judge, read_pictures
+from seqtok.evaluation.scenes.reader import SceneReader
+from seqtok.evaluation.scenes.reader_folder import load_reader
+from seqtok.evaluation.scenes.scoring import FINEST
 from seqtok.export.belongs import require_export
-from seqtok.grids import grid
+from seqtok.grids import as_tensor, grid
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
 from seqtok.runs.tokenizer import import_text_tower
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.foundation.files import sha256_file
-from seqtok_core.training import World
+from seqtok_core.training import Shown, World
 
-_PROMPTS = 4
+_PROMPTS, _SCORED = 4, 128
 _ASSUMED_LATENTS = (64, 16)  # K, D
 
 
@@ -54,6 +60,7 @@ class GeneratorRun(TrainingRun):
     model: GeneratorConfig = GeneratorConfig()
     objective: GeneratorObjectiveConfig = GeneratorObjectiveConfig()
     tokenizer: Path | None = None  # model folder: draws sample pictures during training
+    reader: Path | None = None  # folder of a scene reader: says of how many held-out prompts they show everything
 
     def build(self) -> tuple[GeneratorObjective, LatentTextLoader]:
         captions, world, folder = (
@@ -128,23 +135,45 @@ class GeneratorRun(TrainingRun):
 
 
 class GeneratorHooks:
-    """Sample pictures during training (when the run names its tokenizer), the model folder at its end."""
+    """Samples during training, scored, and shown when the run names its tokenizer; the model folder at its end."""
 
     def __init__(self, run: GeneratorRun) -> None:
         self._tokenizer = SeqTokenizer.from_pretrained(run.tokenizer) if run.tokenizer else None
+        self._reader = load_reader(run.reader) if run.reader else None
         captions = CaptionTokenizer.load(run.data.captions_path)
-        shown = read_latents(run.data.folder, run.data.split, captions, _PROMPTS, run.data.loader).captions
-        self._prompts = [pyramid[-1] for pyramid in shown if pyramid]
+        batch = read_latents(run.data.folder, run.data.split, captions, _SCORED, run.data.loader)
+        told = [i for i, pyramid in enumerate(batch.captions) if pyramid]
+        self._prompts = [batch.captions[i][-1] for i in told]
+        self._real = batch.latents[told].float()
 
-    def on_sample(self, module: nn.Module, folder: Path, sequences: int) -> None:
-        """Every row one prompt, decoded from 1, 2, 4, ... K tokens."""
+    def on_sample(self, module: nn.Module, folder: Path, sequences: int) -> Shown | None:
+        """The same prompts and noise every time, without guidance: how far the law of the latents is from the real one,
+        by Fréchet distance of standardised latents. Every row of the pictures one prompt, decoded from 1, 2, 4, ... K
+        tokens."""
+        generator = _generator_of(module)
+        if len(self._prompts) < 2:
+            return None
+        latents = generator.sample(self._prompts, guidance=1.0).cpu()
+        both = [generator.spec.normalise(each).flatten(1) for each in (latents, self._real)]
+        scores = {"latent_frechet": frechet_distance(*both)}
         if self._tokenizer is None:
-            return
-        latents = _generator_of(module).sample(self._prompts).cpu()
-        prefixes = prefix_lengths(latents.shape[1])
-        decoded = torch.stack([decode_all(self._tokenizer, latents, k) for k in prefixes], 1)
+            return Shown(scores)
+        prefixes, few = prefix_lengths(latents.shape[1]), latents[:_PROMPTS]
+        decoded = torch.stack([decode_all(self._tokenizer, few, k) for k in prefixes], 1)
         folder.mkdir(parents=True, exist_ok=True)
-        grid([list(row) for row in decoded], [str(k) for k in prefixes]).save(folder / f"images_{sequences:09d}.png")
+        sheet = grid([list(row) for row in decoded], [str(k) for k in prefixes])
+        sheet.save(folder / f"images_{sequences:09d}.png")
+        if self._reader is not None:
+            scores["everything_right"] = self._read(generator, self._tokenizer, self._reader)
+        return Shown(scores, as_tensor(sheet))
+
+    def _read(self, generator: SeqGenerator, tokenizer: SeqTokenizer, reader: SceneReader) -> float:
+        """Share of scenes of the val split whose picture, drawn without guidance, shows all that the finest caption
+        says."""
+        scenes = [make_scene(0, index, "val") for index in range(_SCORED)]
+        latents = generator.sample([scene.captions[FINEST] for scene in scenes], guidance=1.0).cpu()
+        verdicts = judge(read_pictures(reader, decode_all(tokenizer, latents, latents.shape[1])), scenes)
+        return sum(verdict["everything"] for verdict in verdicts) / len(verdicts)
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         _generator_of(module).save_pretrained(folder)

@@ -26,13 +26,14 @@ from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig, TokenizerOb
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seq_tokenizer.tokenizer import parameter_count
-from seqtok.grids import strip
+from seqtok.evaluation.metrics.reconstruction import psnr
+from seqtok.grids import as_tensor, strip
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
 from seqtok_core.foundation.config import LATER, Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.foundation.files import sha256_file
-from seqtok_core.training import World
+from seqtok_core.training import Shown, World
 
 _STATISTICS = 4096  # training images that latent means and deviations are measured on
 _MEASURED_AT_ONCE = 256
@@ -197,15 +198,18 @@ class TokenizerHooks:
         self._run = run
         self._captions = CaptionTokenizer.load(run.data.captions_path)
 
-    def on_sample(self, module: nn.Module, folder: Path, images: int) -> None:
-        """A strip: every row one training image, then its decodings from 1, 2, 4, ... K tokens."""
+    def on_sample(self, module: nn.Module, folder: Path, images: int) -> Shown:
+        """A strip: every row one training image, then its decodings from 1, 2, 4, ... K tokens; and their PSNR."""
         tokenizer = _tokenizer_of(module)
         batch = self._read(_SHOWN)
         latents = encode_all(tokenizer, batch)
         prefixes = prefix_lengths(latents.shape[1])
         decoded = torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
         folder.mkdir(parents=True, exist_ok=True)
-        strip(batch, decoded, prefixes).save(folder / f"images_{images:09d}.png")
+        sheet = strip(batch, decoded, prefixes)
+        sheet.save(folder / f"images_{images:09d}.png")
+        scores = {f"psnr_{k}": float(psnr(decoded[:, i], batch).mean()) for i, k in enumerate(prefixes)}
+        return Shown(scores, as_tensor(sheet))
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         tokenizer = _tokenizer_of(module)

@@ -5,8 +5,9 @@ run_folder.py what lies on disk, journal/ what a run says of itself, processes/ 
 """
 
 from seqtok_core.training.config import TrainConfig
+from seqtok_core.training.journal.metrics import Shown
 from seqtok_core.training.journal.summary import TrainResult, summarise
 from seqtok_core.training.loop import train
 from seqtok_core.training.processes.distributed import World
 
-__all__ = ["TrainConfig", "TrainResult", "World", "summarise", "train"]
+__all__ = ["Shown", "TrainConfig", "TrainResult", "World", "summarise", "train"]

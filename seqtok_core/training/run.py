@@ -20,6 +20,7 @@ from seqtok_core.training.costs.speed import peak_memory
 from seqtok_core.training.engine.engine import Engine
 from seqtok_core.training.journal import environment
 from seqtok_core.training.journal.ledger import Ledger
+from seqtok_core.training.journal.metrics import Shown
 from seqtok_core.training.journal.progress import ProgressBar
 from seqtok_core.training.journal.slowdown import Slowdown
 from seqtok_core.training.journal.summary import TrainResult
@@ -28,7 +29,7 @@ from seqtok_core.training.processes.distributed import World, any_of, gather_obj
 from seqtok_core.training.processes.stopping import StopRequest
 from seqtok_core.training.processes.watch import Watch
 
-OnSample = Callable[[nn.Module, Path, int], None]
+OnSample = Callable[[nn.Module, Path, int], Shown | None]
 OnFinish = Callable[[nn.Module, Path], None]
 
 
@@ -142,8 +143,11 @@ class Run:
         self._saver.save(checkpoint.SaveJob(folder, self._step, pieces, state, about, keep))
 
     def _sample(self, on_sample: OnSample, images: int) -> None:
+        def draw(module: nn.Module, folder: Path) -> None:
+            self._ledger.show(self._step, on_sample(module, folder, images))
+
         try:
-            self._with_averages("samples", lambda module, folder: on_sample(module, folder, images))
+            self._with_averages("samples", draw)
         except StorageError as error:
             raise self._with_needs(error) from error
 

@@ -23,8 +23,8 @@ from tests.ar_model.toy import CAPTIONS, DIM, LENGTH, random_latents, toy_genera
 LIMIT = 7
 
 
-def writing_generator(writer: str = "shared") -> SeqGenerator:
-    return toy_generator(writer=writer, sequence={"caption_levels": 2, "caption_prefixes": 0.5})
+def writing_generator(writer: str = "shared", **sequence: object) -> SeqGenerator:
+    return toy_generator(writer=writer, sequence={"caption_levels": 2, "caption_prefixes": 0.5, **sequence})
 
 
 def logits_anew(model: SeqGenerator, z: Tensor, ids: list[int], level: int) -> Tensor:
@@ -173,6 +173,30 @@ def test_words_are_drawn_at_their_rates_and_special_ids_never() -> None:
     share = sum((w.ids or [EOS]) == [likely] for w in drawn) / 600
     allowed = float(log_p.exp().sum())
     assert share == pytest.approx(float(log_p.exp()[likely]) / allowed, abs=0.06)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["next_token", "full_image", "scales"])
+def test_guidance_holds_the_picture_against_none(kind: str) -> None:
+    prefixes = {} if kind == "scales" else {"caption_prefixes": 0.5}
+    sequence = {"kind": kind, "caption_levels": 2, "caption_dropout": 0.1, **prefixes}
+    if kind == "scales":
+        sequence["groups"] = [1, 2, 3]
+    model, z = toy_generator(sequence=sequence), random_latents(3)
+    asked = (model.backbone, z, 1, LENGTH, LIMIT)
+    told = model.sequence.writer(*asked)
+    blind = model.sequence.writer(model.backbone, z[:, :0], 1, LENGTH, LIMIT)
+    both = model.sequence.guided_writer(*asked, 2.0)
+    every, said = torch.arange(3), torch.tensor([11, 11, 11])
+    steps = [(w.first, w.next(every, said)) for w in (told, blind, both)]
+    for one, other, mixed in zip(*steps, strict=True):
+        torch.testing.assert_close(mixed, 2 * one.log_softmax(-1) - other.log_softmax(-1))
+        assert (other - other[:1]).abs().max() < 1e-4, "without a picture all are alike"
+        assert (one - one[:1]).abs().max() > 0.1, "pictures must matter, or the law holds trivially"
+    assert model.caption(random_latents(3), guidance=1.0) == model.caption(random_latents(3))
+    assert model.caption(random_latents(3), guidance=2.0, beams=2)
+    with pytest.raises(ConfigError, match="has not learnt to write without a picture"):
+        writing_generator().caption(random_latents(1), guidance=2.0)
 
 
 def test_what_cannot_be_written_is_said() -> None:

@@ -35,15 +35,21 @@ def load_or_train_reader(
         return reader
 
 
+def load_reader(folder: Path) -> SceneReader:
+    """The reader of `folder`, whatever its settings. Raises DataError where there is none."""
+    found = model_folder.read_section(model_folder.read_config(folder, KIND, FORMAT), "reader", folder)
+    reader = SceneReader(ReaderConfig.parse(found, str(folder / model_folder.CONFIG)).width)
+    model_folder.load_weights(reader, folder)
+    return reader.eval()
+
+
 def _load(folder: Path, config: ReaderConfig) -> SceneReader | None:
     """None when there is none, or one of other settings."""
     if not (folder / model_folder.CONFIG).is_file():
         return None
     if model_folder.read_config(folder, KIND, FORMAT).get("reader") != config.model_dump(mode="json"):
         return None
-    reader = SceneReader(config.width)
-    model_folder.load_weights(reader, folder)
-    return reader.eval()
+    return load_reader(folder)
 
 
 def reader_quality(reader: SceneReader, scenes: list[Scene], size: int) -> dict[str, float | None]:

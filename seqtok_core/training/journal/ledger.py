@@ -16,7 +16,7 @@ from torch import Tensor
 from seqtok_core.foundation.errors import StorageError
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.costs.speed import Speed, peak_memory
-from seqtok_core.training.journal.metrics import Means, MetricsLog
+from seqtok_core.training.journal.metrics import Means, MetricsLog, Shown
 from seqtok_core.training.optimizer.schedules import rate_factor
 from seqtok_core.training.processes.distributed import World
 
@@ -98,6 +98,11 @@ class Ledger:
                 self.problem = error  # the others learn it after the step: alone, this process must not leave
         self._line_began, self._line_step, self._waited = now, step, 0.0
         return rate
+
+    def show(self, step: int, shown: Shown | None) -> None:
+        """Write down what was drawn, on rank 0."""
+        if self._log is not None and shown is not None:
+            self._log.show(step, step * self._config.batch, shown)
 
     @property
     def seconds(self) -> float:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,16 @@ from seqtok_core.training.config import WandbConfig
 from seqtok_core.training.journal.wandb_log import WandbLog
 from seqtok_core.training.processes.distributed import World, mean_over
 
+SCORES = "samples/scores.jsonl"  # in the run's folder: what was drawn on the way, a line each time
 CLOCK_FIELDS = ("seconds", "images_per_s", "data_wait", "mfu", "memory_gb")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a run drew on its way: how good it is, by name, and the pictures, (3, H, W) uint8."""
+
+    scores: Mapping[str, float]
+    pictures: Tensor | None = None
 
 
 class Means:
@@ -68,8 +78,9 @@ class MetricsLog:
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._path = folder / "metrics.jsonl"
-        _cut_back(self._path, start_step)
+        self._path, self._scores = folder / "metrics.jsonl", folder / SCORES
+        for path in (self._path, self._scores):
+            _cut_back(path, start_step)
         with files.storage_errors(self._path):
             self._stream = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (lives as long as the run)
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
@@ -87,6 +98,19 @@ class MetricsLog:
                     self._board.add_scalar(name, value, line["step"])
         if self._wandb is not None:
             self._wandb.write(clean)
+
+    def show(self, step: int, images: int, shown: Shown) -> None:
+        """Append a line of scores, and put them and the pictures on the board."""
+        scores = {name: value if math.isfinite(value) else None for name, value in shown.scores.items()}
+        with files.storage_errors(self._scores):
+            self._scores.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._scores, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": step, "images": images, **scores}) + "\n")
+            for name, value in scores.items():
+                if value is not None:
+                    self._board.add_scalar(f"samples/{name}", value, step)
+            if shown.pictures is not None:
+                self._board.add_image("samples", shown.pictures.cpu(), step)
 
     def flush(self) -> None:
         """Before a checkpoint: what it believes to be written is on the disk."""

@@ -12,7 +12,7 @@ import torch
 
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
 from seqtok_core.training import TrainConfig, World, train
-from seqtok_core.training.journal.metrics import MetricsLog
+from seqtok_core.training.journal.metrics import SCORES, MetricsLog, Shown
 from tests.seqtok_core.training.toy import DEFAULTS, ToyLoader, ToyObjective, lines, train_toy, weights
 
 
@@ -91,6 +91,25 @@ def test_samples_and_the_model_get_the_average_on_a_plain_copy(tmp_path):
     assert seen == [(tmp_path / "samples", images) for images in (32, 64, 96)]
     assert result.skipped == 0
     assert world.size == 1
+
+
+def test_samples_are_scored_in_a_file_and_on_the_board_and_cut_back_with_the_run(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def on_sample(module: torch.nn.Module, folder: Path, images: int) -> Shown:
+        return Shown({"right": images / 100, "wrong": math.inf}, torch.zeros(3, 4, 5, dtype=torch.uint8))
+
+    config = TrainConfig(**DEFAULTS, sample_every=32)
+    train(ToyObjective(), ToyLoader(8, 8, 0, 1), config, tmp_path, resolved={}, on_sample=on_sample)
+    rows = [json.loads(line) for line in (tmp_path / SCORES).read_text().splitlines()]
+    assert rows == [{"step": n // 8, "images": n, "right": n / 100, "wrong": None} for n in (32, 64, 96)]
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [event.value for event in board.Scalars("samples/right")] == pytest.approx([0.32, 0.64, 0.96])
+    assert [event.step for event in board.Images("samples")] == [4, 8, 12]
+    log = MetricsLog(tmp_path, 4)
+    log.close()
+    assert len((tmp_path / SCORES).read_text().splitlines()) == 1
 
 
 def test_the_loader_must_have_the_configured_batch(tmp_path):

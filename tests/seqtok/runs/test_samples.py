@@ -1,0 +1,67 @@
+"""What a generator's run draws on its way: the same every time, scored against the real latents and by a reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from ar_model import GeneratorObjective, GeneratorObjectiveConfig
+from seqtok.evaluation.scenes.reader import SceneReader
+from seqtok.evaluation.scenes.reader_folder import FORMAT, KIND, load_reader
+from seqtok.evaluation.scenes.reader_training import ReaderConfig
+from seqtok.runs import generator as runs
+from seqtok_core.foundation import model_folder
+from seqtok_core.foundation.errors import DataError
+from tests.ar_model.toy import CAPTIONS, latent_spec, toy_generator
+
+
+def hooks(real: Tensor) -> runs.GeneratorHooks:
+    found = runs.GeneratorHooks.__new__(runs.GeneratorHooks)
+    found._tokenizer = found._reader = None
+    found._prompts, found._real = CAPTIONS * 8, real
+    return found
+
+
+def test_latents_drawn_by_the_right_law_are_near_and_others_far(tmp_path: Path) -> None:
+    model = toy_generator()
+    objective = GeneratorObjective(model, GeneratorObjectiveConfig(), latent_spec())
+    own = model.sample(CAPTIONS * 8, guidance=1.0)
+    near, far = (hooks(real).on_sample(objective, tmp_path, 64).scores for real in (own, own + 3.0))
+    assert near["latent_frechet"] == pytest.approx(0, abs=1e-3), "the same prompts and noise again"
+    assert far["latent_frechet"] > 10
+    assert not list(tmp_path.iterdir()), "without a tokenizer there are no pictures"
+    few = hooks(own[:1])
+    few._prompts = CAPTIONS[:1]
+    assert few.on_sample(objective, tmp_path, 64) is None
+
+
+def test_with_a_tokenizer_there_are_pictures_and_a_reader_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = GeneratorObjective(toy_generator(), GeneratorObjectiveConfig(), latent_spec())
+    found = hooks(objective.generator.sample(CAPTIONS * 8))
+    found._tokenizer, found._reader = object(), object()
+    monkeypatch.setattr(runs, "decode_all", lambda tokenizer, z, k: torch.zeros(len(z), 3, 8, 8, dtype=torch.uint8))
+    monkeypatch.setattr(runs, "read_pictures", lambda reader, pictures: list(range(len(pictures))))
+    monkeypatch.setattr(runs, "make_scene", lambda seed, index, split: SimpleNamespace(captions=CAPTIONS))
+    monkeypatch.setattr(runs, "judge", lambda readings, scenes: [{"everything": i % 4 == 0} for i in readings])
+    shown = found.on_sample(objective, tmp_path, 64)
+    assert shown.scores["everything_right"] == 0.25
+    assert shown.pictures.dtype == torch.uint8
+    assert shown.pictures.shape[0] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["images_000000064.png"]
+
+
+def test_a_reader_is_read_whatever_its_settings(tmp_path: Path) -> None:
+    config = ReaderConfig(width=16)
+    reader = SceneReader(config.width)
+    parts = {"reader": config.model_dump(mode="json")}
+    model_folder.write_model_folder(tmp_path / "reader", KIND, FORMAT, parts, reader.state_dict(), "")
+    same = load_reader(tmp_path / "reader").state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in reader.state_dict().items())
+    with pytest.raises(DataError):
+        load_reader(tmp_path / "none")
