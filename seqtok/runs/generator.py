@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -15,17 +15,11 @@ from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.samples import LatentTextBatch
-from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import FILE as MANIFEST
 from data_pipelines.shards.manifest import read_manifest
 from seq_tokenizer import LatentSpec, SeqTokenizer
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all
-from seqtok.evaluation.metrics.frechet import frechet_distance
-from seqtok.evaluation.scenes.generation import judge, read_pictures
-from seqtok.evaluation.scenes.reader import SceneReader
-from seqtok.evaluation.scenes.reader_folder import load_reader
-from seqtok.evaluation.scenes.scoring import FINEST
 from seqtok.export.belongs import require_export
 from seqtok.grids import as_tensor, grid
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
@@ -35,6 +29,9 @@ from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import Shown, World
+
+if TYPE_CHECKING:
+    from seqtok.evaluation.scenes.reader import SceneReader
 
 _PROMPTS, _SCORED = 4, 128
 _ASSUMED_LATENTS = (64, 16)  # K, D
@@ -139,7 +136,7 @@ class GeneratorHooks:
 
     def __init__(self, run: GeneratorRun) -> None:
         self._tokenizer = SeqTokenizer.from_pretrained(run.tokenizer) if run.tokenizer else None
-        self._reader = load_reader(run.reader) if run.reader else None
+        self._reader = _reader(run.reader) if run.reader else None
         captions = CaptionTokenizer.load(run.data.captions_path)
         batch = read_latents(run.data.folder, run.data.split, captions, _SCORED, run.data.loader)
         told = [i for i, pyramid in enumerate(batch.captions) if pyramid]
@@ -150,12 +147,13 @@ class GeneratorHooks:
         """The same prompts and noise every time, without guidance: how far the law of the latents is from the real one,
         by Fréchet distance of standardised latents. Every row of the pictures one prompt, decoded from 1, 2, 4, ... K
         tokens."""
+        from seqtok.evaluation import progress
+
         generator = _generator_of(module)
         if len(self._prompts) < 2:
             return None
         latents = generator.sample(self._prompts, guidance=1.0).cpu()
-        both = [generator.spec.normalise(each).flatten(1) for each in (latents, self._real)]
-        scores = {"latent_frechet": frechet_distance(*both)}
+        scores = {"latent_frechet": progress.latent_frechet(generator, latents, self._real)}
         if self._tokenizer is None:
             return Shown(scores)
         prefixes, few = prefix_lengths(latents.shape[1]), latents[:_PROMPTS]
@@ -164,19 +162,18 @@ class GeneratorHooks:
         sheet = grid([list(row) for row in decoded], [str(k) for k in prefixes])
         sheet.save(folder / f"images_{sequences:09d}.png")
         if self._reader is not None:
-            scores["everything_right"] = self._read(generator, self._tokenizer, self._reader)
+            right = progress.everything_right(generator, self._tokenizer, self._reader, _SCORED)
+            scores["everything_right"] = right
         return Shown(scores, as_tensor(sheet))
-
-    def _read(self, generator: SeqGenerator, tokenizer: SeqTokenizer, reader: SceneReader) -> float:
-        """Share of scenes of the val split whose picture, drawn without guidance, shows all that the finest caption
-        says."""
-        scenes = [make_scene(0, index, "val") for index in range(_SCORED)]
-        latents = generator.sample([scene.captions[FINEST] for scene in scenes], guidance=1.0).cpu()
-        verdicts = judge(read_pictures(reader, decode_all(tokenizer, latents, latents.shape[1])), scenes)
-        return sum(verdict["everything"] for verdict in verdicts) / len(verdicts)
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         _generator_of(module).save_pretrained(folder)
+
+
+def _reader(folder: Path) -> SceneReader:
+    from seqtok.evaluation.scenes.reader_folder import load_reader  # the judge, which training does without
+
+    return load_reader(folder)
 
 
 def _generator_of(module: nn.Module) -> SeqGenerator:

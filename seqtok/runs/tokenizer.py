@@ -26,7 +26,6 @@ from seq_tokenizer import SeqTokenizer, TextConfig, TokenizerConfig, TokenizerOb
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seq_tokenizer.tokenizer import parameter_count
-from seqtok.evaluation.metrics.reconstruction import psnr
 from seqtok.grids import as_tensor, strip
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
@@ -200,6 +199,8 @@ class TokenizerHooks:
 
     def on_sample(self, module: nn.Module, folder: Path, images: int) -> Shown:
         """A strip: every row one training image, then its decodings from 1, 2, 4, ... K tokens; and their PSNR."""
+        from seqtok.evaluation.progress import prefix_psnr  # the judge, which training does without
+
         tokenizer = _tokenizer_of(module)
         batch = self._read(_SHOWN)
         latents = encode_all(tokenizer, batch)
@@ -208,8 +209,7 @@ class TokenizerHooks:
         folder.mkdir(parents=True, exist_ok=True)
         sheet = strip(batch, decoded, prefixes)
         sheet.save(folder / f"images_{images:09d}.png")
-        scores = {f"psnr_{k}": float(psnr(decoded[:, i], batch).mean()) for i, k in enumerate(prefixes)}
-        return Shown(scores, as_tensor(sheet))
+        return Shown(prefix_psnr(decoded, batch, prefixes), as_tensor(sheet))
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         tokenizer = _tokenizer_of(module)

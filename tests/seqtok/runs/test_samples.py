@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ar_model import GeneratorObjective, GeneratorObjectiveConfig
+from seqtok.evaluation import progress
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import FORMAT, KIND, load_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
@@ -46,9 +47,10 @@ def test_with_a_tokenizer_there_are_pictures_and_a_reader_reads_them(
     found = hooks(objective.generator.sample(CAPTIONS * 8))
     found._tokenizer, found._reader = object(), object()
     monkeypatch.setattr(runs, "decode_all", lambda tokenizer, z, k: torch.zeros(len(z), 3, 8, 8, dtype=torch.uint8))
-    monkeypatch.setattr(runs, "read_pictures", lambda reader, pictures: list(range(len(pictures))))
-    monkeypatch.setattr(runs, "make_scene", lambda seed, index, split: SimpleNamespace(captions=CAPTIONS))
-    monkeypatch.setattr(runs, "judge", lambda readings, scenes: [{"everything": i % 4 == 0} for i in readings])
+    monkeypatch.setattr(progress, "decode_all", lambda tokenizer, z, k: z)
+    monkeypatch.setattr(progress, "read_pictures", lambda reader, pictures: list(range(len(pictures))))
+    monkeypatch.setattr(progress, "make_scene", lambda seed, index, split: SimpleNamespace(captions=CAPTIONS))
+    monkeypatch.setattr(progress, "judge", lambda readings, scenes: [{"everything": i % 4 == 0} for i in readings])
     shown = found.on_sample(objective, tmp_path, 64)
     assert shown.scores["everything_right"] == 0.25
     assert shown.pictures.dtype == torch.uint8
