@@ -26,7 +26,8 @@ from seq_tokenizer.prefixes import decode_all
 from seqtok.evaluation.scenes import generation
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
-from seqtok.pictures.sample import load_pair, prompt_score
+from seqtok.pictures.sample import load_pair
+from seqtok.pictures.verifier import prompt_score
 
 SEARCHES = {
     "plain": SearchConfig(),

@@ -20,6 +20,7 @@ from seqtok.commands.options import (
     Resume,
     Steps,
     Temperature,
+    Verifier,
     sample_settings,
     take_free_cores,
 )
@@ -59,6 +60,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     candidates: Drawings = 1,
     beams: Beginnings = 1,
+    verifier: Verifier = None,
     prefix: Annotated[int | None, typer.Option(help="Stop after this many tokens; all by default.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +76,7 @@ def sample(
     config = SampleConfig.parse(sample_settings(guidance, temperature, steps), "options")
     take_free_cores()
     search = SearchConfig(candidates=candidates, beams=beams)
-    used = sample_prompts(model, tokenizer, wanted, out, config, seed, prefix, search)
+    used = sample_prompts(model, tokenizer, wanted, out, config, seed, prefix, search, verifier)
     typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else str(out))
 
 

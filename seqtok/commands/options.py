@@ -17,6 +17,10 @@ Candidates = Annotated[
     int, typer.Option(help="Drawings of which the best is kept: its own first tokens are nearest to the prefix.", min=1)
 ]
 Drawings = Annotated[int, typer.Option(help="Drawings of each prompt: the one that says most of it is kept.", min=1)]
+Verifier = Annotated[
+    str | None,
+    typer.Option(help="open_clip model, folder or hub id, that chooses among drawings; else the tokenizer does."),
+]
 Beginnings = Annotated[
     int, typer.Option(help="Beginnings of a drawing that are kept at 1, 2, 4, … tokens, each with --candidates.", min=1)
 ]

@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from ar_model import SampleConfig, SeqGenerator
-from ar_model.sampling import Score, SearchConfig
+from ar_model.sampling import SearchConfig
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from seq_tokenizer import LatentSpec, SeqTokenizer
 from seq_tokenizer.latents import prefix_lengths
-from seq_tokenizer.prefixes import decode_all, text_match
+from seq_tokenizer.prefixes import decode_all
 from seqtok.grids import grid
-from seqtok_core.foundation.errors import ConfigError, DataError
+from seqtok.pictures.verifier import prompt_score
+from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import atomic_write
 from seqtok_core.training import World
 
@@ -34,6 +35,7 @@ def sample_prompts(
     seed: int,
     num_tokens: int | None,
     search: SearchConfig = SearchConfig(),
+    verifier: str | None = None,
 ) -> dict[str, Any]:
     """One row per prompt, decoded from its first 1, 2, 4, ... tokens. Latents of another tokenizer are refused.
 
@@ -46,7 +48,7 @@ def sample_prompts(
         seed=seed,
         num_tokens=num_tokens,
         **search.model_dump(),
-        score=prompt_score(generator, tokenizer, prompts, search),
+        score=prompt_score(generator, tokenizer, prompts, search, verifier),
     )
     prefixes = prefix_lengths(latents.shape[1])
     decoded = _decoded(tokenizer, latents, prefixes)
@@ -59,28 +61,13 @@ def sample_prompts(
         "prompts": list(prompts),
         "sample": config.model_dump(mode="json"),
         "search": search.model_dump(mode="json"),
+        "verifier": verifier,
         "seed": seed,
         "prefix": num_tokens,
         "num_tokens": latents.shape[1],
         "prefixes": list(prefixes),
         "out": str(out),
     }
-
-
-def prompt_score(
-    generator: SeqGenerator, tokenizer: SeqTokenizer, prompts: Sequence[str], search: SearchConfig
-) -> Score | None:
-    """The tokenizer's own text space as a judge; None where nothing is chosen. Raises ConfigError where the tokenizer
-    was trained without captions: it cannot say which drawing fits."""
-    if not search.chooses:
-        return None
-    if tokenizer.config.text is None:
-        raise ConfigError(
-            f"candidates={search.candidates}, beams={search.beams}: this tokenizer was trained without captions and "
-            "cannot say which drawing fits a prompt; draw one of each, or hand SeqGenerator.sample a score"
-        )
-    limit = tokenizer.config.text.context - 1
-    return text_match(tokenizer, generator.encode_prompts(prompts)[:, :limit])
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -34,7 +34,7 @@ from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.export.run import export_latents
-from seqtok.pictures.sample import prompt_score
+from seqtok.pictures.verifier import prompt_score
 from seqtok.runs.demo_config import DemoConfig
 from seqtok.runs.evaluate import load_tokenizer
 from seqtok.runs.generator import GeneratorRun

@@ -26,7 +26,8 @@ from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
-from seqtok.pictures.sample import load_pair, prompt_score
+from seqtok.pictures.sample import load_pair
+from seqtok.pictures.verifier import prompt_score
 from seqtok_core.foundation import model_folder
 from seqtok_core.training import World
 

@@ -13,7 +13,7 @@ from ar_model import GeneratorConfig, SampleConfig, SeqGenerator
 from ar_model.sampling import SearchConfig
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from seq_tokenizer import SeqTokenizer
-from seqtok.pictures.sample import prompt_score
+from seqtok.pictures.verifier import prompt_score
 from seqtok_core.foundation.errors import ConfigError
 from tests.seqtok.commands.test_commands import save_tokenizer, seqtok
 
