@@ -16,7 +16,7 @@ def parameter_count(config: GeneratorConfig, vocab_size: int, spec: LatentSpec) 
     """Weights of such a model over such latents, without room for them."""
     with torch.device("meta"):
         sequence = build_sequence(config.sequence, config.width, spec)
-        head = NoHead() if sequence.denoises else build_head(config.head, config.width, spec.dim)
+        head = NoHead() if sequence.denoises else build_head(config.head, config.width, spec)
         parts = (Backbone(config, vocab_size, spec.length, spec.dim), head, sequence)
     return sum(parameter.numel() for part in parts for parameter in part.parameters())
 

@@ -44,7 +44,7 @@ class SeqGenerator(nn.Module):
         self.config, self.spec, self.captions = config, spec, captions
         self.backbone = Backbone(config, captions.vocab_size, spec.length, spec.dim)
         self.sequence: SequenceVariant = build_sequence(config.sequence, config.width, spec)
-        self.head: Head = NoHead() if self.sequence.denoises else build_head(config.head, config.width, spec.dim)
+        self.head: Head = NoHead() if self.sequence.denoises else build_head(config.head, config.width, spec)
 
     @property
     def model_id(self) -> str:

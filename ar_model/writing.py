@@ -16,6 +16,7 @@ from torch import Tensor
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.layers.choice import choose, nucleus
 from seqtok_core.layers.flow import guide
 from seqtok_core.layers.randomness import Draws
 
@@ -99,16 +100,6 @@ def log_probs(logits: Tensor) -> Tensor:
     return found
 
 
-def nucleus(log_p: Tensor, temperature: float, top_p: float) -> Tensor:
-    """(R, V) -> (R, V): log p / temperature where an id is among the likeliest that together have `top_p`, else -inf
-    (Holtzman et al. 2019, arXiv:1904.09751)."""
-    scaled = (log_p / temperature).log_softmax(-1)
-    ordered, order = scaled.sort(-1, descending=True)
-    before = ordered.exp().cumsum(-1) - ordered.exp()  # the probability of all likelier ones
-    kept = torch.zeros_like(scaled, dtype=torch.bool).scatter(-1, order, before < top_p)
-    return scaled.masked_fill(~kept, -torch.inf)
-
-
 def _drawn(writer: WordModel, config: CaptionConfig, draws: Draws, limit: int) -> list[Written]:
     logits = writer.first
     rows, vocabulary = logits.shape
@@ -116,8 +107,8 @@ def _drawn(writer: WordModel, config: CaptionConfig, draws: Draws, limit: int) -
     going, total, words = torch.ones_like(every, dtype=torch.bool), torch.zeros(rows, device=logits.device), []
     for step in range(limit):
         log_p = log_probs(logits)
-        gumbel = -(-draws.uniform(f"write/{step}", (vocabulary,)).log()).log()
-        word = (nucleus(log_p, config.temperature, config.top_p) + gumbel).argmax(-1)
+        u = draws.uniform(f"write/{step}", (vocabulary,))
+        word = choose(nucleus(log_p, config.temperature, config.top_p), u)
         total = total + torch.where(going, log_p.gather(1, word[:, None])[:, 0], 0.0)
         going = going & (word != EOS)
         words.append(torch.where(going, word, PAD))

@@ -16,10 +16,16 @@ from seqtok_core.layers.randomness import Draws
 class Sampler(Protocol):
     """Draws one latent per row. What does not depend on the token was computed when the sampler was made."""
 
-    def __call__(self, h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int) -> Tensor:
+    def __call__(self, h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int | Tensor) -> Tensor:
         """h (B, W) with the prompt, free (B, W) without it or None for no guidance, `scale` of the guidance,
-        `place` of the token from 0 -> z (B, D), standardised. All randomness comes from `draws`."""
+        `place` of the token from 0, of every row its own where it is (B,) int64 -> z (B, D), standardised. All
+        randomness comes from `draws`, which then tells rows of different places apart."""
         ...
+
+
+def stream(place: int | Tensor) -> str:
+    """Of the random numbers of a token."""
+    return f"sample/{place}" if isinstance(place, int) else "sample/each"
 
 
 class Head(nn.Module, ABC):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Tag
 
 from ar_model.heads.base import Head
+from ar_model.heads.categorical import CategoricalHead, CategoricalHeadConfig, CategoricalSampleConfig
 from ar_model.heads.diffusion import DiffusionHead, DiffusionHeadConfig, DiffusionSampleConfig
 from ar_model.heads.direct import (
     DirectSampleConfig,
@@ -18,6 +19,7 @@ from ar_model.heads.direct import (
     MseHeadConfig,
 )
 from ar_model.heads.flow import FlowHead, FlowHeadConfig, FlowSampleConfig
+from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.config import Config, by_kind
 
 HeadConfig = Annotated[
@@ -25,7 +27,8 @@ HeadConfig = Annotated[
     | Annotated[DiffusionHeadConfig, Tag("diffusion")]
     | Annotated[MseHeadConfig, Tag("mse")]
     | Annotated[GaussianHeadConfig, Tag("gaussian")]
-    | Annotated[MixtureHeadConfig, Tag("mixture")],
+    | Annotated[MixtureHeadConfig, Tag("mixture")]
+    | Annotated[CategoricalHeadConfig, Tag("categorical")],
     by_kind("flow"),
 ]
 HEADS: dict[str, Any] = {
@@ -34,6 +37,7 @@ HEADS: dict[str, Any] = {
     "mse": MseHead,
     "gaussian": GaussianHead,
     "mixture": MixtureHead,
+    "categorical": CategoricalHead,
 }
 
 
@@ -45,8 +49,11 @@ class HeadSampleConfig(Config):
     mse: DirectSampleConfig = DirectSampleConfig()
     gaussian: DirectSampleConfig = DirectSampleConfig()
     mixture: DirectSampleConfig = DirectSampleConfig()
+    categorical: CategoricalSampleConfig = CategoricalSampleConfig()
 
 
-def build_head(config: HeadConfig, width: int, dim: int) -> Head:
-    """The head of `config.kind` with fresh weights: `width` of the hidden states, `dim` channels of a latent."""
-    return HEADS[config.kind](config, width, dim)
+def build_head(config: HeadConfig, width: int, spec: LatentSpec) -> Head:
+    """The head of `config.kind` with fresh weights: `width` of the hidden states."""
+    if isinstance(config, CategoricalHeadConfig):
+        return CategoricalHead(config, width, spec)
+    return HEADS[config.kind](config, width, spec.dim)

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ar_model.heads.base import Sampler
+from ar_model.heads.base import Sampler, stream
 from ar_model.heads.modulated import ModulatedHead, ModulatedHeadConfig
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers.flow import guide
@@ -71,9 +71,9 @@ class DiffusionHead(ModulatedHead):
         of_time = self.time_modulation(times.to(self.out.weight.device) / TIMES)  # (S, M), for all tokens
         alpha = [*kept_signal()[times].tolist(), 1.0]
 
-        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int) -> Tensor:
+        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int | Tensor) -> Tensor:
             of_state = self.state_out(h if free is None else torch.cat([h, free]))
-            x = temperature * draws.normal(f"sample/{place}", (self.dim,))
+            x = temperature * draws.normal(stream(place), (self.dim,))
             for step in range(config.steps):
                 output = self.network(x if free is None else torch.cat([x, x]), of_time[step], of_state).float()
                 noise = output
@@ -89,7 +89,7 @@ class DiffusionHead(ModulatedHead):
                 x = then**0.5 * added / (1 - now) * clean + (now / then) ** 0.5 * (1 - then) / (1 - now) * x
                 if step + 1 < config.steps:
                     spread = ((1 - then) / (1 - now) * added) ** 0.5
-                    x = x + temperature * spread * draws.normal(f"sample/{place}/{step}", (self.dim,))
+                    x = x + temperature * spread * draws.normal(f"{stream(place)}/{step}", (self.dim,))
             return x
 
         return sample

@@ -17,32 +17,35 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ar_model.heads.base import Head, Sampler
+from ar_model.heads.base import Head, Sampler, stream
 from seqtok_core.foundation.config import Config
+from seqtok_core.layers.choice import choose
 from seqtok_core.layers.flow import guide
 from seqtok_core.layers.randomness import Draws
 
 _LOG_STD = (-6.0, 3.0)  # of standardised latents; outside only a diverging model looks
 
 
-class _DirectHeadConfig(Config):
+class DirectHeadConfig(Config):
+    """Sizes of the MLP."""
+
     width: int = Field(192, ge=8)
     depth: int = Field(3, ge=1)
 
 
-class MseHeadConfig(_DirectHeadConfig):
+class MseHeadConfig(DirectHeadConfig):
     """The mean of what the next latent can be."""
 
     kind: Literal["mse"] = "mse"
 
 
-class GaussianHeadConfig(_DirectHeadConfig):
+class GaussianHeadConfig(DirectHeadConfig):
     """Mean and spread of every channel."""
 
     kind: Literal["gaussian"] = "gaussian"
 
 
-class MixtureHeadConfig(_DirectHeadConfig):
+class MixtureHeadConfig(DirectHeadConfig):
     """Several Gaussians and their shares."""
 
     kind: Literal["mixture"] = "mixture"
@@ -53,12 +56,12 @@ class DirectSampleConfig(Config):
     """Nothing but guidance and temperature can be set."""
 
 
-class _DirectHead(Head):
+class DirectHead(Head):
     """A residual MLP on the hidden state."""
 
-    MUON_EXCLUDED = ("out.weight",)
+    MUON_EXCLUDED: tuple[str, ...] = ("out.weight",)
 
-    def __init__(self, config: _DirectHeadConfig, width: int, dim: int, outputs: int) -> None:
+    def __init__(self, config: DirectHeadConfig, width: int, dim: int, outputs: int) -> None:
         super().__init__()
         self.dim, c = dim, config.width
         self.state_in = nn.Linear(width, c)
@@ -81,7 +84,7 @@ class _DirectHead(Head):
         return self.out(self.norm_out(x)).float()
 
 
-class MseHead(_DirectHead):
+class MseHead(DirectHead):
     kind = "mse"
 
     def __init__(self, config: MseHeadConfig, width: int, dim: int) -> None:
@@ -94,13 +97,13 @@ class MseHead(_DirectHead):
     def sampler(self, temperature: float, config: DirectSampleConfig) -> Sampler:
         """Draws nothing: temperature has no part in it."""
 
-        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int) -> Tensor:
+        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int | Tensor) -> Tensor:
             return _guided(self.network, h, free, scale)
 
         return sample
 
 
-class GaussianHead(_DirectHead):
+class GaussianHead(DirectHead):
     kind = "gaussian"
 
     def __init__(self, config: GaussianHeadConfig, width: int, dim: int) -> None:
@@ -114,15 +117,15 @@ class GaussianHead(_DirectHead):
     def sampler(self, temperature: float, config: DirectSampleConfig) -> Sampler:
         """Guidance moves the mean; the spread is that under the prompt."""
 
-        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int) -> Tensor:
+        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int | Tensor) -> Tensor:
             log_std = self.network(h)[:, self.dim :].clamp(*_LOG_STD)
             mean = _guided(lambda state: self.network(state)[:, : self.dim], h, free, scale)
-            return mean + temperature * log_std.exp() * draws.normal(f"sample/{place}", (self.dim,))
+            return mean + temperature * log_std.exp() * draws.normal(stream(place), (self.dim,))
 
         return sample
 
 
-class MixtureHead(_DirectHead):
+class MixtureHead(DirectHead):
     kind = "mixture"
 
     def __init__(self, config: MixtureHeadConfig, width: int, dim: int) -> None:
@@ -146,17 +149,16 @@ class MixtureHead(_DirectHead):
     def sampler(self, temperature: float, config: DirectSampleConfig) -> Sampler:
         """Guidance moves the shares and the means, each Gaussian compared with itself; temperature scales spreads."""
 
-        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int) -> Tensor:
+        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int | Tensor) -> Tensor:
             logits, mean, log_std = self.parts(h)
             if free is not None:
                 without = self.parts(free)
                 logits = guide(logits.log_softmax(-1), without[0].log_softmax(-1), scale)
                 mean = guide(mean, without[1], scale)
-            gumbel = -(-draws.uniform(f"sample/{place}/component", (self.components,)).log()).log()
-            chosen = (logits + gumbel).argmax(-1)
+            chosen = choose(logits, draws.uniform(f"{stream(place)}/component", (self.components,)))
             row = torch.arange(len(chosen), device=chosen.device)
             spread = log_std[row, chosen].clamp(*_LOG_STD).exp()
-            return mean[row, chosen] + temperature * spread * draws.normal(f"sample/{place}", (self.dim,))
+            return mean[row, chosen] + temperature * spread * draws.normal(stream(place), (self.dim,))
 
         return sample
 

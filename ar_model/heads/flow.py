@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ar_model.heads.base import Sampler
+from ar_model.heads.base import Sampler, stream
 from ar_model.heads.modulated import ModulatedHead, ModulatedHeadConfig
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers import flow
@@ -31,7 +31,7 @@ class FlowSampleConfig(Config):
     """How the noise is led to a latent."""
 
     steps: int = Field(10, ge=1)  # of the solver, per token
-    solver: Literal["euler", "heun"] = "euler"
+    solver: flow.Solver = "adams_bashforth"  # heun: two evaluations a step
     # Guidance counts from this time of the flow on (0 noise, 1 data) and until that one: outside the prompt is followed
     # as learnt, which keeps more variety (Kynkäänniemi et al. 2024, arXiv:2404.07724).
     guided_from: float = Field(0.0, ge=0, le=1)
@@ -65,7 +65,7 @@ class FlowHead(ModulatedHead):
         of_time = self.time_modulation(times)  # (S + 1, M), for all tokens
         grid, solve = times.tolist(), flow.SOLVERS[config.solver]
 
-        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int) -> Tensor:
+        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int | Tensor) -> Tensor:
             of_state = self.state_out(h if free is None else torch.cat([h, free]))
 
             def velocity(x: Tensor, at: int) -> Tensor:
@@ -78,7 +78,7 @@ class FlowHead(ModulatedHead):
                 with_prompt, without = v.chunk(2)
                 return flow.guide(with_prompt, without, scale)
 
-            noise = draws.normal(f"sample/{place}", (self.dim,))
+            noise = draws.normal(stream(place), (self.dim,))
             return solve(velocity, temperature * noise, times)
 
         return sample

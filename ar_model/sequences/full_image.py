@@ -148,12 +148,7 @@ class FullImage(SequenceVariant):
             own = torch.where(guided[at, :, None], scale, 1.0)
             return free + own * (with_prompt - free)
 
-        for step in range(config.flow.steps):
-            change = (times[step + 1] - times[step])[:, None]
-            slope = velocity(z, step)
-            if config.flow.solver == "heun" and step + 1 < config.flow.steps:
-                slope = 0.5 * (slope + velocity(z + change * slope, step + 1))
-            z = z + change * slope
+        z = flow.SOLVERS[config.flow.solver](velocity, z, times[..., None])
         yield from z[:, :tokens].unbind(1)
 
     @torch.inference_mode()

@@ -178,4 +178,4 @@ def _at_once(draw: Sampler, h: Tensor, free: Tensor | None, scale: float, draws:
     place = torch.arange(places.start, places.stop, device=h.device).repeat(count)
     own = Draws(draws.seed, draws.epoch.repeat_interleave(n) + (place << _PLACE), draws.index.repeat_interleave(n))
     flat = None if free is None else free.flatten(0, 1)
-    return draw(h.flatten(0, 1), flat, scale, own, 0).unflatten(0, (count, n))
+    return draw(h.flatten(0, 1), flat, scale, own, place).unflatten(0, (count, n))

@@ -50,6 +50,11 @@ class DiscreteBottleneck(Bottleneck):
     def look_up(self, codes: Tensor) -> Tensor:
         """codes (B, k), or (B, k, Q) with Q > 1 -> z (B, k, D) float32."""
 
+    def entries(self) -> Tensor:
+        """-> (Q, V, D) float32: a latent is an entry, or the sum of one entry of each of Q codebooks."""
+        every = torch.arange(self.codebook_size, device=self.project.weight.device)
+        return self.look_up(every[None])
+
     def forward(self, h: Tensor, draws: Draws | None) -> Bottled:
         x = self.project(h).float()
         with torch.autocast(x.device.type, enabled=False):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -43,6 +44,11 @@ class ResidualVqBottleneck(DiscreteBottleneck):
     def quantise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         z, codes, losses = self.quantizer(unit_rms(x))
         return z, codes.squeeze(-1) if self.codes_per_token == 1 else codes, self.config.commitment * losses.sum()
+
+    def entries(self) -> Tensor:
+        every = torch.arange(self.codebook_size, device=self.project.weight.device)
+        same = every[None, :, None].expand(-1, -1, self.codes_per_token)  # each number in every codebook
+        return self.quantizer.get_codes_from_indices(same).float()[:, 0]
 
     def look_up(self, codes: Tensor) -> Tensor:
         codes = codes[..., None] if self.codes_per_token == 1 else codes

@@ -34,7 +34,7 @@ class FlowDecoderConfig(Config):
 
     kind: Literal["flow"] = "flow"
     steps: Annotated[int, Field(ge=1)] = 8  # of the solver, per picture
-    solver: Literal["euler", "heun"] = "euler"
+    solver: flow.Solver = "euler"
     guidance: Annotated[float, Field(ge=0)] = 1.0  # 1: the prefix as it is; above: away from pictures of no prefix
     seed: int = 0  # of the noise where no other seed is asked for
     dropped: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of training without any token: what guidance starts from

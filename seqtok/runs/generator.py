@@ -10,6 +10,7 @@ from torch import nn
 
 from ar_model import GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SeqGenerator
 from ar_model.card import parameter_count
+from ar_model.heads.categorical import CategoricalHead
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
@@ -78,10 +79,18 @@ class GeneratorRun(TrainingRun):
         )
         spec = LatentSpec.from_json(loader.latent_spec, f"{folder}/{MANIFEST}")
         require_export(folder, self.data.split, captions)
-        if self.tokenizer is not None:
-            SeqTokenizer.from_pretrained(self.tokenizer).spec.require_same(spec, str(self.tokenizer), str(folder))
+        tokenizer = None if self.tokenizer is None else SeqTokenizer.from_pretrained(self.tokenizer)
+        if tokenizer is not None:
+            tokenizer.spec.require_same(spec, str(self.tokenizer), str(folder))
         torch.manual_seed(self.train.seed)
-        return GeneratorObjective(SeqGenerator(self.model, spec, captions), self.objective, spec, str(folder)), loader
+        generator = SeqGenerator(self.model, spec, captions)
+        if isinstance(generator.head, CategoricalHead):
+            if tokenizer is None:
+                raise ConfigError(
+                    "model.head.kind=categorical: name the tokenizer, whose codebook it learns to choose from"
+                )
+            generator.head.take_codebook(tokenizer.codebook())
+        return GeneratorObjective(generator, self.objective, spec, str(folder)), loader
 
     def parameters(self) -> tuple[int, str]:
         notes: list[str] = []

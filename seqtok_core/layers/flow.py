@@ -10,6 +10,7 @@ Shapes: `*` any leading shape, D channels, S steps. t broadcasts against x.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -71,10 +72,13 @@ def time_grid(steps: int, device: torch.device | None = None) -> Tensor:
 
 
 def euler(velocity: Velocity, start: Tensor, times: Tensor) -> Tensor:
-    """Walk from `start` at times[0] to times[-1]; one evaluation a step, error O(1 / S)."""
-    x, grid = start, times.tolist()
-    for i in range(len(grid) - 1):
-        x = x + (grid[i + 1] - grid[i]) * velocity(x, i)
+    """Walk from `start` at times[0] to times[-1]; one evaluation a step, error O(1 / S).
+
+    times (S + 1,), or (S + 1, K, 1) where each of K tokens of `start` (B, K, D) has times of its own.
+    """
+    x = start
+    for i, step in enumerate(_steps(times)):
+        x = x + step * velocity(x, i)
     return x
 
 
@@ -84,14 +88,44 @@ def heun(velocity: Velocity, start: Tensor, times: Tensor) -> Tensor:
     The last step is Euler's: at t = 1 a network that predicts data has no velocity (Karras et al. 2022,
     arXiv:2206.00364, end the same way); one step of error O(1 / S^2) leaves the order as it is.
     """
-    x, grid = start, times.tolist()
-    for i in range(len(grid) - 1):
-        step = grid[i + 1] - grid[i]
+    x, steps = start, _steps(times)
+    for i, step in enumerate(steps):
         slope = velocity(x, i)
-        if i + 2 < len(grid):
+        if i + 1 < len(steps):
             slope = 0.5 * (slope + velocity(x + step * slope, i + 1))
         x = x + step * slope
     return x
 
 
-SOLVERS: dict[str, Callable[[Velocity, Tensor, Tensor], Tensor]] = {"euler": euler, "heun": heun}
+def adams_bashforth(velocity: Velocity, start: Tensor, times: Tensor) -> Tensor:
+    """One evaluation a step, error O(1 / S^2): the slope goes on changing as it did since the step before (Bashforth
+    and Adams 1883; the first step, and what has not moved yet, is Euler's)."""
+    x, last, before = start, None, None
+    for i, step in enumerate(_steps(times)):
+        slope = velocity(x, i)
+        ratio = 0.0 if before is None else _ratio(step, before)
+        x = x + step * (slope if last is None else slope + 0.5 * ratio * (slope - last))
+        last, before = slope, step
+    return x
+
+
+def _steps(times: Tensor) -> list[Tensor] | list[float]:
+    if times.ndim > 1:
+        return list((times[1:] - times[:-1]).unbind(0))
+    grid = times.tolist()
+    return [after - before for before, after in pairwise(grid)]
+
+
+def _ratio(step: Tensor | float, before: Tensor | float) -> Tensor | float:
+    """0 where there was no step before."""
+    if isinstance(step, Tensor) and isinstance(before, Tensor):
+        return torch.where(before > 0, step / before.clamp(min=1e-9), 0.0)
+    return step / before if before else 0.0
+
+
+SOLVERS: dict[str, Callable[[Velocity, Tensor, Tensor], Tensor]] = {
+    "adams_bashforth": adams_bashforth,
+    "euler": euler,
+    "heun": heun,
+}
+Solver = Literal["adams_bashforth", "euler", "heun"]

@@ -79,7 +79,9 @@ def sample_by_definition(
 @pytest.mark.parametrize("prediction", ["velocity", "data"])
 def test_cached_sampling_is_the_definition(stagger: float, schedule: str, known: int, prediction: str) -> None:
     model = full_image(stagger=stagger, prediction=prediction)
-    config = SampleConfig().changed(guidance=2.5, schedule=schedule, temperature=0.9, flow={"steps": 4})
+    config = SampleConfig().changed(
+        guidance=2.5, schedule=schedule, temperature=0.9, flow={"steps": 4, "solver": "euler"}
+    )
     kept = random_latents(4, seed=3)[:, :known]
     got = model.complete(kept, PROMPTS, config, seed=5) if known else model.sample(PROMPTS, config, seed=5)
     torch.testing.assert_close(got, sample_by_definition(model, PROMPTS, config, 5, kept), rtol=1e-3, atol=1e-3)
@@ -89,16 +91,15 @@ def test_cached_sampling_is_the_definition(stagger: float, schedule: str, known:
 
 def test_guidance_of_one_is_none_and_a_sample_its_own() -> None:
     model = full_image()
-    plain = model.sample(PROMPTS, guidance=1.0, flow={"steps": 4})
-    expected = sample_by_definition(
-        model, PROMPTS, SampleConfig(guidance=1.0).changed(flow={"steps": 4}), 0, plain[:, :0]
-    )
+    four = {"steps": 4, "solver": "euler"}
+    plain = model.sample(PROMPTS, guidance=1.0, flow=four)
+    expected = sample_by_definition(model, PROMPTS, SampleConfig(guidance=1.0).changed(flow=four), 0, plain[:, :0])
     torch.testing.assert_close(plain, expected, rtol=1e-3, atol=1e-4)
     for i, prompt in enumerate(PROMPTS):
-        alone = model.sample([prompt], guidance=1.0, flow={"steps": 4})
+        alone = model.sample([prompt], guidance=1.0, flow=four)
         torch.testing.assert_close(alone[0], plain[i], rtol=1e-3, atol=1e-4)
-    assert torch.equal(model.sample(PROMPTS, guidance=1.0, flow={"steps": 4}), plain)
-    part = model.sample(PROMPTS, guidance=1.0, flow={"steps": 4}, num_tokens=2)
+    assert torch.equal(model.sample(PROMPTS, guidance=1.0, flow=four), plain)
+    part = model.sample(PROMPTS, guidance=1.0, flow=four, num_tokens=2)
     torch.testing.assert_close(part, plain[:, :2])
     heun = model.sample(PROMPTS, guidance=1.0, flow={"steps": 4, "solver": "heun"})
     assert (heun - plain).abs().max() > 1e-3

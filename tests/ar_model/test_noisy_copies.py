@@ -63,7 +63,7 @@ def sample_by_definition(
     return model.spec.denormalise(z)
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "adams_bashforth"])
 @pytest.mark.parametrize(("known", "dropout"), [(0, 0.0), (2, 0.0), (2, 0.5)])
 def test_cached_sampling_is_the_definition(solver: str, known: int, dropout: float) -> None:
     model = noisy_copies(prefix_dropout=dropout)

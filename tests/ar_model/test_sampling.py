@@ -44,7 +44,7 @@ def sample_without_cache(
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
-@pytest.mark.parametrize("solver", ["euler", "heun"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "adams_bashforth"])
 def test_cached_sampling_is_the_definition(schedule: str, solver: str) -> None:
     model = toy_generator()
     config = SampleConfig().changed(

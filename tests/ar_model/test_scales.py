@@ -53,7 +53,7 @@ def sample_by_definition(
             states.append(model.backbone(slots.x, slots.positions, slots.mask)[:, slots.latents][:, place])
         numbers = Draws(own.seed, own.epoch + (place << 48), own.index)
         assert start <= place
-        z[:, place] = draw(*states, config.guidance, numbers, 0)
+        z[:, place] = draw(*states, config.guidance, numbers, torch.full_like(own.index, place))
     return model.spec.denormalise(z)
 
 

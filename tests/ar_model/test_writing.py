@@ -11,11 +11,12 @@ from einops import rearrange
 from torch import Tensor
 
 from ar_model import SeqGenerator
-from ar_model.writing import CaptionConfig, WordModel, Written, log_probs, nucleus, write
+from ar_model.writing import CaptionConfig, WordModel, Written, log_probs, write
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.attention import attend
 from seqtok_core.layers.blocks import causal_mask
+from seqtok_core.layers.choice import nucleus
 from seqtok_core.layers.randomness import Draws
 from seqtok_core.layers.rope import apply_rope, rope_table
 from tests.ar_model.toy import CAPTIONS, DIM, LENGTH, random_latents, toy_generator, words

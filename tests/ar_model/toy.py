@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ar_model import FlowHeadConfig, GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SeqGenerator
+from ar_model.heads.categorical import CategoricalHead
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
@@ -21,11 +22,15 @@ def words() -> CaptionTokenizer:
     return CaptionTokenizer.train(CAPTIONS, None, 320)
 
 
-def latent_spec(tokenizer_id: str = "aaaa", length: int = LENGTH) -> LatentSpec:
+def latent_spec(
+    tokenizer_id: str = "aaaa", length: int = LENGTH, codebook: tuple[int, int] | None = None
+) -> LatentSpec:
+    """`codebook`: entries and codes per token."""
     generator = torch.Generator().manual_seed(3)
     mean = torch.randn(length, DIM, generator=generator)
     std = 0.5 + torch.rand(length, DIM, generator=generator)
-    return LatentSpec(length=length, dim=DIM, mean=mean, std=std, tokenizer_id=tokenizer_id)
+    entries, parts = codebook or (None, 1)
+    return LatentSpec(length, DIM, mean, std, tokenizer_id, codebook_size=entries, codes_per_token=parts)
 
 
 def generator_config(**changes: object) -> GeneratorConfig:
@@ -34,14 +39,18 @@ def generator_config(**changes: object) -> GeneratorConfig:
     return GeneratorConfig.parse({**values, "head": head.model_dump(), **changes})
 
 
-def toy_generator(seed: int = 0, length: int = LENGTH, **changes: object) -> SeqGenerator:
+def toy_generator(
+    seed: int = 0, length: int = LENGTH, codebook: tuple[int, int] | None = None, **changes: object
+) -> SeqGenerator:
     """Every weight random: with the real initialisation, whose outputs are zero, every law would hold."""
     torch.manual_seed(seed)
-    model = SeqGenerator(generator_config(**changes), latent_spec(length=length), words())
+    model = SeqGenerator(generator_config(**changes), latent_spec(length=length, codebook=codebook), words())
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.3)
+    if isinstance(model.head, CategoricalHead):
+        model.head.take_codebook(torch.randn(model.head.table.shape))
     return model.eval()
 
 

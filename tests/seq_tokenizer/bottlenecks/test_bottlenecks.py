@@ -80,6 +80,10 @@ def test_codes_are_the_latents(kind: str):
     assert int(codes.max()) < model.spec.codebook_size
     assert codes.shape == ((3, 6, 3) if kind == "residual_vq" else (3, 6))
     torch.testing.assert_close(model.bottleneck.look_up(codes), z)
+    table, parts = model.codebook(), model.spec.codes_per_token
+    assert table.shape == (parts, model.spec.codebook_size, z.shape[2])
+    entries = sum(table[q][codes if parts == 1 else codes[..., q]] for q in range(parts))
+    torch.testing.assert_close(entries, z)
     torch.testing.assert_close(model.decode_codes(codes), model.decode(z))
     torch.testing.assert_close(model.decode_codes(codes[:, :2]), model.decode(z, 2))
     assert torch.equal(model.encode_codes(pixels, 2), codes[:, :2])

@@ -30,7 +30,7 @@ def error_of(solver: str, steps: int) -> float:
     return float((end - (MEAN + STD * noise)).abs().max())
 
 
-@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("adams_bashforth", 2)])
 def test_solvers_reach_the_closed_form_end_at_their_order(solver: str, order: int) -> None:
     errors = [error_of(solver, steps) for steps in (20, 40, 80)]
     assert errors[-1] < 0.02
@@ -90,3 +90,22 @@ def test_guidance_scales() -> None:
 def test_no_steps_is_an_error() -> None:
     with pytest.raises(ValueError, match="steps=0"):
         flow.time_grid(0)
+
+
+@pytest.mark.parametrize("solver", flow.SOLVERS)
+def test_tokens_with_times_of_their_own_walk_as_if_alone(solver: str) -> None:
+    """One begins two steps late, one stands still; each has its own grid."""
+    own = torch.tensor([[0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 0.0, 0.5, 1.0], [1.0] * 5])  # (K, S + 1)
+    start = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return torch.sin(3 * x + t)
+
+    times = own.T[..., None]
+    together = flow.SOLVERS[solver](lambda x, at: velocity(x, times[at]), start, times)
+    for token, grid in enumerate(own):
+        moving = torch.cat([grid[:1], grid[1:][grid[1:] > grid[:-1]]])
+        alone = start[:, token]
+        if len(moving) > 1:
+            alone = flow.SOLVERS[solver](lambda x, at: velocity(x, moving[at]), alone, moving)  # noqa: B023
+        torch.testing.assert_close(together[:, token], alone)
