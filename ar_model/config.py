@@ -51,8 +51,5 @@ class GeneratorObjectiveConfig(Config):
     finest_share: float = Field(0.8, ge=0, le=1)  # of captions at the finest level; the rest evenly coarser
     input_noise: float = Field(0.0, ge=0)  # std added to latents that are read (theirs is 1), not to targets
     text_weight: float = Field(0.2, ge=0)  # of the cross-entropy of captions written after the image
-    # Share of a caption's words that those after them are not told: they have to be read off the picture, not guessed
-    # from the words before.
-    word_dropout: float = Field(0.0, ge=0, lt=1)
     prompt_weight: float = Field(0.0, ge=0)  # of the cross-entropy of prompts before the image
     seed: int = 0

@@ -44,7 +44,7 @@ class GeneratorObjective(nn.Module):
         generator.spec.require_same(latents, "the sequence model", source)
         sequence, own = generator.sequence, generator.config.writer == "own"
         asked = {name: getattr(sequence, name) for name in ("caption_levels", "caption_prefixes", "caption_dropout")}
-        asked |= {"word_dropout": config.word_dropout, "writer=own": own}
+        asked |= {"writer=own": own}
         if config.text_to_image == 1.0 and any(asked.values()):
             raise ConfigError(
                 "text_to_image=1: no caption is ever written, so that these have no meaning: "
@@ -66,7 +66,7 @@ class GeneratorObjective(nn.Module):
         draws = Draws(config.seed, batch.epoch, batch.index)
         z = generator.spec.normalise(batch.latents.float())
         text_ids, level = self._text(batch, draws)
-        roles, noise = self._roles(draws, level, text_ids.shape[1], z.shape[1]), self._input_noise(draws, z)
+        roles, noise = self._roles(draws, level, z.shape[1]), self._input_noise(draws, z)
         slots = generator.sequence.arrange(generator.backbone, z, noise, text_ids, roles, draws)
         read = ReadOnce()
         h = generator.backbone(slots.x, slots.positions, slots.mask, read)
@@ -97,13 +97,12 @@ class GeneratorObjective(nn.Module):
             return None
         return self.config.input_noise * draws.normal("input noise", tuple(z.shape[1:]))
 
-    def _roles(self, draws: Draws, level: Tensor, words: int, length: int) -> Roles:
-        """level (B,) int64, of each sample's text of at most `words` tokens, -1 where it has none: such a sample writes
-        nothing."""
+    def _roles(self, draws: Draws, level: Tensor, length: int) -> Roles:
+        """level (B,) int64, of each sample's text, -1 where it has none: such a sample writes nothing."""
         config, sequence = self.config, self.generator.sequence
         to_image = draws.uniform("direction") < config.text_to_image
         prompted = to_image & (draws.uniform("condition") >= config.condition_dropout)
-        writes = hidden = told = unread = None
+        writes = hidden = told = None
         if config.text_to_image < 1.0:
             writes = ~to_image & (level >= 0)
         if sequence.prefix_dropout:
@@ -115,9 +114,7 @@ class GeneratorObjective(nn.Module):
         if writes is not None and sequence.caption_dropout:
             blind = draws.uniform("caption dropout") < sequence.caption_dropout
             told = torch.full_like(level, _ALL).where(~blind, 0) if told is None else told.where(~blind, 0)
-        if writes is not None and config.word_dropout:
-            unread = draws.uniform("word dropout", (words,)) < config.word_dropout
-        return Roles(prompted, writes, level, hidden, told, unread)
+        return Roles(prompted, writes, level, hidden, told)
 
     def _text(self, batch: LatentTextBatch, draws: Draws) -> tuple[Tensor, Tensor]:
         """-> (B, T) the caption of each sample at the level drawn for it, and (B,) that level; empty and -1 where it

@@ -42,10 +42,10 @@ from seqtok.runs.train import train_run
 PROMPTS, FIRST = 1000, 5000  # test scenes from the 5000th on
 PICTURES = 5000  # of a Frechet distance
 STEPS = {
-    "next_token": {"flow": (1, 2, 4, 10), "diffusion": (100,)},
-    "noisy_copies": {"flow": (4, 10)},
+    "next_token": {"flow": (1, 2, 4, 6, 10), "diffusion": (100,)},
+    "noisy_copies": {"flow": (4, 6)},
     "full_image": {"flow": (10, 25, 50)},
-    "scales": {"flow": (4, 10)},
+    "scales": {"flow": (4, 6)},
 }
 _FULL = ["model.sequence={kind: full_image}"]
 CONTESTANTS: dict[str, list[str]] = {
@@ -77,10 +77,11 @@ def main() -> None:
         words = [*CONTESTANTS[name], f"train.images={args.sequences}", *args.settings]
         seconds = trained(args.demo, folder, words, args.seed)
         found = judged(str(folder / "model"), str(args.demo / "tokenizer" / "model"), reader, args.samplings)
-        runs.setdefault(name, {})[str(args.seed)] = {"settings": words, "training_seconds": seconds, **found}
+        about = {"machine": describe_machine(), "settings": words, "training_seconds": seconds}
+        runs.setdefault(name, {})[str(args.seed)] = {**about, **found}
         print(name, json.dumps(found["short"]))
         if args.results:
-            whole = {"machine": describe_machine(), "prompts": PROMPTS, "pictures": PICTURES, "runs": runs}
+            whole = {"prompts": PROMPTS, "pictures": PICTURES, "runs": runs}
             args.results.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
 
 

@@ -30,7 +30,7 @@ class FlowHeadConfig(ModulatedHeadConfig):
 class FlowSampleConfig(Config):
     """How the noise is led to a latent."""
 
-    steps: int = Field(10, ge=1)  # of the solver, per token
+    steps: int = Field(6, ge=1)  # of the solver, per token
     solver: flow.Solver = "adams_bashforth"  # heun: two evaluations a step
     # Guidance counts from this time of the flow on (0 noise, 1 data) and until that one: outside the prompt is followed
     # as learnt, which keeps more variety (Kynkäänniemi et al. 2024, arXiv:2404.07724).
@@ -50,15 +50,20 @@ class FlowHead(ModulatedHead):
 
     def loss(self, h: Tensor, z: Tensor, draws: Draws) -> Tensor:
         """h (B, K, W), z (B, K, D) -> (B, K): mean over the R times and noises of each token."""
-        repeats, config = self.repeats, self.config
-        u = draws.uniform("flow/time", (repeats,))
-        t = flow.logit_normal_times(u, config.time_mean, config.time_std)  # (B, R)
+        config = self.config
+        u = draws.uniform("flow/time", (self.repeats,))
+        t = flow.logit_normal_times(u, config.time_mean, config.time_std)
+        return self.loss_at(h, z, t, draws).mean(1)
+
+    def loss_at(self, h: Tensor, z: Tensor, t: Tensor, draws: Draws) -> Tensor:
+        """At chosen times: h (B, K, W), z (B, K, D), t (B, R) -> (B, R, K)."""
+        repeats = t.shape[1]
         noise = draws.normal("flow/noise", (repeats, *z.shape[1:]))  # (B, R, K, D)
         data, t4 = z[:, None].float(), t[:, :, None, None]
         x_t = flow.interpolate(noise, data, t4)
         output = self.network(x_t, self.time_modulation(t)[:, :, None], self.state_out(h)[:, None])
-        velocity = flow.to_velocity(output.float(), x_t, t4, config.prediction)
-        return flow.flow_loss(velocity, noise, data).mean(1)
+        velocity = flow.to_velocity(output.float(), x_t, t4, self.config.prediction)
+        return flow.flow_loss(velocity, noise, data)
 
     def sampler(self, temperature: float, config: FlowSampleConfig) -> Sampler:
         times = flow.time_grid(config.steps, self.out.weight.device)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -76,7 +75,6 @@ class Roles:
     # (B,) int64, so many of the first latents are not told, which is what guidance by a prefix compares with
     hidden: Tensor | None = None
     told: Tensor | None = None  # (B,) int64, the text is written from so many of the first latents; None: from all
-    unread: Tensor | None = None  # (B, T) bool, words that those after them are not told
 
 
 class CaptionSettings(Config):
@@ -112,10 +110,7 @@ class SequenceVariant(nn.Module, ABC):
             latents = latents & (torch.arange(latents.shape[1], device=latents.device) < roles.told[:, None])
         slots = caption_slots(text_ids, *writing_rows(roles.writes), torch.cat([before, latents], 1), length)
         level = None if roles.level is None else roles.level[slots.rows]
-        ids = slots.ids
-        if roles.unread is not None:
-            ids = ids.masked_fill(F.pad(roles.unread[slots.rows], (1, 0)), PAD)
-        x = backbone.writing.embed_text(ids)
+        x = backbone.writing.embed_text(slots.ids)
         return Captions(torch.cat([self._ask(x[:, :1], level), x[:, 1:]], 1), slots)
 
     def end_of_image(self, backbone: Backbone, level: Tensor) -> Tensor:

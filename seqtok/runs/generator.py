@@ -163,6 +163,7 @@ class GeneratorHooks:
             return None
         latents = generator.sample(self._prompts, guidance=1.0).cpu()
         scores = {"latent_frechet": progress.latent_frechet(generator, latents, self._real)}
+        scores |= progress.losses(generator, self._prompts, self._real)
         if self._tokenizer is None:
             return Shown(scores)
         prefixes, few = prefix_lengths(latents.shape[1]), latents[:_PROMPTS]

@@ -9,7 +9,7 @@ Shapes: `*` any leading shape, D channels, S steps. t broadcasts against x.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -100,25 +100,26 @@ def heun(velocity: Velocity, start: Tensor, times: Tensor) -> Tensor:
 def adams_bashforth(velocity: Velocity, start: Tensor, times: Tensor) -> Tensor:
     """One evaluation a step, error O(1 / S^2): the slope goes on changing as it did since the step before (Bashforth
     and Adams 1883; the first step, and what has not moved yet, is Euler's)."""
-    x, last, before = start, None, None
-    for i, step in enumerate(_steps(times)):
+    x, steps, last = start, _steps(times), start
+    for i, step in enumerate(steps):
         slope = velocity(x, i)
-        ratio = 0.0 if before is None else _ratio(step, before)
-        x = x + step * (slope if last is None else slope + 0.5 * ratio * (slope - last))
-        last, before = slope, step
+        x = x + step * (slope + 0.5 * _ratio(step, steps[i - 1]) * (slope - last) if i else slope)
+        last = slope
     return x
 
 
-def _steps(times: Tensor) -> list[Tensor] | list[float]:
+Step = Tensor | float
+
+
+def _steps(times: Tensor) -> Sequence[Step]:
     if times.ndim > 1:
         return list((times[1:] - times[:-1]).unbind(0))
-    grid = times.tolist()
-    return [after - before for before, after in pairwise(grid)]
+    return [after - before for before, after in pairwise(times.tolist())]
 
 
-def _ratio(step: Tensor | float, before: Tensor | float) -> Tensor | float:
+def _ratio(step: Step, before: Step) -> Step:
     """0 where there was no step before."""
-    if isinstance(step, Tensor) and isinstance(before, Tensor):
+    if isinstance(before, Tensor):
         return torch.where(before > 0, step / before.clamp(min=1e-9), 0.0)
     return step / before if before else 0.0
 

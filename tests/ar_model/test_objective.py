@@ -11,7 +11,7 @@ from ar_model import GeneratorObjective, GeneratorObjectiveConfig
 from ar_model.objective import draw_level
 from ar_model.sequences.base import Roles
 from ar_model.sequences.layout import slot_positions
-from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
+from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS
 from data_pipelines.samples import LatentTextBatch
 from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.layers.blocks import causal_mask
@@ -149,37 +149,18 @@ def test_blocks_computed_twice_have_the_same_gradients(writer: str) -> None:
 
 
 def test_what_is_for_captions_is_for_who_writes() -> None:
-    for settings, changes in (({}, {"writer": "own"}), ({"word_dropout": 0.1}, {})):
+    for changes in ({"writer": "own"}, {"sequence": {"caption_dropout": 0.1}}):
         with pytest.raises(ConfigError, match="no caption is ever written"):
-            objective(GeneratorObjectiveConfig(**settings), **changes)
+            objective(GeneratorObjectiveConfig(), **changes)
 
 
-def test_hidden_words_are_targets_and_are_not_read() -> None:
-    model, z = toy_generator(), random_latents(2)
-    text, yes = torch.tensor([[11, 12, 13], [21, 22, 0]]), torch.ones(2, dtype=torch.bool)
-    unread = torch.tensor([[False, True, False], [False, False, False]])
-    other = text.clone()
-    other[0, 1] = 15
-    draws, found = Draws.alike(0, 2), []
-    for words_now in (text, other):
-        slots = model.sequence.arrange(model.backbone, z, None, words_now, Roles(~yes, yes, unread=unread), draws)
-        found.append((slots.captions.x[:2], slots.captions.slots.targets[:2].tolist()))
-    assert torch.equal(found[0][0], found[1][0])
-    assert found[0][1] == [[11, 12, 13, EOS], [21, 22, EOS, PAD]]
-    assert found[1][1][0] == [11, 15, 13, EOS]
-    plain = model.sequence.arrange(model.backbone, z, None, text, Roles(~yes, yes), draws).captions.x
-    same = (found[0][0] == plain[:2]).all(-1)
-    assert same.tolist() == [[True, True, False, True], [True] * 4]
-
-
-def test_words_and_pictures_are_hidden_at_their_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_hidden_from_captions_at_their_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Roles] = []
-    model = objective(GeneratorObjectiveConfig(text_to_image=0.2, word_dropout=0.3), sequence={"caption_dropout": 0.25})
+    model = objective(GeneratorObjectiveConfig(text_to_image=0.2), sequence={"caption_dropout": 0.25})
     arrange = model.generator.sequence.arrange
     monkeypatch.setattr(model.generator.sequence, "arrange", lambda *a: seen.append(a[4]) or arrange(*a))
     model(toy_batch([["a red circle"]] * 800, random_latents(800)))
     (roles,) = seen
-    assert float(roles.unread.float().mean()) == pytest.approx(0.3, abs=0.03)
     assert float((roles.told == 0).float().mean()) == pytest.approx(0.25, abs=0.05)
     assert set(roles.told.tolist()) == {0, 1 << 30}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ar_model import GeneratorObjective, GeneratorObjectiveConfig
+from ar_model.sequences.base import Roles
 from seqtok.evaluation import progress
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import FORMAT, KIND, load_reader
@@ -17,7 +18,8 @@ from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.runs import generator as runs
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import DataError
-from tests.ar_model.toy import CAPTIONS, latent_spec, toy_generator
+from seqtok_core.layers.randomness import Draws
+from tests.ar_model.toy import CAPTIONS, LENGTH, latent_spec, random_latents, toy_generator
 
 
 def hooks(real: Tensor) -> runs.GeneratorHooks:
@@ -38,6 +40,32 @@ def test_latents_drawn_by_the_right_law_are_near_and_others_far(tmp_path: Path) 
     few = hooks(own[:1])
     few._prompts = CAPTIONS[:1]
     assert few.on_sample(objective, tmp_path, 64) is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"head": {"kind": "mse"}}, {"sequence": {"kind": "full_image"}}])
+def test_losses_are_told_by_place_and_by_time(changes: dict[str, object]) -> None:
+    model = toy_generator(**changes)
+    z = random_latents(4)
+    found = progress.losses(model, CAPTIONS, z)
+    places = {"loss_z1": 1, "loss_z2": 1, "loss_z3_4": 2, "loss_z5_6": 2}
+    assert places.keys() <= found.keys()
+    assert (found.keys() - places.keys() == {f"loss_t{t}" for t in (0.1, 0.3, 0.5, 0.7, 0.9)}) == (not changes)
+    assert found == progress.losses(model, CAPTIONS, z)
+    if changes:
+        return
+    text, yes = model.encode_prompts(CAPTIONS), torch.ones(4, dtype=torch.bool)
+    slots = model.sequence.arrange(model.backbone, model.spec.normalise(z), None, text, Roles(yes), Draws.alike(0, 4))
+    h = model.backbone(slots.x, slots.positions, slots.mask)[:, slots.latents]
+    draws = Draws(0, torch.zeros(4, dtype=torch.int64), torch.arange(4))
+    whole = model.head.loss(h, model.spec.normalise(z), draws).mean(0)
+    by_place = [found[name] for name in places]
+    assert sum(a * n for a, n in zip(by_place, places.values(), strict=True)) == pytest.approx(
+        float(whole.sum()), rel=1e-4
+    )
+    assert found["loss_z1"] == pytest.approx(float(whole[0]), rel=1e-4)
+    alone = model.head.loss_at(h, model.spec.normalise(z), torch.full((4, 5), 0.7), draws)
+    assert alone.shape == (4, 5, LENGTH)
+    assert found["loss_t0.7"] == pytest.approx(alone[:, 3].mean().item(), rel=1e-4), "the same noise, the fourth of it"
 
 
 def test_with_a_tokenizer_there_are_pictures_and_a_reader_reads_them(
