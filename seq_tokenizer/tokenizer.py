@@ -152,11 +152,9 @@ class SeqTokenizer(nn.Module):
         """As `decode`, from what `encode_codes` gives."""
         return self.decode(self._codebook().look_up(codes), num_tokens)
 
-    @torch.no_grad()
     def codebook(self) -> Tensor:
-        """-> (Q, V, D) float32: every latent is a sum of one entry of each of the Q codebooks. Raises ConfigError where
-        there is none."""
-        return self._codebook().entries()
+        """-> (Q, V, D) float32: a latent is a sum of one entry of each of Q codebooks. Raises ConfigError without."""
+        return self._codebook().entries().detach()
 
     def _codebook(self) -> DiscreteBottleneck:
         if not isinstance(self.bottleneck, DiscreteBottleneck):
