@@ -1,10 +1,13 @@
-"""Settings of a tokenizer, saved with its weights. Those of its training lie in objective.py."""
+"""Settings of a tokenizer, saved with its weights, and the card that shows them. Those of its training lie in
+objective.py."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import model_validator
+from torch import Tensor
 
 from seq_tokenizer.bottlenecks.build import BottleneckConfig, features_of
 from seq_tokenizer.bottlenecks.rms import RmsConfig
@@ -14,6 +17,7 @@ from seq_tokenizer.decoders.pixel import PixelConfig
 from seq_tokenizer.encoders.build import EncoderConfig, require_fit
 from seq_tokenizer.encoders.lossless import LosslessConfig
 from seq_tokenizer.encoders.qformer import QFormerConfig
+from seq_tokenizer.latents import LatentSpec
 from seq_tokenizer.orders.grid import OrderName
 from seq_tokenizer.shape import TokenizerShape
 from seq_tokenizer.text.tower import TextConfig
@@ -57,3 +61,34 @@ class TokenizerConfig(TokenizerShape):
         if self.writer is not None and max(self.writer.level_starts or (1,)) > self.num_latents:
             raise ValueError(f"writer.level_starts={self.writer.level_starts}: at most num_latents={self.num_latents}")
         return self
+
+
+def tokenizer_card(config: TokenizerConfig, spec: LatentSpec, weights: Mapping[str, Tensor]) -> str:
+    """README.md of the model folder, in the words that the hub and a stranger expect."""
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    text = f"{config.text.layers} layers of width {config.text.width}" if config.text else "none"
+    return f"""---
+library_name: seqtok
+pipeline_tag: feature-extraction
+---
+# Tokenizer of seqtok
+
+An image becomes {spec.length} ordered tokens of {spec.dim} channels; any prefix of them is an image.
+
+| | |
+| --- | --- |
+| parameters | {parameters / 1e6:.2f} M |
+| pictures | {config.image_size} px in patches of {config.patch_size} |
+| encoder | {config.encoder.kind}, {config.encoder_layers} layers of width {config.width} |
+| decoder | {config.decoder.kind}, {config.decoder_layers} layers |
+| text tower | {text} |
+| tokenizer id | `{spec.tokenizer_id}` |
+
+```python
+from seq_tokenizer import SeqTokenizer
+
+tokenizer = SeqTokenizer.from_pretrained("this folder")
+latents = tokenizer.encode(images)         # images (B, 3, H, W) in [-1, 1] -> (B, {spec.length}, {spec.dim})
+preview = tokenizer.decode(latents[:, :4])  # any prefix is an image
+```
+"""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from seq_tokenizer.bottlenecks.base import Bottled
 from seq_tokenizer.bottlenecks.build import build_bottleneck, features_of
 from seq_tokenizer.bottlenecks.discrete import DiscreteBottleneck
-from seq_tokenizer.config import TokenizerConfig
+from seq_tokenizer.config import TokenizerConfig, tokenizer_card
 from seq_tokenizer.decoders.build import build_decoder
 from seq_tokenizer.encoders.build import build_encoder
 from seq_tokenizer.encoders.patches import check_pixels, require_patches
@@ -245,7 +245,9 @@ class SeqTokenizer(nn.Module):
         parts: dict[str, Any] = {"tokenizer": self.config.model_dump(mode="json"), "latents": spec.to_json()}
         if captions_model is not None:
             parts["captions_sha256"] = sha256_file(folder / model_folder.CAPTIONS)
-        model_folder.write_model_folder(folder, KIND, FORMAT, parts, weights, _model_card(self.config, spec, weights))
+        model_folder.write_model_folder(
+            folder, KIND, FORMAT, parts, weights, tokenizer_card(self.config, spec, weights)
+        )
 
     @classmethod
     def from_pretrained(cls, path: Path | str) -> Self:
@@ -271,34 +273,3 @@ def parameter_count(config: TokenizerConfig) -> int:
 def _asked(states: dict[str, Tensor] | None) -> dict[str, Any]:
     """A part that hands out none is asked only by who wants some."""
     return {} if states is None else {"states": states}
-
-
-def _model_card(config: TokenizerConfig, spec: LatentSpec, weights: Mapping[str, Tensor]) -> str:
-    """README.md of the model folder, in the words that the hub and a stranger expect."""
-    parameters = sum(tensor.numel() for tensor in weights.values())
-    text = f"{config.text.layers} layers of width {config.text.width}" if config.text else "none"
-    return f"""---
-library_name: seqtok
-pipeline_tag: feature-extraction
----
-# Tokenizer of seqtok
-
-An image becomes {spec.length} ordered tokens of {spec.dim} channels; any prefix of them is an image.
-
-| | |
-| --- | --- |
-| parameters | {parameters / 1e6:.2f} M |
-| pictures | {config.image_size} px in patches of {config.patch_size} |
-| encoder | {config.encoder.kind}, {config.encoder_layers} layers of width {config.width} |
-| decoder | {config.decoder.kind}, {config.decoder_layers} layers |
-| text tower | {text} |
-| tokenizer id | `{spec.tokenizer_id}` |
-
-```python
-from seq_tokenizer import SeqTokenizer
-
-tokenizer = SeqTokenizer.from_pretrained("this folder")
-latents = tokenizer.encode(images)         # images (B, 3, H, W) in [-1, 1] -> (B, {spec.length}, {spec.dim})
-preview = tokenizer.decode(latents[:, :4])  # any prefix is an image
-```
-"""
