@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,8 +24,9 @@ from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.shards.shard_set import open_shards
 from seq_tokenizer import SeqTokenizer
 from seqtok.export.config import ExportConfig
-from seqtok.export.encode import ShardEncoder
+from seqtok.export.encode import Encoded, ShardEncoder
 from seqtok.export.run import export_latents, export_tokens
+from seqtok.export.stores import checked
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun
@@ -222,6 +225,16 @@ def test_an_outlier_is_an_error_or_recorded(model, data, tmp_path, monkeypatch):
     assert check["largest_z"] == 30.0
     assert check["outlier_keys"][0] == "test-00000003"
     assert check["outliers"] == 1 + 4, "the fourth picture of each shard that has four"
+
+
+def test_a_rare_entry_of_a_codebook_is_no_outlier():
+    statistics = latent_check.Statistics(np.zeros((1, 2)), np.ones((1, 2)))
+    values = np.full((1, 1, 2), 30.0, np.float32)
+    far = Encoded(split="test", number=0, records=[SimpleNamespace(key="a")], values=values)
+    with pytest.raises(DataError, match=r"30\.0 standard deviations"):
+        checked(far, statistics, "error")
+    facts = checked(replace(far, codes=np.zeros((1, 1), np.int32)), statistics, "error")
+    assert facts["outliers"] == 1
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
