@@ -63,4 +63,5 @@ def _read_split(source: TarSource, words: dict[str, set[str]]) -> Found:
                 words[label].update([value] if isinstance(value, str) else [])
             kept.append(source.samples[number][index])
         shards.append((path, PackedSamples(kept)))
-    return Found(shards, source.skipped, fingerprint.of_value(source.identity()), levels, tuple(dropped))
+    skipped, identity = tuple(source.skipped.values()), fingerprint.of_value(source.identity())
+    return Found(shards, skipped, identity, levels, tuple(dropped))

@@ -6,7 +6,8 @@ is read, every shard's size and every index's hash are checked; hashes of shards
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import sha256_file
 
+log = logging.getLogger(__name__)
 MISSING_LABEL = -1
 _CHECKS = 8  # shards looked at side by side: on a network disk each look is a round trip
 
@@ -176,6 +178,7 @@ def _open_own(folder: Path, split: str, content: Manifest, on_bad_shard: OnBadSh
     with ThreadPoolExecutor(_CHECKS) as pool:
         faults = list(pool.map(lambda info: _fault(folder, info), infos))
     skipped = [str(fault) for fault in faults if fault is not None]
+    _say(skipped)
     if skipped and on_bad_shard == "error":
         raise next(fault for fault in faults if fault is not None)
     sound = [info for info, fault in zip(infos, faults, strict=True) if fault is None]
@@ -223,8 +226,14 @@ def _fault(folder: Path, info: ShardInfo) -> DataError | None:
     return None
 
 
+def _say(skipped: Iterable[str]) -> None:
+    for message in skipped:
+        log.warning("left out with all its samples: %s", message)
+
+
 def _open_foreign(folder: Path, split: str, fields: Fields, on_bad_shard: OnBadShard) -> ShardSet:
     found = scan_foreign(folder, split, fields, on_bad_shard)
+    _say(found.skipped)
     shards = [ShardFile(path, len(samples), samples) for path, samples in found.shards]
     result = ShardSet(shards, fields, fields.labels, found.classes, nested=False)
     result.levels, result.skipped, result.dropped = found.levels, found.skipped, found.dropped

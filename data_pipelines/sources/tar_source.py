@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from seqtok_core.foundation.packed import parts_of, starts_of
 
 @dataclass(frozen=True, eq=False)
 class TarSource:
-    """Samples of some tars, in file order. `skipped` names the shards that were left out as damaged."""
+    """Samples of some tars, in file order. `skipped` says of shards that were left out as damaged why; `litter` counts
+    members that no sample is made of: a system left them there."""
 
     shards: tuple[Path, ...]
     samples: tuple[PackedSamples, ...]  # of each shard
     fields: Fields
-    skipped: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)  # file name -> message
+    litter: int = 0
     kind: str = "tars"
 
     def __len__(self) -> int:
@@ -64,7 +66,9 @@ class TarSource:
     def identity(self) -> dict[str, Any]:
         shards = {path.name: path.stat().st_size for path in self.shards}
         fields = self.fields.model_dump(mode="json")
-        return {"kind": self.kind, "shards": shards, "fields": fields, "skipped_shards": len(self.skipped)}
+        aside: dict[str, Any] = {"skipped": sorted(self.skipped)} if self.skipped else {}
+        aside |= {"left_aside": {"litter_of_a_system": self.litter}} if self.litter else {}
+        return {"kind": self.kind, "shards": shards, "fields": fields, "skipped_shards": len(self.skipped), **aside}
 
     def facts(self) -> Facts:
         return Facts(level_names=level_names(self.fields), levels_made=levels_made(self.fields))
@@ -111,21 +115,22 @@ def tar_sources(
 def tar_source(shards: Sequence[Path], fields: Fields, on_bad_shard: OnBadShard = "error") -> TarSource:
     """Scans every shard once. A damaged one is an error, or left out and named in `skipped`."""
     kept: list[Path] = []
-    skipped: list[str] = []
+    skipped: dict[str, str] = {}
+    litter: list[str] = []
     samples: list[PackedSamples] = []
     for path in shards:
         try:
-            found = PackedSamples(scan_tar(path))
+            found = PackedSamples(scan_tar(path, litter))
         except DataError as error:
             if on_bad_shard == "error":
                 raise
-            skipped.append(str(error))
+            skipped[path.name] = str(error)
             continue
         kept.append(path)
         samples.append(found)
     if not any(map(len, samples)):
         raise DataError(f"{shards[0].parent}: no samples in {len(shards)} shard(s); damaged: {len(skipped)}")
-    return TarSource(tuple(kept), tuple(samples), fields, tuple(skipped))
+    return TarSource(tuple(kept), tuple(samples), fields, skipped, len(litter))
 
 
 def _no_picture(path: Path, sample: TarSample) -> Bad:

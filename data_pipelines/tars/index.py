@@ -23,6 +23,8 @@ from seqtok_core.foundation.packed import pack
 OnBadShard = Literal["error", "skip"]
 Span = tuple[int, int]  # offset of the content in the tar, length; bytes
 _END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
+_PADDING = 20 * tarfile.BLOCKSIZE  # what archives are filled up to, and so is read at once
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -33,31 +35,39 @@ class TarSample:
     members: dict[str, Span]
 
 
-def scan_tar(path: Path) -> list[TarSample]:
-    """Samples in file order. Raises DataError naming the shard when it is cut, damaged or re-uses a key."""
+def scan_tar(path: Path, litter: list[str] | None = None) -> list[TarSample]:
+    """Samples in file order. Raises DataError naming the shard when it is cut, damaged or re-uses a key. What a system
+    left there (`is_litter`) is no sample; its names are added to `litter`."""
     try:
         with open(path, "rb") as stream:
-            return scan_stream(stream, str(path))
+            return scan_stream(stream, str(path), litter)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def scan_stream(stream: BinaryIO, name: str) -> list[TarSample]:
+def scan_stream(stream: BinaryIO, name: str, litter: list[str] | None = None) -> list[TarSample]:
     """As `scan_tar`, for an open file; `name` is used in messages."""
-    stream.seek(0)
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            members = list(_members(tar))
-            end = tar.offset
-    except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
-        raise DataError(f"{name}: damaged or cut tar ({error})") from None
-    stream.seek(end)
-    tail = stream.read(len(_END))
-    if tail != _END:
-        size = stream.seek(0, os.SEEK_END)
-        what = "ends too early" if len(tail) < len(_END) else "has a damaged header"
-        raise DataError(f"{name}: the tar {what} at byte {end} of {size}; copy or build the shard again")
-    return _group(members, name)
+    members: list[tuple[str, Span | None]] = []
+    start: int | None = 0
+    while start is not None:
+        stream.seek(start)
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                members += _members(tar)
+                end = tar.offset
+        except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
+            raise DataError(f"{name}: damaged or cut tar ({error})") from None
+        stream.seek(end)
+        tail = stream.read(len(_END))
+        if tail != _END:
+            size = stream.seek(0, os.SEEK_END)
+            what = "ends too early" if len(tail) < len(_END) else "has a damaged header"
+            what = "is followed by what is no tar" if start and end == start else what
+            raise DataError(f"{name}: the tar {what} at byte {end} of {size}; copy or build the shard again")
+        start = next_archive(stream)
+    if litter is not None:
+        litter += [member for member, _ in members if is_litter(member)]
+    return _group((found for found in members if not is_litter(found[0])), name)
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Span | None]]:
@@ -65,6 +75,25 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Span | None]]:
         if not info.isdir():
             yield info.name, span_of(info)
         tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header, some 700 bytes each
+
+
+def next_archive(stream: BinaryIO) -> int | None:
+    """Behind the blocks that close an archive: the offset of the next one, where tars were joined (`cat a.tar b.tar`),
+    or None: nothing follows but empty blocks, and at most a few bytes that can be no header."""
+    at = stream.tell()
+    while block := stream.read(_PADDING):
+        found = len(block) - len(block.lstrip(b"\0"))
+        if found < len(block):
+            start = at + found // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+            return start if stream.seek(0, os.SEEK_END) - start >= tarfile.BLOCKSIZE else None
+        at += len(block)
+    return None
+
+
+def is_litter(member: str) -> bool:
+    """What macOS and Windows put beside files: `._name`, .DS_Store, __MACOSX/, Thumbs.db, desktop.ini."""
+    folder, _, base = member.rpartition("/")
+    return base.startswith("._") or base in _LITTER or "__MACOSX" in folder.split("/")
 
 
 def span_of(info: tarfile.TarInfo) -> Span | None:

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Collection, Iterator
 from typing import IO
 
-from data_pipelines.tars.index import split_name
+from data_pipelines.tars.index import is_litter, split_name
 from data_pipelines.tars.remote import open_shard
 from seqtok_core.foundation.errors import DataError
 
@@ -42,7 +42,7 @@ def _grouped(stream: IO[bytes], name: str, extensions: frozenset[str]) -> Iterat
     key, members = "", dict[str, bytes]()
     for member, content in _members(stream, name, extensions):
         found, extension = split_name(member)
-        if not extension:
+        if not extension or is_litter(member):
             continue
         if found != key:
             if members:
@@ -61,44 +61,80 @@ def _grouped(stream: IO[bytes], name: str, extensions: frozenset[str]) -> Iterat
 
 
 def _members(stream: IO[bytes], name: str, extensions: frozenset[str]) -> Iterator[tuple[str, bytes | None]]:
+    """Of all archives, where several were joined."""
     source = _Remembering(stream)
+    start: int | None = 0
+    while start is not None:
+        try:
+            with _open(source, name, start) as tar:
+                while (info := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would remember every member
+                    if not info.isreg():
+                        continue
+                    if split_name(info.name)[1] not in extensions:
+                        yield info.name, None
+                        continue
+                    if info.size > _LARGEST:
+                        raise DataError(f"{name}: {info.name} has {info.size} bytes; at most {_LARGEST} are read")
+                    content = tar.extractfile(info)
+                    assert content is not None
+                    yield info.name, content.read()
+                end = start + tar.offset
+        except (tarfile.TarError, OSError, OverflowError, ValueError, UnicodeError) as error:
+            raise DataError(f"{name}: damaged or cut tar ({error})") from None
+        block = source.back_to(end)
+        if block != bytes(tarfile.BLOCKSIZE):
+            what = "ends too early" if len(block) < tarfile.BLOCKSIZE else "has a damaged header"
+            raise DataError(f"{name}: the tar {what} at byte {end}")
+        start = source.next_archive()
+
+
+def _open(source: _Remembering, name: str, start: int) -> tarfile.TarFile:
+    """The archive that begins at byte `start`."""
     try:
-        with tarfile.open(name=None, mode="r|", fileobj=source, bufsize=_BUFFER) as tar:
-            while (info := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would remember every member
-                if not info.isreg():
-                    continue
-                if split_name(info.name)[1] not in extensions:
-                    yield info.name, None
-                    continue
-                if info.size > _LARGEST:
-                    raise DataError(f"{name}: {info.name} has {info.size} bytes; at most {_LARGEST} are read")
-                content = tar.extractfile(info)
-                assert content is not None
-                yield info.name, content.read()
-            end = tar.offset
-    except (tarfile.TarError, OSError, OverflowError, ValueError, UnicodeError) as error:
-        raise DataError(f"{name}: damaged or cut tar ({error})") from None
-    block = source.block(end)
-    if block != bytes(tarfile.BLOCKSIZE):
-        what = "ends too early" if len(block) < tarfile.BLOCKSIZE else "has a damaged header"
-        raise DataError(f"{name}: the tar {what} at byte {end}")
+        return tarfile.open(name=None, mode="r|", fileobj=source, bufsize=_BUFFER)  # reads the first header
+    except tarfile.TarError:
+        if not start:
+            raise
+        raise DataError(f"{name}: the tar is followed by what is no tar at byte {start}") from None
 
 
 class _Remembering(io.RawIOBase):
-    """Keeps the last bytes that were read, to see how the archive ended."""
+    """Keeps the last bytes that were read, to see how an archive ended and to go on behind it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._end = stream, 0
-        self._last = b""
+        self._stream, self._end = stream, 0  # bytes handed out
+        self._last = self._again = b""
 
     def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
+        again, self._again = self._again[:size], self._again[size:]
+        data = again or self._stream.read(size)
+        if again and len(again) < size:
+            data += self._stream.read(size - len(again))
         self._last = self._last[-2 * tarfile.BLOCKSIZE :] + data if len(data) < size else data
         self._end += len(data)
         return data
 
-    def block(self, offset: int) -> bytes:
+    def back_to(self, offset: int) -> bytes:
+        """What is read next begins at this byte -> the block there."""
         start = offset - (self._end - len(self._last))
         assert start >= 0, "the end was read before"
-        return self._last[start : start + tarfile.BLOCKSIZE]
+        self._again, self._end = self._last[start:] + self._again, offset
+        self._last = b""
+        return self._again[: tarfile.BLOCKSIZE]
+
+    def next_archive(self) -> int | None:
+        """Reads empty blocks -> where the next archive begins; None where nothing else follows that can be a header."""
+        while len(block := self._block()) == tarfile.BLOCKSIZE:
+            if block.strip(b"\0"):
+                start = self._end - len(block)
+                self._again, self._end = block + self._again, start
+                return start
+        return None
+
+    def _block(self) -> bytes:
+        """The next block; shorter at the end alone, even of a source that hands out less than it is asked for."""
+        block = b""
+        while len(block) < tarfile.BLOCKSIZE and (more := self.read(tarfile.BLOCKSIZE - len(block))):
+            block += more
+        return block

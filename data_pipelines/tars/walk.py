@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipelines.tars.index import Span, TarSample, span_of, split_name
+from data_pipelines.tars.index import Span, TarSample, is_litter, next_archive, span_of, split_name
 
 _END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
 
@@ -23,7 +23,7 @@ class Walk:
 
     samples: list[TarSample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    ignored: int = 0  # links, devices, pipes and members without an extension: nothing reads them
+    ignored: int = 0  # links, devices, pipes, litter and members without an extension: nothing reads them
 
 
 def walk_tar(path: Path) -> Walk:
@@ -46,7 +46,26 @@ def _members(stream: BinaryIO, size: int, found: Walk) -> tuple[list[tuple[str, 
     members: list[tuple[str, Span | None]] = []
     if not size:
         return members, "empty file"
-    last, end = "", 0
+    start: int | None = 0
+    while start is not None:
+        stream.seek(start)
+        fault = _archive(stream, size, members)
+        if fault:
+            return members, fault
+        start = next_archive(stream)
+    return members, ""
+
+
+def _archive(stream: BinaryIO, size: int, members: list[tuple[str, Span | None]]) -> str:
+    """Adds the members of one archive, and leaves the stream behind it -> what is wrong with it."""
+    start, before = stream.tell(), len(members)
+    fault = _read(stream, size, members)
+    follows = fault and start and len(members) == before
+    return f"what follows the tar's end, from byte {start} of {size} on, is no tar" if follows else fault
+
+
+def _read(stream: BinaryIO, size: int, members: list[tuple[str, Span | None]]) -> str:
+    last, end = "", stream.tell()
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while True:
@@ -59,13 +78,13 @@ def _members(stream: BinaryIO, size: int, found: Walk) -> tuple[list[tuple[str, 
                 end = tar.offset
                 if info.isreg() and info.offset_data + info.size > size:
                     stop = info.offset_data + info.size
-                    return members, f"cut inside {info.name}, which ends at byte {stop}, at byte {size}"
+                    return f"cut inside {info.name}, which ends at byte {stop}, at byte {size}"
                 last = info.name
                 if not info.isdir():
                     members.append((info.name, span_of(info)))
     except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
-        return members, f"not a tar ({error})"
-    return members, _ending(stream, size, end, last)
+        return f"not a tar ({error})"
+    return _ending(stream, size, end, last)
 
 
 def _ending(stream: BinaryIO, size: int, end: int, last: str) -> str:
@@ -84,8 +103,9 @@ def _group(members: Iterable[tuple[str, Span | None]], name: str, found: Walk) -
     current = ""
     for member, span in members:
         key, extension = split_name(member)
-        found.ignored += not extension or span is None
-        if not extension:
+        litter = is_litter(member)
+        found.ignored += not extension or span is None or litter
+        if not extension or litter:
             continue
         if key != current or key not in seen:
             current = key

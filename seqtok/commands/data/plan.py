@@ -25,12 +25,31 @@ def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
     for split, source in sorted(sources.items()):
         identity = source.identity()
         records = identity.get("records", {})
-        for what in ("text_without_picture", "linked_folders"):
-            if what in records:
-                yield f"{split}: {records[what]} left aside: {what.replace('_', ' ')}"
+        aside = {what: records[what] for what in ("text_without_picture", "linked_folders") if what in records}
+        for what, count in {**aside, **_merged(identity, "left_aside")}.items():
+            yield f"{split}: {count} left aside: {what.replace('_', ' ')}"
+        for name in _listed(identity, "skipped"):
+            yield f"{split}: shard {name} is damaged and left out with all its samples"
         for part in identity.get("parts", ()):
             for reason, count in part.get("left_out", {}).items():
                 yield f"{split}: {count} samples left out by {reason}"
+
+
+def _found(identity: Any, key: str) -> Iterator[Any]:
+    """What stands under `key`, in the source itself or in those that it is made of."""
+    inner = identity.values() if isinstance(identity, Mapping) else identity if isinstance(identity, list) else ()
+    if isinstance(identity, Mapping) and key in identity:
+        yield identity[key]
+    for value in inner:
+        yield from _found(value, key)
+
+
+def _listed(identity: Any, key: str) -> list[str]:
+    return [name for names in _found(identity, key) for name in names]
+
+
+def _merged(identity: Any, key: str) -> dict[str, int]:
+    return {what: count for counts in _found(identity, key) for what, count in counts.items()}
 
 
 def _plan(

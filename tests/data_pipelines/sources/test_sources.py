@@ -17,6 +17,8 @@ from data_pipelines.sources.records import Fields
 from data_pipelines.sources.tar_source import tar_source, tar_sources
 from data_pipelines.tars.index import scan_tar, split_name
 from data_pipelines.tars.names import find_tars, split_of
+from data_pipelines.tars.stream import stream_samples
+from data_pipelines.tars.walk import walk_tar
 from seqtok_core.foundation.errors import ConfigError, DataError
 from tests.data_pipelines.toy import file_bytes, foreign_members, jsonl_folder, picture, write_tar
 
@@ -163,6 +165,65 @@ def test_keys_that_come_twice_are_refused(tmp_path):
             scan_tar(path)
 
 
+@pytest.mark.parametrize("padding", [0, 1024, 9 * 1024 + 512])
+def test_joined_tars_are_read_to_the_end(tmp_path, padding):
+    """`cat a.tar b.tar c.tar`: every way of reading goes on behind the blocks that close the first."""
+    parts = [write_tar(tmp_path / f"{n}.tar", foreign_members(3 * n, 3)).read_bytes() for n in range(3)]
+    parts = [part.rstrip(b"\0") for part in parts]
+    closed = [part + bytes(-len(part) % 512 + 1024 + padding) for part in parts]
+    whole = tmp_path / "joined" / "train-0.tar"
+    whole.parent.mkdir()
+    whole.write_bytes(b"".join(closed))
+    samples = scan_tar(whole)
+    assert len(samples) == 9
+    walk = walk_tar(whole)
+    assert (walk.samples, walk.problems) == (samples, [])
+    content = whole.read_bytes()
+    streamed = dict(stream_samples(str(whole), ("jpg", "json")))
+    assert list(streamed) == [sample.key for sample in samples]
+    for sample in samples:
+        for extension, (start, size) in sample.members.items():
+            assert content[start : start + size] == streamed[sample.key].get(extension, content[start : start + size])
+    assert len(everything(tar_sources(whole.parent, Fields())["train"])) == 9
+
+
+def test_what_follows_a_tar_and_is_none_is_noticed(tmp_path):
+    path = write_tar(tmp_path / "train-0.tar", foreign_members(0, 3))
+    whole = path.read_bytes()
+    keys = [sample.key for sample in scan_tar(path)]
+    for length in (1, 511):  # no header: nothing can be lost there
+        path.write_bytes(whole + b"\n" * length)
+        assert [sample.key for sample in scan_tar(path)] == keys
+        assert [key for key, _ in stream_samples(str(path), ("jpg",))] == keys
+        assert walk_tar(path).problems == []
+    for length in (512, 9000):
+        path.write_bytes(whole + b"x" * length)
+        with pytest.raises(DataError, match=f"followed by what is no tar at byte {len(whole)}"):
+            scan_tar(path)
+        with pytest.raises(DataError, match=f"followed by what is no tar at byte {len(whole)}"):
+            list(stream_samples(str(path), ("jpg",)))
+        assert f"from byte {len(whole)} of {len(whole) + length} on, is no tar" in walk_tar(path).problems[0]
+    joined = path.with_name("train-1.tar")
+    whole = write_tar(tmp_path / "b.tar", foreign_members(3, 3)).read_bytes()
+    joined.write_bytes(whole + whole[:1500])
+    with pytest.raises(DataError, match=r"train-1\.tar"):
+        scan_tar(joined)
+
+
+def test_what_a_system_leaves_in_a_tar_is_no_sample_and_counted(tmp_path):
+    members = foreign_members(0, 3)
+    litter = [("._000.jpg", b"x"), ("__MACOSX/a/._b.jpg", b"x"), (".DS_Store", b"x"), ("d/Thumbs.db", b"x")]
+    path = write_tar(tmp_path / "train-0.tar", [litter[0], *members[:4], *litter[1:3], *members[4:], litter[3]])
+    clean = write_tar(tmp_path / "clean" / "train-0.tar", members)
+    assert [sample.key for sample in scan_tar(path)] == [sample.key for sample in scan_tar(clean)]
+    assert walk_tar(path).ignored == 4
+    assert walk_tar(path).problems == []
+    assert list(stream_samples(str(path), ("jpg",))) == list(stream_samples(str(clean), ("jpg",)))
+    source = tar_sources(path, Fields())["train"]
+    assert source.identity()["left_aside"] == {"litter_of_a_system": 4}
+    assert "left_aside" not in tar_sources(clean, Fields())["train"].identity()
+
+
 def test_damaged_shards_are_an_error_or_skipped_and_named(tmp_path):
     good = write_tar(tmp_path / "train-0.tar", foreign_members(0, 3))
     bad = write_tar(tmp_path / "train-1.tar", foreign_members(3, 3))
@@ -171,7 +232,8 @@ def test_damaged_shards_are_an_error_or_skipped_and_named(tmp_path):
         tar_source([good, bad], Fields())
     source = tar_source([good, bad], Fields(), "skip")
     assert len(source) == 3
-    assert "train-1.tar" in source.skipped[0]
+    assert "train-1.tar" in source.skipped["train-1.tar"]
+    assert source.identity()["skipped"] == ["train-1.tar"]
     with pytest.raises(DataError, match="no samples"):
         tar_source([bad], Fields(), "skip")
 
