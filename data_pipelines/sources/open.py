@@ -38,10 +38,13 @@ _KNOWN = (
 
 
 class SourceConfig(Config):
-    """How a path is read. The names of tars and tables say their splits; where they do not, all becomes `split`."""
+    """How a path is read. The names of tars and tables say their splits. `split` is that of files whose names do not,
+    by default train, and of all where there is one split only: what is asked for counts more than a name."""
 
     kind: Kind = Field("auto", description="What the source is.")
-    split: str = Field("train", pattern=r"^[a-z]{1,32}$", description="Split of what no file name gives one.")
+    split: str | None = Field(
+        None, pattern=r"^[a-z]{1,32}$", description="Split of what no file name gives one (train), or of all."
+    )
     val_share: float = Field(0.0, ge=0, lt=1, description="Share cut off as split val, by a hash of the name.")
     test_share: float = Field(0.0, ge=0, lt=1, description="Share cut off as split test, by a hash of the name.")
     images: Path | None = Field(None, description="Folder of pictures, by default the table's.")  # nothing outside it
@@ -58,8 +61,10 @@ def open_source(path: Path, config: SourceConfig) -> dict[str, Source]:
     kind = detect_kind(path) if config.kind == "auto" else config.kind
     _refuse_unused(path, kind, config)
     conditions = [parse_condition(text) for text in config.where]
-    found = _open(path, kind, config, tuple(condition.field for condition in conditions))
-    if config.split != "train" and config.split not in found:
+    found = _open(path, kind, config, config.split or "train", tuple(condition.field for condition in conditions))
+    if config.split is not None and len(found) == 1:
+        found = {config.split: next(iter(found.values()))}
+    if config.split is not None and config.split not in found:
         raise ConfigError(f"{path}: the names of its files say their splits ({', '.join(found)}); leave out `split`")
     sources: dict[str, Source] = keep_in_all(found, conditions) if conditions else {**found}
     return _cut(path, sources, config)
@@ -98,31 +103,34 @@ def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
         raise ConfigError(f"{path}: {', '.join(unused)} has no use for a source of kind {kind}; leave it out")
 
 
-def _open(path: Path, kind: Kind, config: SourceConfig, also: tuple[str, ...]) -> Mapping[str, Any]:
+def _open(path: Path, kind: Kind, config: SourceConfig, rest: str, also: tuple[str, ...]) -> Mapping[str, Any]:
+    """`rest`: the split of what no name gives one."""
     if kind == "tars":
-        sources = tar_sources(path, config.fields, config.on_bad_shard, config.split)
+        sources = tar_sources(path, config.fields, config.on_bad_shard, rest)
         for source in sources.values():
             _check_tar(source, config.fields, also)
         return sources
     if kind in ("csv", "jsonl", "parquet"):
-        return _open_tables(path, kind, config, also)
+        return _open_tables(path, kind, config, rest, also)
     if kind == "coco":
-        return {config.split: coco_source(path, config.images, config.fields, also)}
+        return {rest: coco_source(path, config.images, config.fields, also)}
     if kind == "folder":
-        return {config.split: folder_source(path, config.fields, config.images, also)}
+        return {rest: folder_source(path, config.fields, config.images, also)}
     splits = _split_folders(path)
-    found = splits or {config.split: path}
+    found = splits or {rest: path}
     picture_kind: Any = "auto" if kind == "pictures" else kind
     return {split: picture_source(folder, picture_kind, config.fields, also) for split, folder in found.items()}
 
 
-def _open_tables(path: Path, kind: TableKind, config: SourceConfig, also: tuple[str, ...]) -> Mapping[str, Any]:
+def _open_tables(
+    path: Path, kind: TableKind, config: SourceConfig, rest: str, also: tuple[str, ...]
+) -> Mapping[str, Any]:
     files = [path] if path.is_file() else [table for table in _tables(path) if TABLE_ENDINGS[_ending(table)] == kind]
     if not files:
         raise DataError(f"{path}: no table of kind {kind} there")
     splits: dict[str, list[Path]] = {}
     for file in files:
-        splits.setdefault(split_of(file.name, config.split), []).append(file)
+        splits.setdefault(split_of(file.name, rest), []).append(file)
     return {split: table_source(kind, part, config.fields, config.images, also) for split, part in splits.items()}
 
 

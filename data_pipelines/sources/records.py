@@ -22,6 +22,7 @@ CAPTIONS = "captions"
 TEXT = "txt"  # text that lies beside a picture, as KEY.txt
 CAPTION_FIELDS = (CAPTIONS, "caption", "text", TEXT)  # the first that a record has, where none is asked for
 IMAGE_FIELDS = ("file_name", "image", "image_path", "path", "filepath", "filename", "file", "jpg", "png", "webp")
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -61,11 +62,14 @@ def record_captions(record: Mapping[str, Any], fields: Fields) -> tuple[str, ...
 
 
 def labels_of(record: Mapping[str, Any], fields: Fields) -> dict[str, int | str]:
-    """Labels that the record has; a field that is absent or null is left out. Raises DataError otherwise."""
+    """Labels that the record has; a field that is absent, null or not a number (NaN, as pandas writes an empty cell) is
+    left out, and 3.0 is 3. Raises DataError otherwise."""
     labels: dict[str, int | str] = {}
     for name in fields.labels:
         value = record.get(name)
-        if value is None:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if value is None or value != value:
             continue
         if not isinstance(value, int | str):
             raise DataError(f"label field {name!r} holds {type(value).__name__}, not a number or a word")
@@ -167,7 +171,8 @@ def _near(name: str, columns: Sequence[str]) -> str:
 
 
 def read_record(handle: int, sample: TarSample, fields: Fields) -> dict[str, Any]:
-    """KEY.json, with KEY.txt as its field `txt` where the captions may come from there, KEY.cls as `cls`.
+    """KEY.json, with KEY.txt as its field `txt` where the captions may come from there, KEY.cls as `cls`: a number
+    where it is one.
 
     Where there is no KEY.json, KEY.txt stands for the field that captions are asked of. Raises DataError.
     """
@@ -187,9 +192,11 @@ def parse_record(members: Collection[str], content: Callable[[str], bytes], fiel
     for extension in (TEXT, "cls"):
         if extension in members and _is_wanted(extension, record, members, fields):
             try:
-                record[extension] = content(extension).decode("utf-8-sig")
+                text = content(extension).decode("utf-8-sig")
             except UnicodeDecodeError:
                 raise DataError(f"KEY.{extension} is not UTF-8") from None
+            number = extension == "cls" and _NUMBER.fullmatch(text.strip())
+            record[extension] = int(text) if number else text
     if TEXT in record and "json" not in members and not fields.default_captions:
         record.setdefault(fields.caption_fields[0] if fields.caption_fields else TEXT, record[TEXT])
     return record

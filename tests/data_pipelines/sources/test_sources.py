@@ -13,7 +13,7 @@ from data_pipelines.sources.cut import split_by_name
 from data_pipelines.sources.drawn_scenes import ScenesSource
 from data_pipelines.sources.file_sources import coco_source, folder_source
 from data_pipelines.sources.open import SourceConfig, detect_kind, open_source
-from data_pipelines.sources.records import Fields
+from data_pipelines.sources.records import Fields, labels_of
 from data_pipelines.sources.tar_source import tar_source, tar_sources
 from data_pipelines.tars.index import scan_tar, split_name
 from data_pipelines.tars.names import find_tars, split_of
@@ -258,6 +258,27 @@ def test_shares_are_disjoint_complete_and_stable():
         split_by_name(source, {"val": 0.6, "test": 0.5})
 
 
+def test_the_split_that_is_asked_for_counts_more_than_a_name(tmp_path):
+    for name in ("my_test_images.csv", "a/train.csv", "a/more.csv", "a/val.csv", "b/val-0.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        if name.endswith("csv"):
+            (tmp_path / name).write_text("image,caption\nx.png,a dog\n")
+    write_tar(tmp_path / "b" / "val-0.tar", foreign_members(0, 3))
+    table, folder = tmp_path / "my_test_images.csv", tmp_path / "a"
+    fields = Fields(image="image")
+    assert list(open_source(table, SourceConfig(fields=fields))) == ["test"]
+    assert list(open_source(table, SourceConfig(fields=fields, split="train"))) == ["train"]
+    assert list(open_source(tmp_path / "b", SourceConfig(split="train"))) == ["train"]
+    for split in (None, "train"):
+        found = open_source(folder, SourceConfig(fields=fields, split=split))
+        assert {name: len(source) for name, source in found.items()} == {"train": 2, "val": 1}
+    found = open_source(folder, SourceConfig(fields=fields, split="extra"))
+    assert {name: len(source) for name, source in found.items()} == {"extra": 1, "train": 1, "val": 1}
+    (folder / "more.csv").unlink()
+    with pytest.raises(ConfigError, match=r"say their splits \(train, val\); leave out `split`"):
+        open_source(folder, SourceConfig(fields=fields, split="extra"))
+
+
 def test_a_path_says_what_it_is(tmp_path):
     jsonl_folder(tmp_path / "folder")
     write_tar(tmp_path / "tars/train-0.tar", foreign_members(0, 1))
@@ -272,3 +293,26 @@ def test_a_path_says_what_it_is(tmp_path):
             open_source(path, SourceConfig())
     with pytest.raises(ConfigError, match="say their splits"):
         open_source(tmp_path / "tars", SourceConfig(val_share=0.3))
+
+
+def test_class_numbers_stay_the_numbers_that_they_are(tmp_path):
+    image = file_bytes(picture())
+    labels = ["0", "10\n", "2", "-1", "dog", "1e3"]
+    members = [(f"k{n}.{e}", d) for n, text in enumerate(labels) for e, d in (("png", image), ("cls", text.encode()))]
+    write_tar(tmp_path / "a.tar", [*members, ("k9.png", image)])
+    pairs = everything(tar_sources(tmp_path, Fields(labels=("cls",)))["train"])
+    assert [pair.labels.get("cls") for pair in pairs] == [0, 10, 2, -1, "dog", "1e3", None]
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [(3, {"c": 3}), (3.0, {"c": 3}), (float("nan"), {}), (None, {}), ("3", {"c": "3"}), (True, {"c": 1})],
+)
+def test_labels_are_numbers_or_words(value, label):
+    assert labels_of({"c": value}, Fields(labels=("c",))) == label
+
+
+def test_a_label_that_is_neither_is_named():
+    for value in (3.5, [1], {"a": 1}):
+        with pytest.raises(DataError, match=f"label field 'c' holds {type(value).__name__}"):
+            labels_of({"c": value}, Fields(labels=("c",)))
