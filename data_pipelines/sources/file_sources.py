@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,7 +72,11 @@ def coco_source(
     `images` is the folder of the pictures; by default that of the JSON, or an `images/` in or beside it.
     """
     path = Path(path)
-    rows = PackedRows(path.name, pack(_coco_records(path)), ("file_name", CAPTIONS), sha256_file(path))
+    aside: Counter[str] = Counter()
+    packed = pack(_coco_records(path, aside))
+    rows = PackedRows(
+        path.name, packed, ("file_name", CAPTIONS), sha256_file(path), {k: n for k, n in aside.items() if n}
+    )
     if not len(rows):
         raise DataError(f"{path}: names no images")
     first = json.loads(rows.packed[0])["file_name"]
@@ -81,24 +86,40 @@ def coco_source(
     return record_source("coco", rows, chosen, root, place=path, order=order, also=tuple(also))
 
 
-def _coco_records(path: Path) -> Iterator[bytes]:
-    """Each picture as packed JSON; all of the file is in memory only while this runs."""
+def _coco_records(path: Path, aside: Counter[str]) -> Iterator[bytes]:
+    """Each picture as packed JSON; all of the file is in memory only while this runs. `aside` counts annotations that
+    are no caption of a picture of the file."""
     content = read_json(path)
     try:
-        captions: dict[Any, list[str]] = {item["id"]: [] for item in content["images"]}
-        strays = 0
+        captions: dict[Any, list[str]] = {number: [] for number in _coco_files(path, content["images"])}
         for note in content["annotations"]:
-            if note["image_id"] in captions:
-                captions[note["image_id"]].append(note["caption"].strip())
+            text = note["caption"]
+            if note["image_id"] not in captions:
+                aside["annotations_of_no_image"] += 1
+            elif isinstance(text, str):
+                captions[note["image_id"]].append(text.strip())
             else:
-                strays += 1
-        if content["images"] and strays == len(content["annotations"]):
+                aside["captions_that_are_no_text"] += 1
+        if content["images"] and aside.get("annotations_of_no_image", 0) == len(content["annotations"]):
             raise DataError(f"{path}: no annotation belongs to an image of this file")
         for item in content["images"]:
             found = sorted(captions[item["id"]], key=lambda text: len(text.split()))
             yield json.dumps({"file_name": os.fspath(item["file_name"]), CAPTIONS: found}).encode()
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not in the form of COCO captions ({error!r})") from None
+
+
+def _coco_files(path: Path, images: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
+    """id -> file. Raises DataError for an id of two files: each would get the other's captions."""
+    found: dict[Any, str] = {}
+    for item in images:
+        name = os.fspath(item["file_name"])
+        if found.setdefault(item["id"], name) != name:
+            raise DataError(
+                f"{path}: id {item['id']!r} names two pictures, {found[item['id']]} and {name}; where sets are merged, number "
+                "the images of one anew, and its annotations with them"
+            )
+    return found
 
 
 def _find_images(path: Path, first: str) -> Path:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,6 +87,7 @@ class PackedRows:
     packed: Packed
     names: tuple[str, ...]
     digest: str  # sha256 of the file that they come from
+    aside: Mapping[str, int] = field(default_factory=dict)  # what of it became no record, by what it is
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -102,7 +103,8 @@ class PackedRows:
         return f"{self.name} image {index + 1}"
 
     def identity(self) -> dict[str, Any]:
-        return {"records": len(self), "sha256": self.digest}
+        aside = {"left_aside": dict(self.aside)} if self.aside else {}
+        return {"records": len(self), "sha256": self.digest, **aside}
 
 
 @dataclass(frozen=True, eq=False)

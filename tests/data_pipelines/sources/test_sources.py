@@ -316,3 +316,33 @@ def test_a_label_that_is_neither_is_named():
     for value in (3.5, [1], {"a": 1}):
         with pytest.raises(DataError, match=f"label field 'c' holds {type(value).__name__}"):
             labels_of({"c": value}, Fields(labels=("c",)))
+
+
+def coco_file(folder, images, notes):
+    folder.mkdir(parents=True, exist_ok=True)
+    for _, name in images:
+        (folder / name).write_bytes(file_bytes(picture()))
+    content = {
+        "images": [{"id": number, "file_name": name} for number, name in images],
+        "annotations": [{"image_id": number, "caption": text} for number, text in notes],
+    }
+    (folder / "captions.json").write_text(json.dumps(content))
+    return folder / "captions.json"
+
+
+def test_a_coco_id_of_two_pictures_is_an_error_that_names_both(tmp_path):
+    path = coco_file(tmp_path, [(1, "a.png"), (2, "b.png"), (1, "c.png")], [(1, "a dog"), (2, "a cat")])
+    with pytest.raises(DataError, match=r"id 1 names two pictures, a\.png and c\.png"):
+        coco_source(path)
+    again = coco_file(tmp_path / "same", [(1, "a.png"), (1, "a.png"), (2, "b.png")], [(1, "a dog"), (2, "a cat")])
+    assert [pair.captions for pair in everything(coco_source(again))] == [("a dog",), ("a dog",), ("a cat",)]
+
+
+def test_annotations_that_are_no_caption_of_a_picture_are_counted(tmp_path):
+    notes = [(1, "a dog"), (2, None), (2, "a cat"), (3, "a bird"), (4, "a cow"), (1, 7)]
+    source = coco_source(coco_file(tmp_path, [(1, "a.png"), (2, "b.png")], notes))
+    assert [pair.captions for pair in everything(source)] == [("a dog",), ("a cat",)]
+    counted = {"annotations_of_no_image": 2, "captions_that_are_no_text": 2}
+    assert source.identity()["records"]["left_aside"] == counted
+    clean = coco_source(coco_file(tmp_path / "clean", [(1, "a.png")], [(1, "a dog")]))
+    assert "left_aside" not in clean.identity()["records"]
