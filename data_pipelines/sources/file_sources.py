@@ -116,8 +116,8 @@ def _coco_files(path: Path, images: Sequence[Mapping[str, Any]]) -> dict[Any, st
         name = os.fspath(item["file_name"])
         if found.setdefault(item["id"], name) != name:
             raise DataError(
-                f"{path}: id {item['id']!r} names two pictures, {found[item['id']]} and {name}; where sets are merged, number "
-                "the images of one anew, and its annotations with them"
+                f"{path}: id {item['id']!r} names two pictures, {found[item['id']]} and {name}; where sets are merged, "
+                "number the images of one anew, and its annotations with them"
             )
     return found
 
