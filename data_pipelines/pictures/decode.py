@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_pipelines.pictures import jpeg
 from data_pipelines.pictures.jpeg import JpegError, JpegHeader, Subsampling
+from data_pipelines.pictures.plugins import plugin_for
 from data_pipelines.pictures.resize import Resize, jpeg_halvings, square, upright
 
 MAX_PIXELS = 50_000_000  # refused from the header on, before pixels are allocated
@@ -159,7 +160,7 @@ def _decode_other(data: bytes, header: JpegHeader | None, max_pixels: int) -> Pi
         try:
             if header is not None and header.components == 4:
                 jpeg.check_cmyk(data)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=_formats(data))
             _refuse_size(*image.size, max_pixels)
             animated = image.format != "MPO" and getattr(image, "is_animated", False)
             image.load()
@@ -172,6 +173,16 @@ def _decode_other(data: bytes, header: JpegHeader | None, max_pixels: int) -> Pi
             raise DecodeError("too many pixels") from None
         except (JpegError, *_PILLOW_ERRORS) as error:
             raise DecodeError("damaged image", f"{type(error).__name__}: {error}") from None
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """What Pillow may take it for. Raises DecodeError where a plugin is missing."""
+    plugin = plugin_for(data)
+    if plugin is None:
+        return FORMATS
+    if not plugin.is_there():
+        raise DecodeError(f"{plugin.name} needs a plugin", f"pip install {plugin.package}")
+    return (plugin.format,)
 
 
 def _to_rgb(image: Image.Image, notes: list[str]) -> Picture:

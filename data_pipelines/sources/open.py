@@ -24,7 +24,7 @@ from data_pipelines.sources.picture_folders import NO_DOWNLOAD, PICTURE_ENDINGS
 from data_pipelines.sources.records import Fields, check_columns, check_fields
 from data_pipelines.sources.tar_source import TarSource, tar_sources
 from data_pipelines.tars.index import OnBadShard
-from data_pipelines.tars.names import split_of
+from data_pipelines.tars.names import PACKED, split_of
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError, DataError
 
@@ -78,10 +78,12 @@ def detect_kind(path: Path) -> Kind:
         kinds: dict[str, Kind] = {".json": "coco", ".tar": "tars", **TABLE_ENDINGS}
         if path.suffix.lower() in kinds:
             return kinds[path.suffix.lower()]
+        if path.name.endswith(PACKED):
+            return "tars"
         raise DataError(f"{path}: not a source; known are {_KNOWN}")
     if (path / CAPTIONS_FILE).is_file():
         return "folder"
-    if any(path.glob("*.tar")):
+    if any(entry.name.endswith((".tar", *PACKED)) for entry in path.iterdir()):
         return "tars"
     tables = sorted({TABLE_ENDINGS[table.suffix.lower()] for table in _tables(path)})
     if len(tables) > 1:

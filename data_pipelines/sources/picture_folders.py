@@ -24,6 +24,7 @@ from typing import Any, Literal
 from data_pipelines.sources.base import Bad
 from data_pipelines.sources.records import TEXT
 from data_pipelines.sources.rows import Record
+from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.packed import Packed, pack
 
@@ -32,7 +33,7 @@ _LARGEST = 1 << 29  # bytes of one file: a picture beyond half a GiB is a mistak
 NO_DOWNLOAD = (
     "seqtok does not download: `img2dataset --url_list FILE --output_format webdataset` does; then prepare its folder"
 )
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
+PICTURE_ENDINGS = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
 WORDS = "words"  # the label as text
 _SIDECARS = (".json", ".txt")
 _LOOKED_AT = 100

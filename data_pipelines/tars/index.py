@@ -56,6 +56,10 @@ def scan_stream(stream: BinaryIO, name: str, litter: list[str] | None = None) ->
                 members += _members(tar)
                 end = tar.offset
         except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
+            stream.seek(0)
+            gzipped = stream.read(2) == b"\x1f\x8b"
+            if gzipped:
+                raise DataError(f"{name}: compressed with gzip, whatever its name says; `gunzip` it") from None
             raise DataError(f"{name}: damaged or cut tar ({error})") from None
         stream.seek(end)
         tail = stream.read(len(_END))

@@ -8,8 +8,14 @@ from pathlib import Path
 from data_pipelines.tars.index import TarSample
 from seqtok_core.foundation.errors import DataError
 
+PACKED = (".tar.gz", ".tgz")
+_UNPACK = "compressed with gzip, and tars are read at their offsets; `gunzip` them, or move them away"
 SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
-IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp", "gif", "bmp")
+# Endings that pictures have; what such a file is, its content says.
+IMAGE_EXTENSIONS = (
+    *("png", "jpg", "jpeg", "webp", "gif", "bmp", "avif", "tif", "tiff", "jfif", "jpe", "jp2", "ppm", "pgm", "pnm"),
+    *("heic", "heif", "jxl"),
+)
 SPLITS = ("train", "val", "test")
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val", "training": "train"}
 
@@ -17,6 +23,10 @@ _SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "eval": "va
 def find_tars(path: Path, rest: str = "train") -> dict[str, list[Path]]:
     """Split -> its tars in order of their names. The split is a word of the name, else `rest`."""
     path = Path(path)
+    packed = [] if path.is_file() else sorted(p.name for p in path.iterdir() if p.name.endswith(PACKED))
+    if packed:
+        shown = ", ".join(packed[:3]) + (f" and {len(packed) - 3} more" if len(packed) > 3 else "")
+        raise DataError(f"{path}: {shown}: {_UNPACK}")
     tars = [path] if path.is_file() else sorted(p for p in path.glob("*.tar") if p.is_file())
     if not tars:
         raise DataError(f"{path}: no *.tar there")

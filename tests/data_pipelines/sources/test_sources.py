@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -346,3 +347,30 @@ def test_annotations_that_are_no_caption_of_a_picture_are_counted(tmp_path):
     assert source.identity()["records"]["left_aside"] == counted
     clean = coco_source(coco_file(tmp_path / "clean", [(1, "a.png")], [(1, "a dog")]))
     assert "left_aside" not in clean.identity()["records"]
+
+
+def test_gzipped_tars_are_refused_by_name_and_never_left_out(tmp_path):
+    good = write_tar(tmp_path / "000000.tar", foreign_members(0, 3))
+    packed = gzip.compress(good.read_bytes())
+    (tmp_path / "000001.tar.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=r"000001\.tar\.gz: compressed with gzip"):
+        open_source(tmp_path, SourceConfig())
+    good.unlink()
+    with pytest.raises(DataError, match=r"000001\.tar\.gz: compressed with gzip"):
+        open_source(tmp_path, SourceConfig())
+    (tmp_path / "000001.tar.gz").rename(tmp_path / "000001.tar")
+    for path in (tmp_path, tmp_path / "000001.tar"):
+        with pytest.raises(DataError, match=r"000001\.tar: compressed with gzip, whatever its name says"):
+            open_source(path, SourceConfig())
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "JPG", "tif", "tiff", "jp2", "ppm", "avif"])
+def test_a_picture_is_what_its_content_says(tmp_path, ending):
+    image = file_bytes(picture())
+    write_tar(tmp_path / "tars" / "a.tar", [(f"k.{ending}", image), ("k.txt", b"a dog")])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / f"k.{ending}").write_bytes(image)
+    (tmp_path / "folder" / "k.txt").write_text("a dog")
+    for folder in ("tars", "folder"):
+        (pair,) = everything(open_source(tmp_path / folder, SourceConfig())["train"])
+        assert pair.image == image
