@@ -32,7 +32,8 @@ class TransformerShape(Config):
     heads: int = Field(4, ge=1)
     max_text_tokens: int = Field(64, ge=1)  # of one caption; longer prompts are refused
     # Whose weights write captions: the Transformer's, or as many of their own that see the image's keys and values
-    # (Mixture-of-Transformers, arXiv:2411.04996): then writing does not disturb drawing.
+    # (Mixture-of-Transformers, arXiv:2411.04996). No gradient of captions reaches the image through these: writing
+    # reads what drawing has learnt and does not disturb it (measured, docs/log.md).
     writer: Literal["shared", "own"] = "shared"
 
     @model_validator(mode="after")

@@ -41,7 +41,8 @@ class Captions:
     def states(self, backbone: Backbone, first: ReadOnce) -> Tensor:
         """`first` is what the first pass kept -> (R, T + 1, W)."""
         slots = self.slots
-        return backbone.writing(self.x, slots.positions, slots.mask, first.behind(slots.rows))
+        front = first.behind(slots.rows, detached=backbone.writer is not None)
+        return backbone.writing(self.x, slots.positions, slots.mask, front)
 
     def blind_to(self, further: int) -> Captions:
         """The same behind a first pass of so many slots more."""

@@ -46,7 +46,7 @@ class StaticCache:
 
 
 class ReadOnce:
-    """A KeyValueStore for training: keeps what a first pass had, gradients and all, for passes that go on from it."""
+    """A KeyValueStore for training: keeps what a first pass had for passes that go on from it."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
@@ -56,9 +56,10 @@ class ReadOnce:
         self._kept.setdefault(layer, (keys, values))
         return keys, values
 
-    def behind(self, rows: Tensor) -> Behind:
-        """What stands behind these rows (R,) int64."""
-        return Behind(self._kept, rows)
+    def behind(self, rows: Tensor, detached: bool = False) -> Behind:
+        """What stands behind these rows (R,) int64; `detached`: no gradient goes back to them."""
+        kept = {layer: (k.detach(), v.detach()) for layer, (k, v) in self._kept.items()} if detached else self._kept
+        return Behind(kept, rows)
 
 
 class Behind:

@@ -148,6 +148,18 @@ def test_blocks_computed_twice_have_the_same_gradients(writer: str) -> None:
     assert all(torch.equal(*pair) for pair in zip(*grads, strict=True))
 
 
+def test_captions_of_an_own_writer_leave_the_drawing_alone() -> None:
+    batch, grads = toy_batch(PYRAMID * 4, random_latents(16)), []
+    for weight in (0.0, 3.0):
+        model = objective(BOTH.model_copy(update={"text_weight": weight}), writer="own")
+        model(batch)["loss"].backward()
+        names = [name for name, _ in model.named_parameters()]
+        grads.append([p.grad for p in model.parameters()])
+    same = {name: torch.equal(*pair) for name, *pair in zip(names, *grads, strict=True)}
+    assert {name.partition("writer.")[0] for name, equal in same.items() if not equal} == {"generator.backbone."}
+    assert all(equal == ("backbone.writer." not in name) for name, equal in same.items())
+
+
 def test_what_is_for_captions_is_for_who_writes() -> None:
     for changes in ({"writer": "own"}, {"sequence": {"caption_dropout": 0.1}}):
         with pytest.raises(ConfigError, match="no caption is ever written"):

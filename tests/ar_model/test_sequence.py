@@ -88,8 +88,12 @@ def test_no_slot_sees_a_later_one(writer: str) -> None:
     words = captions.x.detach().requires_grad_()
     written = replace(captions, x=words).states(model.backbone, first)
     for slot in range(2):  # <eoi> and the one word of the second sample
-        before, own = torch.autograd.grad(written[0, slot].square().sum(), (x, words), retain_graph=True)
+        asked = written[0, slot].square().sum()
+        before, own = torch.autograd.grad(asked, (x, words), retain_graph=True, allow_unused=True)
         assert (own[0].abs().amax(-1) > 0).nonzero()[:, 0].tolist() == list(range(slot + 1))
+        if writer == "own":  # it reads the image, as the test of told latents sees, and sends nothing back
+            assert before is None
+            continue
         reached = before.abs().amax(-1) > 0
         assert reached[1].nonzero()[:, 0].tolist() == [4, 5, *range(6, 6 + LENGTH)], "<bos> <boi> z"
         assert not bool(reached[[0, 2, 3]].any())
