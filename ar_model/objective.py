@@ -68,7 +68,7 @@ class GeneratorObjective(nn.Module):
         text_ids, level = self._text(batch, draws)
         roles, noise = self._roles(draws, level, z.shape[1]), self._input_noise(draws, z)
         slots = generator.sequence.arrange(generator.backbone, z, noise, text_ids, roles, draws)
-        read = ReadOnce()
+        read = None if slots.captions is None else ReadOnce()
         h = generator.backbone(slots.x, slots.positions, slots.mask, read)
         each = generator.head.loss(h[:, slots.latents], z, draws) if slots.loss is None else slots.loss(h)
         image = each.mean()
@@ -78,10 +78,11 @@ class GeneratorObjective(nn.Module):
             losses[f"{name}_loss"] = text.detach()
         return losses
 
-    def _texts(self, h: Tensor, slots: Slots, read: ReadOnce) -> dict[str, tuple[float, Tensor]]:
-        """Texts that are trained -> their weight and loss, a mean over the samples that are expected to have them."""
+    def _texts(self, h: Tensor, slots: Slots, read: ReadOnce | None) -> dict[str, tuple[float, Tensor]]:
+        """Texts that are trained -> their weight and loss, a mean over the samples that are expected to have them.
+        `read`: what the first pass kept, where there is a second."""
         config, backbone, found = self.config, self.generator.backbone, {}
-        if slots.captions is not None:
+        if slots.captions is not None and read is not None:
             logits = backbone.writing.text_logits(slots.captions.states(backbone, read))
             expected = len(h) * (1.0 - config.text_to_image)
             found["text"] = config.text_weight, _text_loss(logits, slots.captions.slots.targets) / expected
