@@ -30,7 +30,7 @@ pipeline_tag: text-to-image
 ---
 # Sequence model of seqtok
 
-Text becomes ordered image latents: {spec.length} tokens of {spec.dim} channels, drawn one by one.
+Text becomes ordered image latents: {spec.length} tokens of {spec.dim} channels.
 Any prefix of them is an image.
 
 | | |

@@ -2,6 +2,9 @@
 
     python -m benchmarks.generators DEMO OUT [--only NAME ...] [--sequences 130000] [--results FILE] [SETTING ...]
 
+The shipped model writes captions, too. Contestants that only draw: `objective.text_to_image=1.0 model.writer=shared
+model.sequence.caption_dropout=0` as SETTINGs, with `condition_dropout` 0.3 as in generators.json.
+
 DEMO is what `seqtok demo` leaves (tokenizer, latents, reader). Every contestant is a sequence model of the shipped
 `demo-generator` with its own changes, and SETTINGs for all. Judged:
 - held-out prompts (test scenes that no setting was chosen on): everything right, with guidance 2 and temperature 0.6,

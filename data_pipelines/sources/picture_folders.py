@@ -138,7 +138,8 @@ class PictureRows:
         return os.fsdecode(self.files[index])
 
     def identity(self) -> dict[str, Any]:
-        return {"records": len(self), "files": self.digest, **self.aside}
+        aside = {"left_aside": dict(self.aside)} if self.aside else {}
+        return {"records": len(self), "files": self.digest, **aside}
 
 
 def list_pictures(root: Path, kind: Literal["auto", "sidecar", "classes"] = "auto") -> PictureRows:

@@ -46,13 +46,11 @@ def sample_by_definition(
     draw, rows = model.head.sampler(config.temperature, config.flow), torch.ones(len(prompts), dtype=torch.bool)
     z = torch.cat([model.spec.normalise(kept), 9.0 + torch.zeros(len(prompts), LENGTH - kept.shape[1], DIM)], 1)
     for place in range(kept.shape[1], LENGTH):
-        start = max(sum(GROUPS[:i]) for i in range(len(GROUPS)) if sum(GROUPS[:i]) <= place)
         states = []
         for prompted in (rows, ~rows):
             slots = model.sequence.arrange(model.backbone, z, None, text, Roles(prompted), own)
             states.append(model.backbone(slots.x, slots.positions, slots.mask)[:, slots.latents][:, place])
         numbers = Draws(own.seed, own.epoch + (place << 48), own.index)
-        assert start <= place
         z[:, place] = draw(*states, config.guidance, numbers, torch.full_like(own.index, place))
     return model.spec.denormalise(z)
 

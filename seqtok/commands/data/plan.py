@@ -24,9 +24,7 @@ def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
     """What --where left out of each split, by condition, and what a folder holds that is no sample."""
     for split, source in sorted(sources.items()):
         identity = source.identity()
-        records = identity.get("records", {})
-        aside = {what: records[what] for what in ("text_without_picture", "linked_folders") if what in records}
-        for what, count in {**aside, **_merged(identity, "left_aside")}.items():
+        for what, count in _merged(identity, "left_aside").items():
             yield f"{split}: {count} left aside: {what.replace('_', ' ')}"
         for name in _listed(identity, "skipped"):
             yield f"{split}: shard {name} is damaged and left out with all its samples"

@@ -69,7 +69,7 @@ def test_sidecar_files_in_nested_folders(tmp_path):
     ]
     assert [dict(pair.labels) for pair in pairs] == [{"group": "h"}, {}, {}, {"group": "g"}]
     assert [pair.image for pair in pairs] == [files[n] for n in ("1.webp", "alone.png", "b/2.jpg", "b/c/3.PNG")]
-    assert source.identity()["records"]["text_without_picture"] == 1
+    assert source.identity()["records"]["left_aside"] == {"text_without_picture": 1}
 
 
 def test_the_whole_text_of_a_sidecar_as_sentences(tmp_path):
@@ -140,7 +140,7 @@ def test_links_and_pipes_are_not_followed(tmp_path):
     (tmp_path / "set/a/2.png").symlink_to(tmp_path / "other/9.png")
     os.mkfifo(tmp_path / "set/a/3.png")
     source = opened(tmp_path / "set", kind="classes")["train"]
-    assert source.identity()["records"]["linked_folders"] == 1
+    assert source.identity()["records"]["left_aside"] == {"linked_folders": 1}
     found = everything(source)
     assert isinstance(found[0], Pair)
     assert [item.reason for item in found[1:]] == ["path leaves the folder", "not a file"]
