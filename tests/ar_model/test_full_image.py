@@ -22,9 +22,9 @@ from tests.ar_model.toy import (
     latent_spec,
     learns_a_coin_for_each_image,
     random_latents,
+    scored_as_written,
     toy_batch,
     toy_generator,
-    words,
 )
 
 PROMPTS = ["a red circle", "a blue square above a red circle", "", "one shape"]
@@ -154,16 +154,7 @@ def test_what_is_written_is_scored_as_it_was_written(known: int) -> None:
     z = model.spec.normalise(latents[:, :known])
     writer = model.sequence.writer(model.backbone, z, 1, LENGTH, 8)
     found = write(writer, CaptionConfig(), Draws.alike(0, 3), 8)
-    captions = ["a red circle", "one shape"]
-    scores = model.score_captions(latents[:, :known], captions)
-    for row in range(3):
-        for column, caption in enumerate(captions):
-            logits, total = writer.first[row : row + 1], 0.0
-            fresh = model.sequence.writer(model.backbone, z[row : row + 1], 1, LENGTH, 20)
-            for word in [*words().encode(caption), 3]:
-                total += float(logits.log_softmax(-1)[0, word])
-                logits = fresh.next(torch.zeros(1, dtype=torch.int64), torch.tensor([word]))
-            assert float(scores[row, column]) == pytest.approx(total, abs=2e-3)
+    scored_as_written(model, latents[:, :known], ["a red circle", "one shape"])
     assert len(found) == 3
     assert EOI not in found[0].ids
     assert len(model.caption(latents[:, :known], level="coarse")) == 3

@@ -22,9 +22,9 @@ from tests.ar_model.toy import (
     latent_spec,
     learns_a_coin_for_each_image,
     random_latents,
+    scored_as_written,
     toy_batch,
     toy_generator,
-    words,
 )
 
 GROUPS = (1, 2, 3)
@@ -119,15 +119,7 @@ def test_what_is_written_is_scored_as_it_was_written() -> None:
     found = write(writer, CaptionConfig(), Draws.alike(0, 3), 8)
     assert len(found) == 3
     assert all(EOI not in caption.ids for caption in found)
-    scores = model.score_captions(latents, ["a red circle", "one shape"])
-    for row in range(3):
-        for column, caption in enumerate(["a red circle", "one shape"]):
-            fresh, total = model.sequence.writer(model.backbone, z[row : row + 1], 1, LENGTH, 20), 0.0
-            logits = fresh.first
-            for word in [*words().encode(caption), 3]:
-                total += float(logits.log_softmax(-1)[0, word])
-                logits = fresh.next(torch.zeros(1, dtype=torch.int64), torch.tensor([word]))
-            assert float(scores[row, column]) == pytest.approx(total, abs=2e-3)
+    scored_as_written(model, latents, ["a red circle", "one shape"])
 
 
 @pytest.mark.parametrize("writer", ["shared", "own"])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ar_model import FlowHeadConfig, GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SeqGenerator
 from ar_model.heads.categorical import CategoricalHead
-from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.captions.tokenizer import EOS, CaptionTokenizer
 from data_pipelines.samples import LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
 
@@ -93,3 +93,17 @@ def learns_a_coin_for_each_image(model: SeqGenerator, config: GeneratorObjective
     assert float((left.abs() - 1).abs().mean()) < 0.35
     assert 0.2 < float((left > 0).float().mean()) < 0.8
     assert float(drawn.std(dim=(1, 2)).mean()) < 0.5, "all latents of an image agree on the coin"
+
+
+@torch.no_grad()
+def scored_as_written(model: SeqGenerator, latents: Tensor, captions: list[str]) -> None:
+    """A score is the sum of what the writer, told the caption word by word, gives each of its words; level 1."""
+    z, scores = model.spec.normalise(latents), model.score_captions(latents, captions)
+    for row in range(len(z)):
+        for column, caption in enumerate(captions):
+            fresh, total = model.sequence.writer(model.backbone, z[row : row + 1], 1, LENGTH, 20), 0.0
+            logits = fresh.first
+            for word in [*words().encode(caption), EOS]:
+                total += float(logits.log_softmax(-1)[0, word])
+                logits = fresh.next(torch.zeros(1, dtype=torch.int64), torch.tensor([word]))
+            assert abs(float(scores[row, column]) - total) < 2e-3
