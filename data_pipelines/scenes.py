@@ -8,7 +8,8 @@ Geometry is in units of the picture's side, x to the right and y down; edges are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -132,6 +133,22 @@ def make_scene(seed: int, index: int, split: Split = "train") -> Scene:
     return Scene(shapes, relations, background, rgb, _captions(rng, shapes, relations, background))
 
 
+def moved(scene: Scene, seed: int) -> Scene:
+    """Another scene of the same finest caption: its shapes stand where else the caption lets them, by the same law."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 3 << 48]))
+    sizes = [shape.size for shape in scene.shapes]
+    while True:
+        stood = _stand(rng, sizes)
+        if stood is None:
+            continue
+        places = zip(scene.shapes, *stood, strict=True)
+        shapes = tuple(replace(shape, x=x, y=y, radius=radius) for shape, (x, y), radius in places)
+        if len(shapes) == 1 and place_of(shapes[0]) != place_of(scene.shapes[0]):
+            continue
+        if tuple(relation_between(shapes[0], other) for other in shapes[1:]) == scene.relations:
+            return replace(scene, shapes=shapes)
+
+
 def render(scene: Scene, size: int) -> NDArray[np.uint8]:
     """(size, size, 3) uint8 RGB."""
     center = (np.arange(size, dtype=np.float64) + 0.5) / size
@@ -176,21 +193,26 @@ def _arrange(rng: np.random.Generator) -> tuple[tuple[Shape, ...], tuple[str, ..
 
 
 def _places(rng: np.random.Generator, count: int) -> tuple[list[tuple[float, float]], list[float], list[str]]:
-    """Centres, radii and sizes of shapes that do not overlap; seen from the first, the others lie plainly
-    along one axis and in different directions."""
+    """Centres, radii and sizes."""
     while True:
         sizes = [_pick(rng, tuple(RADII)) for _ in range(count)]
-        radii = [float(rng.uniform(*RADII[s])) for s in sizes]
-        centers = [(float(x), float(y)) for x, y in (rng.uniform(r + _GAP, 1 - r - _GAP, 2) for r in radii)]
-        apart = all(
-            max(abs(a[0] - b[0]), abs(a[1] - b[1])) > radii[i] + radii[j] + _GAP
-            for (i, a), (j, b) in combinations(enumerate(centers), 2)
-        )
-        if not apart:
-            continue
-        seen = [[r for r in RELATIONS if _holds(r, centers[0], other)] for other in centers[1:]]
-        if all(seen) and len({r[0] for r in seen}) == len(seen):
-            return centers, radii, sizes
+        if stood := _stand(rng, sizes):
+            return *stood, sizes
+
+
+def _stand(rng: np.random.Generator, sizes: Sequence[str]) -> tuple[list[tuple[float, float]], list[float]] | None:
+    """Centres and radii of shapes that do not overlap; seen from the first, the others lie plainly along one axis and
+    in different directions. None where those that are drawn do not."""
+    radii = [float(rng.uniform(*RADII[s])) for s in sizes]
+    centers = [(float(x), float(y)) for x, y in (rng.uniform(r + _GAP, 1 - r - _GAP, 2) for r in radii)]
+    apart = all(
+        max(abs(a[0] - b[0]), abs(a[1] - b[1])) > radii[i] + radii[j] + _GAP
+        for (i, a), (j, b) in combinations(enumerate(centers), 2)
+    )
+    if not apart:
+        return None
+    seen = [[r for r in RELATIONS if _holds(r, centers[0], other)] for other in centers[1:]]
+    return (centers, radii) if all(seen) and len({r[0] for r in seen}) == len(seen) else None
 
 
 def _pick(rng: np.random.Generator, names: tuple[str, ...]) -> str:

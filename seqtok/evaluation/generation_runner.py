@@ -27,8 +27,9 @@ from seqtok.evaluation.scenes.prefix_truth import (
     by_completion,
     prefix_truth,
 )
-from seqtok.evaluation.scenes.reader import SceneReader
+from seqtok.evaluation.scenes.reader import Reading, SceneReader
 from seqtok.evaluation.scenes.scoring import FINEST
+from seqtok.evaluation.scenes.variety import position_spread
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok_core.foundation.config import Config
 
@@ -98,9 +99,34 @@ def evaluate_generation(
         latents = generator.sample(prompts, plain, seed=config.seed)
     whole = {latents.shape[1]: decode_all(tokenizer, latents, latents.shape[1])}
     results["reader_unguided"] = judge_pictures(whole, scenes, reader, config.level, Stopwatch())[0]["reader"]
+    if config.level == FINEST:
+        own = scenes[: protocol.VARIED]
+        results["variety"] = {
+            "reader": measure_variety(tokenizer, generator, own, reader, config.sample, config.seed),
+            "reader_unguided": measure_variety(tokenizer, generator, own, reader, plain, config.seed),
+        }
     results["protocol"] = protocol.of_generation(len(scenes), config.model_dump(), generator.head_kind)
     pictures = torch.stack([decoded[k] for k in prefixes], 1)
     return results, Generated(prompts, prefixes, pictures, verdicts, [scene.unseen for scene in scenes])
+
+
+@torch.no_grad()
+def measure_variety(
+    tokenizer: PrefixTokenizer,
+    generator: Generator,
+    scenes: Sequence[Scene],
+    reader: SceneReader,
+    sample: SampleConfig,
+    seed: int,
+) -> dict[str, float | None]:
+    """How far apart the shapes of two drawings of one prompt stand, and those of real pictures of one caption."""
+    prompts = [scene.captions[FINEST] for scene in scenes]
+
+    def drawn(seed: int) -> list[Reading]:
+        latents = generator.sample(prompts, sample, seed=seed)
+        return generation.read_pictures(reader, decode_all(tokenizer, latents, latents.shape[1]))
+
+    return position_spread(drawn(seed), drawn(seed + 1), scenes)
 
 
 def evaluate_prefixes(

@@ -82,6 +82,9 @@ def judge_generation(
     results, _ = evaluate_generation(tokenizer, generator, scenes, reader, config, score)
     for section, how in (("reader", ""), ("reader_unguided", ", without guidance")):
         _attributes(f"share of {prompts} pictures that are right{how}", results[section])
+    if "variety" in results:
+        rows = {"as asked": results["variety"]["reader"], "without guidance": results["variety"]["reader_unguided"]}
+        _table("spread of a shape's place within a prompt, in sides of the picture", rows)
     _write(out, results)
     return results
 

@@ -46,6 +46,11 @@ The caption is read back by the grammar of the scenes' captions and compared wit
 says is true, in whatever order. Chance: the captions of other scenes. Interval: 95 % (Wilson).
 """
 _UNGUIDED = "The same prompts with guidance 1 and temperature 1: the law of pictures as it was learnt."
+_VARIETY = """Two drawings of each of {varied} prompts: the standard deviation of a shape's place within one prompt, in
+shares of the picture's side, and that of real pictures of one finest caption, whose shapes the drawing program moves
+wherever else the caption lets them. Pairs that are right in everything count, of prompts that name no two shapes alike.
+"""
+VARIED = 200  # prompts that are drawn twice
 _LEVELS = ("coarsest", "second", "third", "finest")
 
 
@@ -71,7 +76,8 @@ def of_generation(prompts: int, config: Mapping[str, Any], head: str) -> dict[st
         "prompts": prompts,
         "level": _LEVELS[config["level"]],
     }
-    return {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX, "reader_unguided": _UNGUIDED}
+    said = {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX, "reader_unguided": _UNGUIDED}
+    return {**said, "variety": _filled(_VARIETY, {"varied": min(prompts, VARIED)})}
 
 
 def of_prefixes(scenes: int, config: Mapping[str, Any], head: str) -> dict[str, str]:

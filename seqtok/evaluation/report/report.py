@@ -14,6 +14,7 @@ it.
                         "chance_unseen", "prompts", "prompts_seen", "prompts_unseen"}}
   reader_unguided, captions
                         the same form: pictures without guidance; captions that the sequence model writes
+  variety               {"reader", "reader_unguided": {"value", "real", "shapes"}}: spread of places within a prompt
   captions_right        share of all single attributes of captions
   reader_by_prefix      {attribute: {k: share}}
   captions_by_prefix    {level: {k: share}}
@@ -133,6 +134,7 @@ def render_report(
         prefixes=list(pictures.prefixes) if pictures else [],
         captions=report_parts.caption_rows(pictures),
         attributes=report_parts.attribute_tables(results),
+        variety=results.get("variety", {}),
         charts=report_parts.charts(runs),
         comparison=report_parts.comparison(runs),
         stages=results.get("stages", {}),

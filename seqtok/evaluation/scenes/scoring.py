@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import permutations
 
 from data_pipelines.scenes import Scene, Shape
@@ -102,22 +103,17 @@ def _relations(seen: tuple[Seen, ...], scene: Scene) -> bool:
     )
 
 
-def _related(chosen: tuple[Seen, ...], scene: Scene) -> bool:
+def _related(chosen: Sequence[Seen], scene: Scene) -> bool:
     return all(
         relation_holds(relation, chosen[0], other) for relation, other in zip(scene.relations, chosen[1:], strict=True)
     )
 
 
-def _everything(reading: Reading, scene: Scene, level: int) -> bool:
-    if len(reading.objects) != len(scene.shapes):
+def fits(seen: Sequence[Seen], background: str, scene: Scene, level: int = FINEST) -> bool:
+    """Whether the seen shapes, taken in the order of the scene's, are all that its caption of `level` says."""
+    if len(seen) != len(scene.shapes) or (level >= FINEST and background != scene.background):
         return False
-    if level >= FINEST and reading.background != scene.background:
-        return False
-    return any(_matches(order, scene, level) for order in permutations(reading.objects))
-
-
-def _matches(order: tuple[Seen, ...], scene: Scene, level: int) -> bool:
-    for got, asked in zip(order, scene.shapes, strict=True):
+    for got, asked in zip(seen, scene.shapes, strict=True):
         if level >= 1 and got.kind != asked.kind:
             return False
         if level >= 2 and got.color != asked.color:
@@ -126,4 +122,9 @@ def _matches(order: tuple[Seen, ...], scene: Scene, level: int) -> bool:
             return False
     if level < FINEST:
         return True
-    return in_place(order[0], scene) if len(order) == 1 else _related(order, scene)
+    return in_place(seen[0], scene) if len(seen) == 1 else _related(seen, scene)
+
+
+def _everything(reading: Reading, scene: Scene, level: int) -> bool:
+    orders = permutations(reading.objects)
+    return any(fits(order, reading.background, scene, level) for order in orders)

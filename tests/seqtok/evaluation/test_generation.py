@@ -36,6 +36,15 @@ def test_a_perfect_generator_is_right_and_chance_is_far_below() -> None:
     assert generated.unseen == [scene.unseen for scene in SCENES]
 
 
+def test_variety_is_that_of_two_drawings_of_each_prompt() -> None:
+    """The perfect generator draws a prompt the same way each time."""
+    results, _ = evaluate_generation(LosslessTokenizer(), PerfectGenerator(SCENES), SCENES, READER, GenerationConfig())
+    for row in results["variety"].values():
+        assert row["value"] == 0.0
+        assert row["real"] > 0.05
+        assert row["shapes"] > 60
+
+
 def test_prefixes_are_judged_each_by_its_own_picture() -> None:
     results, _ = evaluate_generation(LosslessTokenizer(), PerfectGenerator(SCENES), SCENES, READER, GenerationConfig())
     curve = results["reader_by_prefix"]["everything"]

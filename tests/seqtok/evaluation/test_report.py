@@ -57,6 +57,10 @@ def results(name: str = "count") -> dict[str, Any]:
         "retrieval_candidates": {name: {"images": 8, "captions": 3}},
         "reader": summarise_verdicts(VERDICTS, chance, VERDICTS, SCENES),
         "reader_by_prefix": {"count": curve, "everything": curve},
+        "variety": {
+            "reader": {"value": 0.03, "real": 0.12, "shapes": 9},
+            "reader_unguided": {"value": None, "shapes": 0},
+        },
         "prefix_truth": {"levels": {name: drawn}, "attributes": {name: drawn}},
         "stages": {
             "generate": {"seconds": 2.0, "images": 8, "images_per_second": 4.0},
