@@ -8,7 +8,8 @@ model.sequence.caption_dropout=0` as SETTINGs, with `condition_dropout` 0.3 as i
 DEMO is what `seqtok demo` leaves (tokenizer, latents, reader). Every contestant is a sequence model of the shipped
 `demo-generator` with its own changes, and SETTINGs for all. Judged:
 - held-out prompts (test scenes that no setting was chosen on): everything right, with guidance 2 and temperature 0.6,
-  and without guidance, seen and unseen combinations apart;
+  and without guidance, seen and unseen combinations apart; with coarser captions; and how far the shapes of two
+  drawings of one prompt stand apart, beside real pictures of one caption;
 - Frechet distance in the reader's features, without guidance, between pictures of 5,000 prompts of the training's law
   and the real pictures of 5,000 others; beside it that of two sets of real pictures, and of pictures that the
   tokenizer alone rebuilds;
@@ -32,11 +33,14 @@ from data_pipelines.scenes import make_scene
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.caption_runner import CaptionEvaluation, evaluate_captions
+from seqtok.evaluation.generation_runner import measure_variety
 from seqtok.evaluation.metrics.frechet import frechet_distance
+from seqtok.evaluation.report.protocol import VARIED
 from seqtok.evaluation.scenes import generation
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
+from seqtok.evaluation.scenes.scoring import FINEST, LEVELS
 from seqtok.pictures.sample import load_pair
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.kinds import load_kind
@@ -113,6 +117,12 @@ def judged(model: str, tokenizer_model: str, reader: SceneReader, samplings: int
         verdicts = generation.judge(generation.read_pictures(reader, pictures), scenes, 3)
         found[how] = generation.summarise_verdicts(verdicts, chance, ceiling, scenes)
         found["short"][how] = round(found[how]["everything"]["value"], 4)
+        found.setdefault("variety", {})[how] = measure_variety(tokenizer, generator, scenes[:VARIED], reader, config, 0)
+    found["by_level"] = {}
+    for level in range(FINEST):  # prompts that say less
+        pictures = _pictures(generator, tokenizer, [scene.captions[level] for scene in scenes], usual, 0)
+        verdicts = generation.judge(generation.read_pictures(reader, pictures), scenes, level)
+        found["by_level"][LEVELS[level]] = generation.share(verdicts, "everything")
     found["frechet"] = _frechet(generator, tokenizer, reader, samplings)
     found["short"]["frechet"] = {key: round(row["distance"], 3) for key, row in found["frechet"].items()}
     if generator.writes:
