@@ -50,6 +50,9 @@ class GeneratorObjectiveConfig(Config):
     condition_dropout: float = Field(0.1, ge=0, le=1)  # share of prompts left empty, for guidance
     finest_share: float = Field(0.8, ge=0, le=1)  # of captions at the finest level; the rest evenly coarser
     input_noise: float = Field(0.0, ge=0)  # std added to latents that are read (theirs is 1), not to targets
+    # Drawing with a prompt is taught as guidance of this scale would draw, so that sampling needs none: one evaluation
+    # a step instead of two, at a price in variety as guidance has it. 1: what the data say.
+    guided_targets: float = Field(1.0, ge=1)
     text_weight: float = Field(0.2, ge=0)  # of the cross-entropy of captions written after the image
     prompt_weight: float = Field(0.0, ge=0)  # of the cross-entropy of prompts before the image
     seed: int = 0

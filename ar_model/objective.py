@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ar_model.config import GeneratorObjectiveConfig
 from ar_model.generator import SeqGenerator
+from ar_model.heads.flow import FlowHead, GuidedTarget
 from ar_model.sequences.base import Roles, Slots, trim
 from ar_model.sequences.cache import ReadOnce
 from data_pipelines.captions.tokenizer import PAD
@@ -51,6 +52,8 @@ class GeneratorObjective(nn.Module):
                 f"{', '.join(name for name, value in asked.items() if value)}; leave them out, or set text_to_image "
                 "to 0.7"
             )
+        if config.guided_targets != 1.0 and not isinstance(generator.head, FlowHead):
+            raise ConfigError(f"guided_targets={config.guided_targets:g}: is for the flow head; leave it out")
         self.generator, self.config = generator, config
 
     def checkpointed_blocks(self) -> list[nn.Module]:
@@ -70,13 +73,28 @@ class GeneratorObjective(nn.Module):
         slots = generator.sequence.arrange(generator.backbone, z, noise, text_ids, roles, draws)
         read = None if slots.captions is None else ReadOnce()
         h = generator.backbone(slots.x, slots.positions, slots.mask, read)
-        each = generator.head.loss(h[:, slots.latents], z, draws) if slots.loss is None else slots.loss(h)
+        each = self._image_loss(h, z, noise, roles, slots, draws) if slots.loss is None else slots.loss(h)
         image = each.mean()
         losses = {"loss": image, f"{generator.head.kind}_loss": image.detach()}
         for name, (weight, text) in self._texts(h, slots, read).items():
             losses["loss"] = losses["loss"] + weight * text
             losses[f"{name}_loss"] = text.detach()
         return losses
+
+    def _image_loss(
+        self, h: Tensor, z: Tensor, noise: Tensor | None, roles: Roles, slots: Slots, draws: Draws
+    ) -> Tensor:
+        """(B, K)."""
+        generator, scale = self.generator, self.config.guided_targets
+        if scale == 1.0:
+            return generator.head.loss(h[:, slots.latents], z, draws)
+        nobody = Roles(torch.zeros_like(roles.prompted))
+        text_ids = torch.full((len(z), 1), PAD, device=z.device)
+        with torch.no_grad():
+            alone = generator.sequence.arrange(generator.backbone, z, noise, text_ids, nobody, draws)
+            free = generator.backbone(alone.x, alone.positions, alone.mask)[:, alone.latents]
+        guided = GuidedTarget(free, (1.0 - 1.0 / scale) * roles.prompted)
+        return generator.head.loss(h[:, slots.latents], z, draws, guided)
 
     def _texts(self, h: Tensor, slots: Slots, read: ReadOnce | None) -> dict[str, tuple[float, Tensor]]:
         """Texts that are trained -> their weight and loss, a mean over the samples that are expected to have them.

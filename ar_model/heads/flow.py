@@ -5,6 +5,7 @@ Shapes: B samples, R repeats, K latents of D channels, W width of the Transforme
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,6 +26,14 @@ class FlowHeadConfig(ModulatedHeadConfig):
     prediction: Literal["velocity", "data"] = "velocity"
     time_mean: float = 0.0  # of the logit of t in training; above 0 means more often near the data
     time_std: float = Field(1.0, gt=0)
+
+
+@dataclass(frozen=True)
+class GuidedTarget:
+    """What a velocity needs to learn guidance of scale s: see `flow.guided_target`."""
+
+    free: Tensor  # (B, K, W), states without the prompt
+    share: Tensor  # (B,), 1 - 1 / s; 0 where there is no prompt
 
 
 class FlowSampleConfig(Config):
@@ -48,22 +57,29 @@ class FlowHead(ModulatedHead):
         super().__init__(config, width, dim)
         self.config = config
 
-    def loss(self, h: Tensor, z: Tensor, draws: Draws) -> Tensor:
+    def loss(self, h: Tensor, z: Tensor, draws: Draws, guided: GuidedTarget | None = None) -> Tensor:
         """h (B, K, W), z (B, K, D) -> (B, K): mean over the R times and noises of each token."""
         config = self.config
         u = draws.uniform("flow/time", (self.repeats,))
         t = flow.logit_normal_times(u, config.time_mean, config.time_std)
-        return self.loss_at(h, z, t, draws).mean(1)
+        return self.loss_at(h, z, t, draws, guided).mean(1)
 
-    def loss_at(self, h: Tensor, z: Tensor, t: Tensor, draws: Draws) -> Tensor:
+    def loss_at(self, h: Tensor, z: Tensor, t: Tensor, draws: Draws, guided: GuidedTarget | None = None) -> Tensor:
         """At chosen times: h (B, K, W), z (B, K, D), t (B, R) -> (B, R, K)."""
-        repeats = t.shape[1]
-        noise = draws.normal("flow/noise", (repeats, *z.shape[1:]))  # (B, R, K, D)
+        noise = draws.normal("flow/noise", (t.shape[1], *z.shape[1:]))  # (B, R, K, D)
         data, t4 = z[:, None].float(), t[:, :, None, None]
-        x_t = flow.interpolate(noise, data, t4)
-        output = self.network(x_t, self.time_modulation(t)[:, :, None], self.state_out(h)[:, None])
-        velocity = flow.to_velocity(output.float(), x_t, t4, self.config.prediction)
-        return flow.flow_loss(velocity, noise, data)
+        x_t, of_time = flow.interpolate(noise, data, t4), self.time_modulation(t)[:, :, None]
+        velocity = self._velocity(x_t, t4, of_time, h)
+        if guided is None:
+            return flow.flow_loss(velocity, noise, data)
+        with torch.no_grad():
+            free = self._velocity(x_t, t4, of_time, guided.free)
+            target = flow.guided_target(data - noise, velocity, free, guided.share[:, None, None, None])
+        return (velocity - target).square().mean(-1)
+
+    def _velocity(self, x_t: Tensor, t: Tensor, of_time: Tensor, h: Tensor) -> Tensor:
+        output = self.network(x_t, of_time, self.state_out(h)[:, None])
+        return flow.to_velocity(output.float(), x_t, t, self.config.prediction)
 
     def sampler(self, temperature: float, config: FlowSampleConfig) -> Sampler:
         times = flow.time_grid(config.steps, self.out.weight.device)

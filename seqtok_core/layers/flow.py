@@ -52,6 +52,13 @@ def flow_loss(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:
     return (velocity.float() - (data - noise).float()).square().mean(-1)
 
 
+def guided_target(target: Tensor, conditional: Tensor, free: Tensor, share: Tensor | float) -> Tensor:
+    """What a velocity is held against to become that of guidance by itself: the data's own `target`, and a share of
+    what the condition changes. It is met where `conditional` is `guide(target, free, 1 / (1 - share))`
+    (Tang et al. 2025, arXiv:2502.12154)."""
+    return target + share * (conditional - free)
+
+
 def guide(conditional: Tensor, free: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance (Ho and Salimans 2022): scale 1 is the conditional, 0 the free velocity."""
     return free + scale * (conditional - free)

@@ -12,7 +12,7 @@ from ar_model.heads.base import Head
 from ar_model.heads.build import HEADS, HeadSampleConfig, build_head
 from ar_model.heads.categorical import CategoricalHead
 from ar_model.heads.diffusion import TIMES, DiffusionSampleConfig, kept_signal
-from ar_model.heads.flow import FlowSampleConfig
+from ar_model.heads.flow import FlowSampleConfig, GuidedTarget
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
@@ -45,6 +45,22 @@ def test_sampling_is_eulers_walk_along_the_network(prediction: flow.Prediction) 
         x = x + (v_free + scale * (v - v_free)) / steps
     got = head.sampler(1.0, FlowSampleConfig(steps=steps, solver="euler"))(h, free, scale, draws, place=3)
     torch.testing.assert_close(got, x, rtol=1e-4, atol=1e-5)
+
+
+def test_no_gradient_comes_through_a_guided_target() -> None:
+    """Where prompt and no prompt say the same, it is the data's own target, and the gradient is that one's. Through the
+    target it would be (1 - share) times as large."""
+    torch.manual_seed(0)
+    head = build_head(FlowHeadConfig(width=24, depth=2), WIDTH, latent_spec())
+    torch.nn.init.normal_(head.out.weight)
+    h, free = (torch.randn(5, LENGTH, WIDTH).requires_grad_() for _ in range(2))
+    z, t = torch.randn(5, LENGTH, DIM), torch.rand(5, 3)
+    (plain,) = torch.autograd.grad(head.loss_at(h, z, t, own_draws(5)).sum(), h)
+    alike = GuidedTarget(h, torch.full((5,), 0.4))
+    torch.testing.assert_close(torch.autograd.grad(head.loss_at(h, z, t, own_draws(5), alike).sum(), h)[0], plain)
+    head.loss_at(h, z, t, own_draws(5), GuidedTarget(free, torch.full((5,), 0.4))).sum().backward()
+    assert free.grad is None
+    assert not torch.allclose(h.grad, plain)  # type: ignore[arg-type]
 
 
 def test_every_token_and_prompt_has_its_own_standard_normal_noise() -> None:

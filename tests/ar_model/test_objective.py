@@ -56,6 +56,31 @@ def test_bfloat16_weights_have_nearly_the_same_loss() -> None:
         torch.testing.assert_close(value, expected[name], rtol=0.03, atol=0.03)
 
 
+GUIDED = GeneratorObjectiveConfig(guided_targets=1.5, condition_dropout=0.5, input_noise=0.1)
+PLAIN = GeneratorObjectiveConfig(condition_dropout=0.5, input_noise=0.1)
+
+
+def test_guided_targets_change_what_prompts_are_taught() -> None:
+    batch = toy_batch(PYRAMID, random_latents(4))
+    assert not torch.allclose(objective(GUIDED)(batch)["loss"], objective(PLAIN)(batch)["loss"])
+
+
+def test_guided_targets_change_nothing_where_the_prompt_says_nothing() -> None:
+    """Then the states with and without it are the same."""
+    batch = toy_batch([[], [], [], []], random_latents(4))
+    guided, plain = objective(GUIDED), objective(PLAIN)
+    torch.testing.assert_close(guided(batch)["loss"], plain(batch)["loss"])
+    for model in (guided, plain):
+        model(batch)["loss"].backward()
+    for a, b in zip(guided.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_guided_targets_are_for_the_flow_head() -> None:
+    with pytest.raises(ConfigError, match=r"guided_targets=1\.5: is for the flow head"):
+        objective(GUIDED, head={"kind": "mse"})
+
+
 def test_another_epoch_is_another_draw_and_the_same_one_the_same() -> None:
     batch, model = toy_batch(PYRAMID, random_latents(4)), objective(BOTH)
     later = LatentTextBatch(**{**vars(batch), "epoch": batch.epoch + 1})

@@ -58,6 +58,16 @@ def test_true_velocity_and_true_data_are_one_prediction() -> None:
     assert float(flow.flow_loss(data - noise, noise, data).max()) == 0.0
 
 
+@pytest.mark.parametrize("scale", [1.0, 1.5, 3.0])
+def test_a_velocity_meets_its_guided_target_where_it_is_that_of_guidance(scale: float) -> None:
+    data_own, free = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0)).unbind(0)
+    guided = flow.guide(data_own, free, scale)
+    torch.testing.assert_close(flow.guided_target(data_own, guided, free, 1 - 1 / scale), guided)
+    if scale > 1:
+        plain = flow.guided_target(data_own, data_own, free, 1 - 1 / scale)
+        assert not torch.allclose(plain, data_own)
+
+
 def test_data_prediction_stays_bounded_at_the_end_of_the_path() -> None:
     x = torch.zeros(4, 2)
     assert float(flow.to_velocity(x + 1, x, 1.0, "data").max()) == pytest.approx(1 / flow.LEAST_DISTANCE)
