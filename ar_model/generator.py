@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ar_model.backbone import Backbone
 from ar_model.card import model_card
 from ar_model.config import GeneratorConfig
+from ar_model.fit import Ids, best_captions, drawing_losses, score_captions
 from ar_model.heads.base import Head, NoHead
 from ar_model.heads.build import build_head
-from ar_model.prompts import prompt_ids
 from ar_model.sampling import SampleConfig, Score, beam_search, best_of, of_rows
-from ar_model.sequences.base import Roles, SequenceVariant, trim
+from ar_model.sequences.base import SequenceVariant, trim
 from ar_model.sequences.build import build_sequence
-from ar_model.sequences.cache import ReadOnce
-from ar_model.writing import CaptionConfig, caption_level, write
+from ar_model.text.prompts import padded, prompt_ids
+from ar_model.text.writing import CaptionConfig, caption_level, write
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seq_tokenizer.latents import LatentSpec, prefix_lengths
 from seqtok_core.foundation import fingerprint, model_folder
@@ -164,19 +163,29 @@ class SeqGenerator(nn.Module):
 
         Fewer than K tokens where the model has learnt to write from prefixes (`caption_prefixes`). `level`, 0 or
         "coarse" to the last or "fine", where levels were told in training (`caption_levels`); by default the finest.
+        Of several candidates (`config.candidates`) a picture keeps the one that it is drawn from best.
         `changes` are keys of CaptionConfig over those of `config`: beams=4. A caption depends on its own latents, and
         where words are drawn on `seed` and on how often the same latents stood before it.
         """
         z = self._standardised(latents)
         config = (config or CaptionConfig()).changed(**changes)
         limit = min(config.max_tokens or self.config.max_text_tokens, self.config.max_text_tokens)
-        own, found = of_rows([row.tobytes() for row in z.cpu().numpy()], seed, self.device), []
+        own = of_rows([row.tobytes() for row in z.cpu().numpy()], seed, self.device)
+        offered: list[list[Ids]] = [[] for _ in config.ways()]
         for start in range(0, len(z), batch):
             rows = slice(start, start + batch)
             asked = (caption_level(level, self.caption_levels), self.spec.length, limit)
-            writer = self.sequence.guided_writer(self.backbone, z[rows], *asked, config.guidance)
-            found += write(writer, config, Draws(seed, own.epoch[rows], own.index[rows]), limit)
-        return [self.captions.decode(caption.ids) for caption in found]
+            for number, way in enumerate(config.ways()):
+                writer = self.sequence.guided_writer(self.backbone, z[rows], *asked, config.guidance)
+                draws = Draws(seed, own.epoch[rows] + (number << 32), own.index[rows])
+                offered[number] += [tuple(found.ids) for found in write(writer, way, draws, limit)]
+        chosen = offered[0]
+        if config.candidates > 1:
+            chosen = best_captions(
+                list(zip(*offered, strict=True)),
+                lambda rows, texts: drawing_losses(self, z, own, batch, rows, self._text(padded(texts))),
+            )
+        return [self.captions.decode(list(ids)) for ids in chosen]
 
     @torch.inference_mode()
     def score_captions(
@@ -189,25 +198,17 @@ class SeqGenerator(nn.Module):
     ) -> Tensor:
         """log p(caption | picture) in nats, of every caption for every picture: (B, k, D) and C captions -> (B, C)
         float32. What fits best is the class of a picture, with no classifier trained."""
-        z, told = self._standardised(latents), latents.shape[1]
-        text = self.encode_prompts(captions)
-        z = torch.cat([z, z.new_zeros(len(z), self.spec.length - told, self.spec.dim)], 1)
-        pairs = torch.cartesian_prod(torch.arange(len(z)), torch.arange(len(text))).to(z.device)
-        scores = [z.new_zeros(0)]
-        for picture, caption in (part.unbind(1) for part in pairs.split(batch) if len(pairs)):
-            yes = torch.ones_like(picture, dtype=torch.bool)
-            levels = torch.full_like(picture, caption_level(level, self.caption_levels))
-            all_told = told == self.spec.length
-            roles = Roles(~yes, yes, levels, told=None if all_told else torch.full_like(picture, told))
-            draws, read = Draws.alike(0, len(yes), z.device), ReadOnce()
-            slots = self.sequence.arrange(self.backbone, z[picture], None, text[caption], roles, draws)
-            assert slots.captions is not None
-            self.backbone(slots.x, slots.positions, slots.mask, read)
-            logits = self.backbone.writing.text_logits(slots.captions.states(self.backbone, read))[: len(yes)]
-            targets = slots.captions.slots.targets[: len(yes)]  # all write, in their order; the rest fills up
-            each = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=PAD)
-            scores.append(-each.sum(1))
-        return torch.cat(scores).view(len(z), len(text))
+        asked, text = caption_level(level, self.caption_levels), self.encode_prompts(captions)
+        return score_captions(self, self._standardised(latents), text, asked, batch)
+
+    def score_drawings(self, latents: Tensor, captions: Sequence[str], *, seed: int = 0, batch: int = 256) -> Tensor:
+        """How well each picture is drawn from each caption, the better the higher: (B, K, D) and C captions -> (B, C)
+        float32, minus the loss of the latents, a mean over tokens. All captions meet the same noise, by `seed`."""
+        z = self.spec.normalise(latents.to(self.device).float())
+        own = of_rows([row.tobytes() for row in z.cpu().numpy()], seed, self.device)
+        rows = [row for row in range(len(z)) for _ in captions]
+        losses = drawing_losses(self, z, own, batch, rows, self.encode_prompts(captions).repeat(len(z), 1))
+        return -torch.tensor(losses).view(len(z), len(captions))
 
     def _standardised(self, latents: Tensor) -> Tensor:
         """For what reads pictures to write. Raises ConfigError where this model cannot."""
@@ -258,6 +259,10 @@ class SeqGenerator(nn.Module):
         """-> (B, T) int64, T tokens of the longest. Raises ConfigError for a prompt that is too long, and warns of
         words that no caption of the training had."""
         rows = prompt_ids(self.captions, prompts, self.config.max_text_tokens)
+        return self._text(rows)
+
+    def _text(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Rows of one length -> (B, T) int64."""
         return torch.tensor(rows, dtype=torch.int64, device=self.device).reshape(len(rows), len(rows[0]) if rows else 1)
 
     def save_pretrained(self, path: Path | str) -> None:

@@ -85,16 +85,16 @@ class GeneratorObjective(nn.Module):
         self, h: Tensor, z: Tensor, noise: Tensor | None, roles: Roles, slots: Slots, draws: Draws
     ) -> Tensor:
         """(B, K)."""
-        generator, scale = self.generator, self.config.guided_targets
-        if scale == 1.0:
-            return generator.head.loss(h[:, slots.latents], z, draws)
+        generator, head, scale = self.generator, self.generator.head, self.config.guided_targets
+        if not isinstance(head, FlowHead) or scale == 1.0:
+            return head.loss(h[:, slots.latents], z, draws)
         nobody = Roles(torch.zeros_like(roles.prompted))
         text_ids = torch.full((len(z), 1), PAD, device=z.device)
         with torch.no_grad():
             alone = generator.sequence.arrange(generator.backbone, z, noise, text_ids, nobody, draws)
             free = generator.backbone(alone.x, alone.positions, alone.mask)[:, alone.latents]
         guided = GuidedTarget(free, (1.0 - 1.0 / scale) * roles.prompted)
-        return generator.head.loss(h[:, slots.latents], z, draws, guided)
+        return head.loss(h[:, slots.latents], z, draws, guided)
 
     def _texts(self, h: Tensor, slots: Slots, read: ReadOnce | None) -> dict[str, tuple[float, Tensor]]:
         """Texts that are trained -> their weight and loss, a mean over the samples that are expected to have them.

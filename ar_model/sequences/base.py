@@ -18,7 +18,7 @@ from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
 from ar_model.sequences.cache import ReadOnce
 from ar_model.sequences.layout import CaptionSlots, caption_slots, writing_rows
-from ar_model.writing import WordModel, guided
+from ar_model.text.writing import WordModel, guided
 from data_pipelines.captions.tokenizer import EOI, PAD
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError

@@ -19,7 +19,7 @@ from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slo
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
 from ar_model.sequences.words import word_model
-from ar_model.writing import WordModel
+from ar_model.text.writing import WordModel
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.layers.flow import guidance_at
 from seqtok_core.layers.randomness import Draws

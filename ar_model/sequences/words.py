@@ -11,7 +11,7 @@ from torch import Tensor
 from ar_model.backbone import Backbone
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.layout import attention_mask, slot_positions
-from ar_model.writing import WordModel
+from ar_model.text.writing import WordModel
 from data_pipelines.captions.tokenizer import BOI, BOS
 
 

@@ -11,6 +11,7 @@ from seqtok.commands.options import (
     Beams,
     Beginnings,
     Candidates,
+    CaptionCandidates,
     Drawings,
     Guidance,
     SceneSeed,
@@ -89,6 +90,7 @@ def captions(
     scenes: Annotated[int, typer.Option(help="Held-out scenes whose pictures are described.", min=2)] = 200,
     beams: Beams = None,
     guidance: Annotated[float | None, typer.Option(help="Of captions by the picture; 1 is none.", min=0)] = None,
+    candidates: CaptionCandidates = None,
     scene_seed: SceneSeed = 0,
     out: Out = None,
 ) -> None:
@@ -96,7 +98,7 @@ def captions(
     from seqtok.evaluation.caption_runner import CaptionEvaluation
     from seqtok.runs.evaluate import judge_captions
 
-    given = {"beams": beams, "guidance": guidance}
+    given = {"beams": beams, "guidance": guidance, "candidates": candidates}
     config = CaptionEvaluation.parse({"caption": {k: v for k, v in given.items() if v is not None}}, "options")
     take_free_cores()
     judge_captions(generator, tokenizer, scenes, config, scene_seed, out)

@@ -12,6 +12,7 @@ from seqtok.commands.options import (
     Beams,
     Beginnings,
     Candidates,
+    CaptionCandidates,
     Drawings,
     DryRun,
     Guidance,
@@ -123,13 +124,20 @@ def caption(
     guidance: Annotated[
         float | None, typer.Option(help="Above 1 the picture counts for more than what captions usually say.", min=0)
     ] = None,
+    candidates: CaptionCandidates = None,
     seed: Annotated[int, typer.Option(help="Of words that are drawn.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """What pictures show, in words: by a model that was trained both ways (objective.text_to_image below 1)."""
     from seqtok.pictures.caption import CaptionRequest, caption_files, say_captions
 
-    words = {"beams": beams, "temperature": temperature, "top_p": top_p, "guidance": guidance}
+    words = {
+        "beams": beams,
+        "temperature": temperature,
+        "top_p": top_p,
+        "guidance": guidance,
+        "candidates": candidates,
+    }
     chosen = {key: value for key, value in words.items() if value is not None}
     given = {"level": level, "prefix": prefix, "among": among, "seed": seed, "caption": chosen}
     request = CaptionRequest.parse({k: v for k, v in given.items() if v is not None}, "options")

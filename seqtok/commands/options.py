@@ -25,6 +25,9 @@ Beginnings = Annotated[
     int, typer.Option(help="Beginnings of a drawing that are kept at 1, 2, 4, … tokens, each with --candidates.", min=1)
 ]
 Beams = Annotated[int | None, typer.Option(help="Beginnings that are kept in the search for a caption.", min=1)]
+CaptionCandidates = Annotated[
+    int | None, typer.Option(help="Captions of which the one is kept that the picture is drawn from best.", min=1)
+]
 SceneSeed = Annotated[int, typer.Option(help="Of the held-out scenes.", min=0)]
 Steps = Annotated[int | None, typer.Option(help="Solver steps per token.", min=1)]
 

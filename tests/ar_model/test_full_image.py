@@ -12,7 +12,7 @@ from ar_model.sampling import of_rows
 from ar_model.sequences.base import Roles
 from ar_model.sequences.cache import ReadOnce
 from ar_model.sequences.layout import prompt_block
-from ar_model.writing import CaptionConfig, write
+from ar_model.text.writing import CaptionConfig, write
 from data_pipelines.captions.tokenizer import EOI
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.randomness import Draws

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ar_model import SampleConfig, SeqGenerator
-from ar_model.prompts import prompt_ids
 from ar_model.sampling import beam_search, of_rows
 from ar_model.sequences.layout import attention_mask, prompt_block, slot_positions
+from ar_model.text.prompts import prompt_ids
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.flow import guidance_at
 from tests.ar_model.toy import DIM, LENGTH, toy_generator

@@ -11,7 +11,7 @@ from ar_model.sampling import of_rows
 from ar_model.sequences.base import Roles
 from ar_model.sequences.cache import ReadOnce
 from ar_model.sequences.scales import Scales, ScalesConfig, nearest
-from ar_model.writing import CaptionConfig, write
+from ar_model.text.writing import CaptionConfig, write
 from data_pipelines.captions.tokenizer import EOI
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.errors import ConfigError

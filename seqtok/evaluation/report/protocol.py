@@ -92,6 +92,11 @@ def of_captions(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:
         how = f"drawn with temperature {own['temperature']:g} from the likeliest {own['top_p']:.0%}"
     else:
         how = "the likeliest word each time" if own["beams"] == 1 else f"by beam search with {own['beams']} beams"
+    if own["candidates"] > 1:
+        how += (
+            f", and {own['candidates'] - 1} drawn at temperature {own['temperature'] or 1:g}: kept is the caption that "
+        )
+        how += "the picture is drawn from best, by the loss of its latents"
     by_prefix = "The same, written from the first k tokens; of each level's captions the share that is right in all."
     return {"captions": _filled(_CAPTIONS, {"scenes": scenes, "how": how}), "captions_by_prefix": by_prefix}
 

@@ -33,6 +33,9 @@ class CaptionConfig(Config):
     # Above 1 the picture counts for more than what captions usually say, where the model has learnt to write without
     # a picture (Kornblith et al. 2023, arXiv:2307.16686).
     guidance: float = Field(1.0, ge=0)
+    # Captions of which a picture keeps the one that it is drawn from best; all but the first have words drawn at
+    # temperature 1 (or at that above).
+    candidates: int = Field(1, ge=1)
     max_tokens: int | None = Field(None, ge=1)  # longer captions end there; None: as long as the model may read
 
     @model_validator(mode="after")
@@ -42,6 +45,11 @@ class CaptionConfig(Config):
         if self.top_p < 1 and self.temperature == 0:
             raise ValueError(f"top_p={self.top_p:g} is for words that are drawn; set temperature above 0")
         return self
+
+    def ways(self) -> list[Self]:
+        """How each of the candidates is written."""
+        further = self.changed(beams=1, temperature=self.temperature or 1.0)
+        return [self, *[further] * (self.candidates - 1)]
 
     def changed(self, **changes: Any) -> Self:
         """With other values. Raises ConfigError that names the nearest key."""

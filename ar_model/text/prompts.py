@@ -29,5 +29,10 @@ def prompt_ids(captions: CaptionTokenizer, prompts: Sequence[str], limit: int) -
     for prompt, ids in zip(prompts, rows, strict=True):
         if len(ids) > limit:
             raise ConfigError(f"prompt of {len(ids)} tokens, at most {limit} are read: {prompt[:80]!r}")
+    return padded(rows)
+
+
+def padded(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """To the length of the longest, at least 1."""
     longest = max((len(ids) for ids in rows), default=1) or 1
-    return [ids + [PAD] * (longest - len(ids)) for ids in rows]
+    return [[*ids, *[PAD] * (longest - len(ids))] for ids in rows]

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ar_model import SeqGenerator
-from ar_model.writing import CaptionConfig, WordModel, Written, log_probs, write
+from ar_model.text.writing import CaptionConfig, WordModel, Written, log_probs, write
 from data_pipelines.captions.tokenizer import BOI, BOS, EOI, EOS, PAD
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.attention import attend
