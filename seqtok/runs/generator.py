@@ -58,9 +58,8 @@ class GeneratorRun(TrainingRun):
     model: GeneratorConfig = GeneratorConfig()
     objective: GeneratorObjectiveConfig = GeneratorObjectiveConfig()
     tokenizer: Annotated[Path | None, RESUMABLE] = None  # model folder: draws sample pictures during training
-    reader: Annotated[Path | None, RESUMABLE] = (
-        None  # folder of a scene reader: says of how many held-out prompts they show everything
-    )
+    # Folder of a scene reader: says of how many held-out prompts the samples show everything.
+    reader: Annotated[Path | None, RESUMABLE] = None
 
     def build(self) -> tuple[GeneratorObjective, LatentTextLoader]:
         captions, world, folder = (

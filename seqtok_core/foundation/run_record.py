@@ -74,10 +74,10 @@ def ending_at_once() -> Iterator[None]:
 
 def is_run(folder: Path) -> bool:
     """Whether `folder` is a run of ours, by its record or by what a run left before there were records."""
-    return read_record(folder) is not None or _is_older_run(folder)
+    return record_of(folder) is not None or _is_older_run(folder)
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def record_of(folder: Path) -> dict[str, Any] | None:
     """None where there is none, or a file of that name is somebody else's."""
     try:
         found = files.read_json(folder / RECORD)
@@ -122,7 +122,7 @@ def take_stop(folder: Path) -> None:
     path = folder / PREEMPTED
     if not path.is_file():
         return
-    record = read_record(folder)
+    record = record_of(folder)
     try:
         note = files.read_json(path)
     except DataError:
@@ -135,14 +135,14 @@ def take_stop(folder: Path) -> None:
 
 def forget_stop(folder: Path) -> None:
     """The run is finished."""
-    record = read_record(folder)
+    record = record_of(folder)
     if record is not None and record.get("stopped") is not None:
         files.write_json(folder / RECORD, {**record, "stopped": None})
 
 
 def own_stop(folder: Path) -> dict[str, Any] | None:
     """The stop of the run in `folder`, if it was this very command, with `overwrite`, that was stopped."""
-    record = read_record(folder)
+    record = record_of(folder)
     if record is None or not record.get("overwrite") or record.get("command") != sys.argv[1:]:
         return None
     stopped = record.get("stopped")

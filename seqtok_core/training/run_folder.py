@@ -119,7 +119,7 @@ def prepare_run_folder(
     `hosts` and `threads`, the machine of every process and what this one computes with, go to environment.json.
     Raises StorageError when the folder cannot be written, or what is in it not be removed.
     """
-    stopped = None if anew else (run_record.read_record(folder) or {}).get("stopped")
+    stopped = None if anew else (run_record.record_of(folder) or {}).get("stopped")
     run_record.write_record(folder, overwrite, stopped)
     if anew:
         _clear(folder)
@@ -131,12 +131,13 @@ def prepare_run_folder(
 
 
 def clear_run(folder: Path) -> None:
-    """Remove the run in `folder`, as beginning it anew does, and its record. Raises ConfigError where it is none, or
-    StorageError."""
+    """Remove the run in `folder`, if there is one, all but its record. Raises ConfigError where something else lies
+    there, or StorageError."""
     refuse_foreign(folder, overwrite=True)
-    if folder.is_dir():
-        _clear(folder)
-        (folder / run_record.RECORD).unlink(missing_ok=True)
+    if run_record.is_run(folder):
+        with files.folder_lock(folder):
+            run_record.write_record(folder, overwrite=False)
+            _clear(folder)
 
 
 def _clear(folder: Path) -> None:
