@@ -36,11 +36,10 @@ def giving_way(config: str, overrides: Sequence[str], dry_run: bool = False) -> 
     from seqtok_core.foundation import run_record
     from seqtok_core.foundation.errors import Preempted
 
-    out: Path | None = None
+    named = read_values(config, overrides).get("out")
+    out = Path(named) if isinstance(named, str) and not dry_run else None
     try:
         with run_record.ending_at_once():
-            named = read_values(config, overrides).get("out")
-            out = Path(named) if isinstance(named, str) and not dry_run else None
             if out is not None:
                 run_record.take_stop(out)
             yield

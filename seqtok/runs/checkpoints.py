@@ -9,6 +9,7 @@ import yaml
 
 from seqtok.runs.base import TrainingRun
 from seqtok.runs.kinds import run_of
+from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError, SeqtokError
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint, reading
@@ -35,7 +36,7 @@ def export_model(path: Path, out: Path, averaged: bool = True, data: Path | None
     `data` replaces the data folder of the run's config: a tokenizer measures its latents on training images.
     Raises ConfigError, DataError or MismatchError.
     """
-    if out.exists() and any(out.iterdir()):
+    if not model_folder.is_free(out):
         raise ConfigError(f"{out}: is there already and not empty; choose another folder")
     source = reading.find_checkpoint(path)
     run, recorded = _config_of(source, data)

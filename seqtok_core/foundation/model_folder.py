@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seqtok_core.foundation import faults
 from seqtok_core.foundation.errors import DataError, MismatchError
 from seqtok_core.foundation.files import atomic_write, leftovers_of, read_json, sha256_file, write_json
 
@@ -45,15 +46,25 @@ def write_model_folder(
     """`parts` are the sections of config.json, `weights` the tensors by name."""
     from safetensors.torch import save
 
-    for leftover in (left for name in MODEL_FILES for left in leftovers_of(folder / name)):
+    for leftover in _leftovers(folder):
         leftover.unlink(missing_ok=True)
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
     with atomic_write(folder / WEIGHTS) as stream:
         stream.write(content)
+        faults.hit("model.in_weights")
     with atomic_write(folder / CARD, "w") as stream:
         stream.write(card)
     written = hashlib.sha256(content).hexdigest()
     write_json(folder / CONFIG, {"kind": kind, "format": version, "weights_sha256": written, **parts})
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a model may be written there: nothing is in it but what killed writers of a model have left."""
+    return not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= set(_leftovers(folder)))
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    return [left for name in MODEL_FILES for left in leftovers_of(folder / name)]
 
 
 def read_config(folder: Path, kind: str, version: int) -> dict[str, Any]:

@@ -88,7 +88,8 @@ class Run:
                     self._save()
                 if on_sample is not None and crosses(config.sample_every, before, images):
                     self._sample(on_sample, images)
-                if stopping and not last:
+                stopping = stopping or (last and self._agree_to_stop())  # asked while the last checkpoint was written
+                if stopping:
                     self._saver.wait()
                     self._give_way(self._stop.name)
 
