@@ -21,7 +21,7 @@ from data_pipelines.reading.image_text import read_split
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.scenes import make_scene
-from data_pipelines.shards.output import clear_output
+from data_pipelines.shards.output import clear_output, refuse_used
 from data_pipelines.sources.base import Source
 from data_pipelines.sources.drawn_scenes import ScenesSource
 from seqtok.evaluation.caption_runner import evaluate_captions
@@ -47,7 +47,7 @@ from seqtok_core.foundation.files import read_json, require_own_place, storage_e
 from seqtok_core.foundation.model_folder import MODEL_FILES
 from seqtok_core.training import TrainResult, World
 from seqtok_core.training.costs.hardware import emulates_bf16
-from seqtok_core.training.run_folder import clear_run
+from seqtok_core.training.run_folder import clear_run, refuse_foreign
 
 _STAGES = "stages.json"
 _SHOWN = 12  # held-out pictures in the strip
@@ -158,10 +158,15 @@ def _clear(out: Path) -> None:
     require_own_place(out)
     if out.is_dir() and any(out.iterdir()) and not (out / _STAGES).is_file():
         raise DataError(f"{out}: holds files that no demo wrote; choose another folder")
-    for name in ("data", "latents"):
-        clear_output(out / name)
-    for name in ("tokenizer", "generator"):
-        clear_run(out / name)
+    data, runs = [out / "data", out / "latents"], [out / "tokenizer", out / "generator"]
+    for folder in data:
+        refuse_used(folder, {}, overwrite=True, resume="auto")
+    for folder in runs:
+        refuse_foreign(folder, overwrite=True)
+    for folder in data:
+        clear_output(folder)
+    for folder in runs:
+        clear_run(folder)
     with storage_errors(out):
         for path in [out / "reader" / name for name in MODEL_FILES] + [out / "report" / name for name in REPORT_FILES]:
             path.unlink(missing_ok=True)
