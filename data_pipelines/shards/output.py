@@ -42,6 +42,12 @@ def output_folder(
             raise
 
 
+def refuse_source(out: Path, source: Path | str) -> None:
+    """Raises DataError where the folder that is read would be written: to overwrite it would leave nothing to read."""
+    if Path(out).resolve() == Path(source).resolve():
+        raise DataError(f"{out}: is what is read; choose another folder")
+
+
 def clear_output(out: Path) -> None:
     """Remove the data set in `out`, if there is one. Raises DataError or ConfigError as overwriting it does."""
     refuse_used(out, {}, overwrite=True, resume="auto")

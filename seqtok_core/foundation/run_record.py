@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from seqtok_core.foundation import files
-from seqtok_core.foundation.errors import DataError, Preempted
+from seqtok_core.foundation.errors import DataError, Preempted, SeqtokError
 
 RECORD, PREEMPTED, SETTINGS, ENVIRONMENT = "run.json", "preempted.json", "config.yaml", "environment.json"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGUSR1: what SLURM's --signal is usually told to send
@@ -109,8 +109,11 @@ def note_stop(folder: Path, name: str, step: int | None, images: int | None) -> 
 
 
 def stopped_early(folder: Path, name: str) -> Preempted:
-    """What to raise when the signal `name` came before the first step; preempted.json says it to a scheduler."""
-    note_stop(folder, name, None, None)
+    """What to raise when the signal `name` came before the first step; preempted.json says it to a scheduler, but in
+    no folder that is somebody else's or cannot be written."""
+    with contextlib.suppress(SeqtokError, OSError):
+        if not folder.is_dir() or is_run(folder) or {path.name for path in folder.iterdir()} <= {"run.lock", PREEMPTED}:
+            note_stop(folder, name, None, None)
     return Preempted(
         f"{folder}: stopped by {name} before the first step, nothing is lost; start the same command again to continue"
     )

@@ -47,7 +47,7 @@ CONTENT_KEYS = frozenset({"data_fingerprint", "captions_sha256", "frozen_id"})
 
 
 def refuse_foreign(folder: Path, overwrite: bool) -> None:
-    """Raise ConfigError where `folder` holds anything but a run, or where `overwrite` must not remove anything.
+    """Raise ConfigError where `folder` holds anything but a run, or what `overwrite` must not remove.
 
     Changes nothing, so it comes before the lock, which is a file.
     """
@@ -60,6 +60,8 @@ def refuse_foreign(folder: Path, overwrite: bool) -> None:
     if present and not run_record.is_run(folder):
         raise ConfigError(f"{folder}: holds files but no run ({present[0]}, …); choose another folder")
     for path in (folder / name for name in _OWN_FOLDERS):
+        if (path.is_symlink() or path.exists()) and not path.is_dir():
+            raise ConfigError(f"{path}: is no folder, which a run needs here; move it away, or choose another folder")
         if overwrite and path.is_symlink():
             raise ConfigError(
                 f"{path}: is a symbolic link (to {path.readlink()}), behind which `overwrite` removes nothing; remove "
@@ -119,15 +121,23 @@ def prepare_run_folder(
     `hosts` and `threads`, the machine of every process and what this one computes with, go to environment.json.
     Raises StorageError when the folder cannot be written, or what is in it not be removed.
     """
+    cleared = anew and run_record.is_run(folder)
     stopped = None if anew else (run_record.record_of(folder) or {}).get("stopped")
     run_record.write_record(folder, overwrite, stopped)
-    if anew:
+    if cleared:
         _clear(folder)
-        with files.atomic_write(folder / "config.yaml", "w") as stream:
-            yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
-    for leftover in (left for name in (*_OWN_FILES, run_record.RECORD) for left in files.leftovers_of(folder / name)):
-        leftover.unlink(missing_ok=True)
+    with files.atomic_write(folder / "config.yaml", "w") as stream:  # what may differ is as this start has it
+        yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
+    _sweep(folder)
     environment.write_environment(folder, world, hosts, threads)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left."""
+    own = [folder / name for name in (*_OWN_FILES, run_record.RECORD)]
+    own += [folder / name / pattern for name, patterns in _OWN_FOLDERS.items() for pattern in patterns]
+    for leftover in (left for path in own for left in files.leftovers_of(path)):
+        leftover.unlink(missing_ok=True)
 
 
 def clear_run(folder: Path) -> None:

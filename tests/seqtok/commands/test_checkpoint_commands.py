@@ -133,6 +133,9 @@ def test_the_same_data_continue_the_run_by_whatever_path(runs, capsys, tmp_path,
             status, _, err = seqtok(capsys, kind, "train", TINY / f"tiny-{kind}.yaml", *words)
             assert status == 0, err
             assert "last from step_00000008" in err
+        assert seqtok(capsys, "checkpoint", "export", tmp_path / kind, tmp_path / f"{kind} model")[0] == 0
+        shutil.rmtree(tmp_path / "moved")  # where the last start found them
+        assert seqtok(capsys, "checkpoint", "export", tmp_path / kind, tmp_path / f"{kind} again")[0] == 1
 
 
 def test_verify_names_the_damaged_file(runs, capsys, tmp_path):

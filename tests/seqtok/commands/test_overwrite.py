@@ -66,6 +66,20 @@ def test_the_folder_we_work_in_is_not_cleared(capsys, tmp_path, monkeypatch):
     assert content(tmp_path) == before
 
 
+def test_what_is_read_is_not_overwritten(capsys, tokenizer, tmp_path, monkeypatch):  # noqa: F811
+    """Whatever it is called by: with its shards removed there would be nothing to read."""
+    assert seqtok(capsys, *scenes(tmp_path / "out"))[0] == 0
+    assert seqtok(capsys, "data", "text", tmp_path / "out", "--vocab", 300)[0] == 0
+    before = content(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for words in (["data", "prepare", "out"], ["tokenizer", "export", tokenizer, "out"]):
+        for out in ("out", tmp_path / "out" / ".." / "out"):
+            status, _, err = seqtok(capsys, *words, out, "--overwrite")
+            assert (status, err.count("\n")) == (1, 1), err
+            assert "is what is read" in err
+    assert content(tmp_path) == before
+
+
 @pytest.mark.parametrize("form", ["text", "parquet", "folder"])
 def test_a_file_that_no_export_wrote_is_not_replaced(form, capsys, data, tokenizer, tmp_path):  # noqa: F811
     out = tmp_path / "mine.parquet"

@@ -123,6 +123,17 @@ def test_a_link_within_a_run_is_refused_and_what_lies_behind_it_stays(name, run,
     assert train_toy(run, **FAST).resumed_from == "step_00000006"  # to go on through it is another matter
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_folder_where_a_run_has_one_is_named(overwrite, run, tmp_path):
+    shutil.move(run / "checkpoints", tmp_path / "kept")
+    os.symlink(tmp_path / "nowhere", run / "checkpoints")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="checkpoints: is no folder"):
+            train_toy(run, overwrite=overwrite, **FAST)
+        (run / "checkpoints").unlink()
+        (run / "checkpoints").write_text("a file")
+
+
 def test_an_output_that_is_a_link_is_followed(run, tmp_path):
     os.symlink(run, tmp_path / "link")
     assert train_toy(tmp_path / "link", overwrite=True, lr=0.5, **FAST).resumed_from is None
@@ -152,6 +163,16 @@ def test_a_checkpoint_of_the_run_that_goes_cannot_begin_the_new_one(run):
     assert train_toy(run, **FAST).resumed_from == "step_00000006"
 
 
+def test_what_killed_writers_left_is_swept_by_the_next_start(run):
+    left = [".config.yaml.abcd1234.tmp", ".run.json.abcd_234.tmp", "samples/.scores.jsonl.abcd1234.tmp"]
+    left += ["model/.model.safetensors.abcd1234.tmp", "model/.captions.model.abcd1234.tmp"]
+    (run / "samples").mkdir(exist_ok=True)
+    for name in [*left, ".mine.abcd1234.tmp"]:
+        (run / name).write_text("half")
+    train_toy(run, **FAST)
+    assert [path.name for path in run.rglob("*.tmp")] == [".mine.abcd1234.tmp"]
+
+
 # --- asked to stop, and started again
 
 
@@ -163,6 +184,17 @@ def test_a_start_that_fails_takes_the_word_for_the_scheduler_away(tmp_path):
         train_toy(tmp_path, lr=0.5, **FAST)
     assert not (tmp_path / "preempted.json").exists()
     assert train_toy(tmp_path, **FAST).resumed_from == "step_00000004"
+
+
+def test_a_stop_before_the_first_step_is_noted_but_in_no_foreign_folder(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "notes.txt").write_text("mine")
+    for name in ("theirs", "new"):
+        assert run_record.stopped_early(tmp_path / name, "SIGTERM").exit_code == 75
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["notes.txt"]
+    assert json.loads((tmp_path / "new" / "preempted.json").read_text())["signal"] == "SIGTERM"
+    assert train_toy(tmp_path / "new", **FAST).resumed_from is None
+    assert not (tmp_path / "new" / "preempted.json").exists()
 
 
 def test_overwrite_in_a_requeued_command_does_not_begin_anew(tmp_path, monkeypatch, caplog):
