@@ -11,6 +11,7 @@ import pytest
 
 from seqtok_core.foundation.errors import Preempted
 from seqtok_core.training.checkpoints import checkpoint
+from seqtok_core.training.checkpoints.keeping import Keep, Keeper
 from tests.seqtok_core.training.checkpoints.test_checkpoint import damage_flipped, damage_missing, damage_truncated
 from tests.seqtok_core.training.toy import train_toy
 
@@ -33,18 +34,27 @@ def stopped(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("damage", [damage_missing, damage_truncated, damage_flipped])
 def test_a_damaged_newest_does_not_push_good_ones_out(damage, stopped, tmp_path, caplog):
-    """Going back to step 6, a stop after step 8: with `keep` 1 its checkpoint is the only one that counts."""
+    """Two damaged ones are newer than step 6, from which the run goes on to a stop after step 8."""
     run = tmp_path / "run"
     shutil.copytree(stopped, run)
     for step in (9, 10):
         damage(run / "checkpoints" / checkpoint.name_of(step) / PART)
     with caplog.at_level(logging.WARNING), pytest.raises(Preempted, match="after step 8, everything saved"):
-        train_toy(run, stop_after=8, keep=1, **EVERY)
-    assert whole(run) == ["step_00000008"]
+        train_toy(run, stop_after=8, keep=2, **EVERY)
+    assert whole(run) == ["step_00000006", "step_00000008"]
     assert "does not count" in caplog.text
-    assert train_toy(run, keep=1, **EVERY).resumed_from == "step_00000008"
-    assert whole(run) == ["step_00000012"]
-    assert [path.name for path in checkpoint.all_in(run / "checkpoints")] == ["step_00000012"]  # the damaged are gone
+    assert train_toy(run, keep=2, **EVERY).resumed_from == "step_00000008"
+    assert whole(run) == ["step_00000009", "step_00000012"]
+    assert [path.name for path in checkpoint.all_in(run / "checkpoints")] == whole(run)  # the damaged are gone
+
+
+def test_what_was_just_written_stays_whatever_is_newer(tmp_path):
+    for step in (3, 6, 9):
+        (tmp_path / checkpoint.name_of(step)).mkdir()
+    keeper = Keeper(Keep(newest=1))
+    keeper._verdicts = {tmp_path / checkpoint.name_of(step): ((), None) for step in (3, 6, 9)}  # all whole
+    keeper.tidy(tmp_path, 6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000006", "step_00000009"]
 
 
 def test_one_that_is_damaged_while_the_run_goes_on_does_not_count_either(tmp_path, monkeypatch):
