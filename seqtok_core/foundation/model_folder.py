@@ -51,7 +51,7 @@ def write_model_folder(
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
     with atomic_write(folder / WEIGHTS) as stream:
         stream.write(content)
-        faults.hit("model.in_weights")
+        faults.hit("weights.before_rename")
     with atomic_write(folder / CARD, "w") as stream:
         stream.write(card)
     written = hashlib.sha256(content).hexdigest()

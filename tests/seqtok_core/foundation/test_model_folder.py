@@ -60,7 +60,7 @@ def test_a_killed_writer_leaves_nothing_after_the_next(tmp_path):
     for _ in range(2):
         child = os.fork()
         if child == 0:
-            os.environ["SEQTOK_FAULTS"] = "model.in_weights=kill"
+            os.environ["SEQTOK_FAULTS"] = "weights.before_rename=kill"
             write(tmp_path)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
