@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from seqtok_core.training.journal.environment import starts
 from tests.seqtok.commands.test_checkpoint_commands import make_data, settings
 from tests.seqtok.commands.test_commands import TINY
 
@@ -74,11 +75,11 @@ def test_a_signal_while_libraries_are_loaded_or_data_opened(data, tmp_path):
 def test_a_signal_while_the_model_is_written(data, tmp_path):
     """With --overwrite in the command, as a job's script may have it: what is there is its own."""
     out, words = tmp_path / "run", ["--overwrite"]
-    for _ in range(2):
+    for number in (1, 2):
         running = start(data, out, *words, faults="training.model=sleep")
-        wait_for(lambda: (out / "checkpoints" / "step_00000008").is_dir())
+        wait_for(lambda number=number: (out / "checkpoints" / "step_00000008").is_dir() and starts(out) == number)
         said = stopped(running, signal.SIGTERM)
-        assert "everything saved; start the same command again" in said
+        assert "start the same command again to continue" in said
         assert (out / "preempted.json").is_file()
     last = start(data, out, *words)
     said = last.communicate(timeout=120)[0]
