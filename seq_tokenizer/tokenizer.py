@@ -259,7 +259,18 @@ class SeqTokenizer(nn.Module):
         model_folder.require_captions(folder, parts.get("captions_sha256"))
         model = cls(TokenizerConfig.parse(section, str(folder / model_folder.CONFIG)))
         model_folder.load_weights(model, folder)
+        if "weights_sha256" not in parts:  # of a model from before files had hashes its id is the hash
+            _require_id(model, parts.get("latents"), folder)
         return model.eval()
+
+
+def _require_id(model: SeqTokenizer, latents: Any, folder: Path) -> None:
+    recorded = latents.get("tokenizer_id") if isinstance(latents, dict) else None
+    if recorded is not None and model.tokenizer_id != recorded:
+        raise DataError(
+            f"{folder / model_folder.WEIGHTS}: not what tokenizer {recorded} was made of; settings or weights have "
+            "changed since they were written: put the original files back"
+        )
 
 
 def parameter_count(config: TokenizerConfig) -> int:

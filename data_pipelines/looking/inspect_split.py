@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.looking.digests import collected, digest_of
 from data_pipelines.shards.manifest import Manifest
 from data_pipelines.shards.shard_set import MISSING_LABEL, Record, ShardSet
-from seqtok_core.foundation.digests import collected, digest_of
 
 _LONGEST = 5  # captions that are named
 _COMMON = 8  # values of a label, sizes of pictures, fields of records that are named

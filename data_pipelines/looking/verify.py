@@ -11,6 +11,7 @@ from pathlib import Path
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.executors.progress import OnProgress, ProgressCount, silent
 from data_pipelines.executors.run import run_tasks
+from data_pipelines.looking.digests import Digests, Place
 from data_pipelines.looking.inspect import own_manifest
 from data_pipelines.looking.verify_export import check_part, part_jobs
 from data_pipelines.looking.verify_shard import Checks, Report, VerifyTask, verify_shard
@@ -23,7 +24,6 @@ from data_pipelines.shards.parts import ExportManifest, is_export, read_export
 from data_pipelines.sources.records import Fields
 from data_pipelines.tars.names import find_tars
 from data_pipelines.tars.walk import walk_tar
-from seqtok_core.foundation.digests import Digests, Place
 from seqtok_core.foundation.errors import DataError
 
 _PROBLEMS = 1000  # that are named; all are counted

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_pipelines.looking.digests import digests_of
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from data_pipelines.shards.codes import CodeLayout
 from data_pipelines.shards.latent_check import LIMIT, Statistics
@@ -26,7 +27,6 @@ from data_pipelines.sources.records import Fields, labels_of, read_record, recor
 from data_pipelines.tars.index import TarSample, read_span
 from data_pipelines.tars.names import SAFE_KEY, image_extension
 from data_pipelines.tars.walk import walk_tar
-from seqtok_core.foundation.digests import digests_of
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import sha256_file
 

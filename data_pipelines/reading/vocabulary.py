@@ -53,8 +53,10 @@ def train_vocabulary(
     path = Path(path) if path else Path(folder) / FILE
     texts = (text for pyramid in captions_in(Path(folder), split, fields) for text in pyramid)
     tokenizer = CaptionTokenizer.train(texts, None, vocab_size)
-    if path.is_file() and not overwrite and CaptionTokenizer.load(path).sha256 != tokenizer.sha256:
-        raise DataError(f"{path}: holds another captions model; keep it, or replace it with `overwrite`")
+    if path.is_file() and (path.name != FILE or not overwrite):
+        there = CaptionTokenizer.load(path)  # raises DataError for somebody's file of another kind
+        if there.sha256 != tokenizer.sha256 and not overwrite:
+            raise DataError(f"{path}: holds another captions model; keep it, or replace it with `overwrite`")
     tokenizer.save(path)
     return tokenizer
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from seqtok_core.foundation.files import atomic_write, read_json, sha256_file
 from seqtok_core.foundation.fingerprint import canonical_json
 
 INDEX_VERSION = 1
+# As atomic_write names what will be a shard, a part, an index, or a file beside them.
+_HALF = re.compile(r"\.(.+-[a-z]+-\d{6}\..+|dataset\.json|prepare\.json|captions\.model)\.\w+\.tmp")
 
 
 def shard_name(name: str, split: str, number: int) -> str:
@@ -114,7 +117,7 @@ def index_samples(index: Mapping[str, Any], path: Path) -> list[TarSample]:
 
 def sweep(folder: Path) -> int:
     """Remove what a killed writer left half written. Returns the number of files."""
-    left = [path for path in folder.glob(".*.tmp") if path.is_file()]
+    left = [path for path in folder.glob(".*.tmp") if path.is_file() and _HALF.fullmatch(path.name)]
     for path in left:
         path.unlink()
     return len(left)

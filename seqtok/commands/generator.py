@@ -25,6 +25,7 @@ from seqtok.commands.options import (
     sample_settings,
     take_free_cores,
 )
+from seqtok.commands.train import giving_way
 
 app = typer.Typer(help="Sequence model: train, sample, edit, caption.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder of a sequence model, or a hub id.")]
@@ -41,11 +42,12 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train a sequence model on latent shards; under torchrun the same command uses every process."""
-    from seqtok.runs.generator import GeneratorRun
-    from seqtok.runs.kinds import load_kind
-    from seqtok.runs.train import train_run
+    with giving_way(config, overrides or [], dry_run):
+        from seqtok.runs.generator import GeneratorRun
+        from seqtok.runs.kinds import load_kind
+        from seqtok.runs.train import train_run
 
-    train_run(load_kind(GeneratorRun, config, overrides or []), resume, overwrite, dry_run)
+        train_run(load_kind(GeneratorRun, config, overrides or []), resume, overwrite, dry_run)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from seqtok.commands.options import (
     sample_settings,
     take_free_cores,
 )
+from seqtok.commands.train import giving_way
 from seqtok.export.config import ExportConfig
 from seqtok.flags import Flags, flags
 
@@ -39,12 +40,13 @@ def train(
     ] = False,
 ) -> None:
     """Train a tokenizer; under torchrun the same command uses every process."""
-    from seqtok.runs.kinds import load_kind
-    from seqtok.runs.tokenizer import TokenizerRun
-    from seqtok.runs.train import train_run
-
     words = [*(overrides or []), *(["data.stream.allow_remote=true"] if allow_remote else [])]
-    train_run(load_kind(TokenizerRun, config, words), resume, overwrite, dry_run)
+    with giving_way(config, words, dry_run):
+        from seqtok.runs.kinds import load_kind
+        from seqtok.runs.tokenizer import TokenizerRun
+        from seqtok.runs.train import train_run
+
+        train_run(load_kind(TokenizerRun, config, words), resume, overwrite, dry_run)
 
 
 @app.command()

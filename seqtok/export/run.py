@@ -14,7 +14,7 @@ from data_pipelines.executors.progress import OnProgress, ProgressCount, silent
 from data_pipelines.executors.run import run_tasks
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.shards.manifest import Manifest
-from data_pipelines.shards.output import Resume
+from data_pipelines.shards.output import Resume, refuse_source
 from data_pipelines.shards.parts import ExportManifest
 from seqtok.export.config import ExportConfig, is_single_file
 from seqtok.export.plan import plan_export
@@ -47,6 +47,7 @@ def export_tokens(
         raise ConfigError(f"--resume {resume}: an export continues by itself; choose auto or never")
     mode: Literal["auto", "never"] = "auto" if resume == "auto" else "never"
     config.check_out(out)
+    refuse_source(out, data)
     world = World.from_environment()
     work, spec = plan_export(model, data, out, config, world)
     tasks = [ExportTask(s, n, size) for s, sizes in work.source.sizes.items() for n, size in enumerate(sizes)]

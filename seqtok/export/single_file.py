@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.shards.output import PLAN
@@ -28,12 +29,25 @@ def is_assembled(out: Path, plan: Mapping[str, Any], overwrite: bool) -> bool:
 
     Raises DataError when OUT exists and nothing says that it is ours to continue.
     """
-    if not out.exists() or overwrite:
+    if not out.exists():
+        return False
+    if overwrite:
+        _require_ours(out)
         return False
     begun = parts_folder(out) / PLAN
     if out.is_file() and begun.is_file() and read_json(begun) == plan:
         return True
     raise DataError(f"{out}: exists already; choose another file or use --overwrite")
+
+
+def _require_ours(out: Path) -> None:
+    """Raises DataError when OUT is no table that an export wrote, which says so in its metadata."""
+    try:
+        known = pq.read_schema(out).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        known = {}
+    if not {b"table", b"tokenizer_id"} <= known.keys():
+        raise DataError(f"{out}: seqtok did not write this; choose another file")
 
 
 def assemble(out: Path, manifest: ExportManifest) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from seqtok.runs.base import TrainingRun
 from seqtok.runs.kinds import run_of
-from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
+from seqtok_core.foundation import model_folder
+from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError, SeqtokError
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint, reading
 
@@ -34,19 +36,31 @@ def export_model(path: Path, out: Path, averaged: bool = True, data: Path | None
     `data` replaces the data folder of the run's config: a tokenizer measures its latents on training images.
     Raises ConfigError, DataError or MismatchError.
     """
-    if out.exists() and any(out.iterdir()):
+    if not model_folder.is_free(out):
         raise ConfigError(f"{out}: is there already and not empty; choose another folder")
     source = reading.find_checkpoint(path)
-    run = _config_of(source, data)
-    objective, _ = run.build()
+    run, recorded = _config_of(source, data)
+    objective, loader = run.build()
+    _require_same_content(source, recorded, run.content(loader))
     reading.fill(objective, source, averaged)
     objective.requires_grad_(False).eval()
     run.hooks().on_finish(objective, out)
     return source
 
 
-def _config_of(source: Path, data: Path | None) -> TrainingRun:
-    """The settings of the run that a checkpoint lies in."""
+def _require_same_content(source: Path, recorded: dict[str, Any], found: dict[str, str]) -> None:
+    """Raises MismatchError when the run of a checkpoint learned from something else than what lies there now."""
+    differing = [key for key in sorted(recorded) if recorded[key] != found.get(key)]
+    if differing:
+        shown = "; ".join(f"{key}: {recorded[key]} there, {found.get(key, 'absent')} here" for key in differing)
+        raise MismatchError(
+            f"{source}: its run learned from other data than lie here now ({shown}), so the model would be given "
+            "captions, latents or statistics that are not its own; put them back, or name their folder with `data`"
+        )
+
+
+def _config_of(source: Path, data: Path | None) -> tuple[TrainingRun, dict[str, Any]]:
+    """The settings of the run that a checkpoint lies in, and what they say of its data."""
     where = source.resolve().parent.parent / "config.yaml"
     try:
         values = yaml.safe_load(where.read_text(encoding="utf-8"))
@@ -56,10 +70,10 @@ def _config_of(source: Path, data: Path | None) -> TrainingRun:
         raise DataError(f"{where}: not readable as settings ({error})") from None
     if not isinstance(values, dict):
         raise DataError(f"{where}: not the settings of a run")
-    values = {key: value for key, value in values.items() if key not in run_folder.CONTENT_KEYS}
+    recorded = {key: values.pop(key) for key in run_folder.CONTENT_KEYS & values.keys()}
     if data is not None:
         values["data"] = {**values["data"], "folder": str(data)}
-    return run_of({**values, "out": str(where.parent)}, str(where))
+    return run_of({**values, "out": str(where.parent)}, str(where)), recorded
 
 
 def _size(count: float) -> str:

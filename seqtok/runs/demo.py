@@ -6,7 +6,6 @@ Shapes: K latents, D channels.
 from __future__ import annotations
 
 import resource
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,12 +21,13 @@ from data_pipelines.reading.image_text import read_split
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.scenes import make_scene
+from data_pipelines.shards.output import clear_output, refuse_used
 from data_pipelines.sources.base import Source
 from data_pipelines.sources.drawn_scenes import ScenesSource
 from seqtok.evaluation.caption_runner import evaluate_captions
 from seqtok.evaluation.generation_runner import evaluate_generation, evaluate_prefixes, pictures_for_report
 from seqtok.evaluation.report.kept_pictures import ReportPictures
-from seqtok.evaluation.report.report import merge, write_report
+from seqtok.evaluation.report.report import REPORT_FILES, merge, write_report
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.scoring import scene_meaning
@@ -43,9 +43,11 @@ from seqtok.runs.settings import find_config, read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import ConfigError, DataError
-from seqtok_core.foundation.files import read_json, write_json
+from seqtok_core.foundation.files import read_json, require_own_place, storage_errors, write_json
+from seqtok_core.foundation.model_folder import MODEL_FILES
 from seqtok_core.training import TrainResult, World
 from seqtok_core.training.costs.hardware import emulates_bf16
+from seqtok_core.training.run_folder import clear_run, refuse_foreign
 
 _STAGES = "stages.json"
 _SHOWN = 12  # held-out pictures in the strip
@@ -61,10 +63,10 @@ def run_demo(config: str, out: Path, overrides: Sequence[str], overwrite: bool) 
     tokenizer_run, generator_run = _runs(settings, find_config(config).parent, folders)
     stages = _Stages(out)
     with stages.stage("draw scenes", settings.train + settings.test):
-        _draw(settings, folders["data"])
+        _draw(settings, folders["data"], overwrite)
     stages.trained("train tokenizer", train_run(tokenizer_run))
     with stages.stage("encode scenes", settings.train + settings.test):
-        export_latents(folders["tokenizer"] / "model", folders["data"], folders["latents"])
+        export_latents(folders["tokenizer"] / "model", folders["data"], folders["latents"], overwrite=overwrite)
     stages.trained("train sequence model", train_run(generator_run))
     with stages.stage("train reader", settings.reader.images):
         reader = load_or_train_reader(folders["reader"], settings.reader)
@@ -107,11 +109,11 @@ def _precision(settings: DemoConfig) -> str:
     return "fp32"
 
 
-def _draw(settings: DemoConfig, folder: Path) -> None:
+def _draw(settings: DemoConfig, folder: Path, overwrite: bool) -> None:
     counts: dict[Literal["train", "test"], int] = {"train": settings.train, "test": settings.test}
     sources: dict[str, Source] = {s: ScenesSource(s, n, settings.image_size, settings.seed) for s, n in counts.items()}
     plan = PrepareConfig(name="scenes", size=settings.image_size, form="png", processes=settings.processes)
-    prepare(sources, folder, plan)
+    prepare(sources, folder, plan, overwrite=overwrite)
     if not (folder / CAPTIONS_FILE).is_file():
         train_vocabulary(folder, settings.vocabulary)
 
@@ -151,12 +153,24 @@ def _about(tokenizer: TokenizerRun, generator: GeneratorRun, folders: dict[str, 
 
 
 def _clear(out: Path) -> None:
-    """Remove what a demo wrote, in a folder that a demo made: anybody else's `data` is not ours to delete."""
+    """Remove what a demo wrote, each part as its own command would, in a folder that a demo made: anybody else's
+    `data` is not ours to delete. The list of stages goes last, as a demo is known by it."""
+    require_own_place(out)
     if out.is_dir() and any(out.iterdir()) and not (out / _STAGES).is_file():
         raise DataError(f"{out}: holds files that no demo wrote; choose another folder")
-    for name in ("data", "tokenizer", "latents", "generator", "reader", "report"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    (out / _STAGES).unlink(missing_ok=True)
+    data, runs = [out / "data", out / "latents"], [out / "tokenizer", out / "generator"]
+    for folder in data:
+        refuse_used(folder, {}, overwrite=True, resume="auto")
+    for folder in runs:
+        refuse_foreign(folder, overwrite=True)
+    for folder in data:
+        clear_output(folder)
+    for folder in runs:
+        clear_run(folder)
+    with storage_errors(out):
+        for path in [out / "reader" / name for name in MODEL_FILES] + [out / "report" / name for name in REPORT_FILES]:
+            path.unlink(missing_ok=True)
+        (out / _STAGES).unlink(missing_ok=True)
 
 
 class _Stages(Stopwatch):

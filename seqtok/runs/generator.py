@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from seqtok.grids import as_tensor, grid
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
 from seqtok.runs.tokenizer import import_text_tower
-from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.config import RESUMABLE, Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import Shown, World
@@ -41,7 +41,7 @@ _ASSUMED_LATENTS = (64, 16)  # K, D
 class LatentData(Config):
     """Where latents and captions come from."""
 
-    folder: Path
+    folder: Annotated[Path, RESUMABLE]  # what is in it must stay, by its fingerprint
     split: str = "train"
     loader: ReadConfig = ReadConfig()
 
@@ -57,8 +57,9 @@ class GeneratorRun(TrainingRun):
     data: LatentData
     model: GeneratorConfig = GeneratorConfig()
     objective: GeneratorObjectiveConfig = GeneratorObjectiveConfig()
-    tokenizer: Path | None = None  # model folder: draws sample pictures during training
-    reader: Path | None = None  # folder of a scene reader: says of how many held-out prompts they show everything
+    tokenizer: Annotated[Path | None, RESUMABLE] = None  # model folder: draws sample pictures during training
+    # Folder of a scene reader: says of how many held-out prompts the samples show everything.
+    reader: Annotated[Path | None, RESUMABLE] = None
 
     def build(self) -> tuple[GeneratorObjective, LatentTextLoader]:
         captions, world, folder = (

@@ -11,6 +11,7 @@ from data_pipelines.samples import to_model
 from data_pipelines.shards.manifest import read_manifest
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.config import lossless_config
+from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import DataError
 
 _STATISTICS = 4096  # training pictures
@@ -21,7 +22,7 @@ def write_lossless(data: Path, out: Path, patch_size: int, order: str) -> Path:
     size = read_manifest(data).image_size
     if size is None:
         raise DataError(f"{data}: its pictures are of several sizes; prepare them at one: seqtok data prepare --size")
-    if out.is_dir() and any(out.iterdir()):
+    if not model_folder.is_free(out):
         raise DataError(f"{out}: is not empty; choose another folder")
     tokenizer = SeqTokenizer(lossless_config(size, patch_size, order))  # type: ignore[arg-type]
     captions = CaptionTokenizer.load(data / CAPTIONS_FILE)

@@ -29,7 +29,7 @@ from seq_tokenizer.tokenizer import parameter_count
 from seqtok.grids import as_tensor, strip
 from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
-from seqtok_core.foundation.config import LATER, Config
+from seqtok_core.foundation.config import LATER, RESUMABLE, Config
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import Shown, World
@@ -42,10 +42,10 @@ _SHOWN = 8  # images in a sample picture
 class ImageData(Config):
     """Where pictures and captions come from: a folder of shards, or a stream."""
 
-    folder: Path | None = None
+    folder: Annotated[Path | None, RESUMABLE] = None  # what is in it must stay, by its fingerprint
     split: str = "train"
     stream: StreamConfig | None = None
-    captions: Path | None = None  # sentencepiece model; None: captions.model in the folder
+    captions: Annotated[Path | None, RESUMABLE] = None  # sentencepiece model; None: captions.model in the folder
     loader: LoaderConfig = LoaderConfig()
 
     @field_validator("folder", mode="before")
@@ -86,7 +86,7 @@ class TokenizerRun(TrainingRun):
     model: TokenizerConfig
     objective: TokenizerTrainingConfig = TokenizerTrainingConfig()
     # A model folder: its encoder, bottleneck and text are taken over and stay as they are; a decoder is trained.
-    frozen: Annotated[Path | None, LATER] = None
+    frozen: Annotated[Path | None, LATER, RESUMABLE] = None
 
     def build(self) -> tuple[TokenizerObjective, ImageTextLoader | StreamLoader]:
         captions = CaptionTokenizer.load(self.data.captions_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from typing import IO, Any
 
 import filelock
 
-from seqtok_core.foundation.errors import DataError, SeqtokError, StorageError
+from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError, StorageError
 from seqtok_core.foundation.machine import file_size_limit
 
 _CHUNK = 1 << 20  # bytes read at once while hashing
@@ -67,6 +68,19 @@ def sha256_file(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def leftovers_of(path: Path) -> list[Path]:
+    """What writers of `path` that were killed have left beside it."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.{8 * '?'}.tmp"))
+
+
+def require_own_place(folder: Path) -> None:
+    """Before a folder is cleared: raise ConfigError where it is, or holds, a home or the folder we work in."""
+    place = Path(folder).resolve()
+    for kept, what in ((Path.cwd(), "the folder that this command runs in"), (Path.home(), "your home folder")):
+        if place in (kept.resolve(), *kept.resolve().parents):
+            raise ConfigError(f"{folder}: is or holds {what}, which `overwrite` does not clear; name another folder")
 
 
 def fsync_folder(path: Path) -> None:

@@ -1,19 +1,23 @@
 """The folder that users pass around: config.json + model.safetensors (+ captions.model + README.md). No pickles.
 
-config.json is written last: a folder without it is not a model yet.
+config.json is written last: a folder without it is not a model yet. It holds the sha256 of model.safetensors, which
+is compared on loading; models that were written before have none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seqtok_core.foundation import faults
 from seqtok_core.foundation.errors import DataError, MismatchError
-from seqtok_core.foundation.files import atomic_write, read_json, sha256_file, write_json
+from seqtok_core.foundation.files import atomic_write, leftovers_of, read_json, sha256_file, write_json
 
 CONFIG, WEIGHTS, CAPTIONS, CARD = "config.json", "model.safetensors", "captions.model", "README.md"
+MODEL_FILES = (CONFIG, WEIGHTS, CAPTIONS, CARD)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -30,7 +34,7 @@ def find_model_folder(path: Path | str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(path), allow_patterns=[CONFIG, WEIGHTS, CAPTIONS, CARD]))
+        return Path(snapshot_download(str(path), allow_patterns=list(MODEL_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: no such folder, and the hub did not give it ({reason})") from None
@@ -42,12 +46,25 @@ def write_model_folder(
     """`parts` are the sections of config.json, `weights` the tensors by name."""
     from safetensors.torch import save
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    for leftover in _leftovers(folder):
+        leftover.unlink(missing_ok=True)
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
     with atomic_write(folder / WEIGHTS) as stream:
-        stream.write(save(plain))
+        stream.write(content)
+        faults.hit("weights.before_rename")
     with atomic_write(folder / CARD, "w") as stream:
         stream.write(card)
-    write_json(folder / CONFIG, {"kind": kind, "format": version, **parts})
+    written = hashlib.sha256(content).hexdigest()
+    write_json(folder / CONFIG, {"kind": kind, "format": version, "weights_sha256": written, **parts})
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a model may be written there: nothing is in it but what killed writers of a model have left."""
+    return not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= set(_leftovers(folder)))
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    return [left for name in MODEL_FILES for left in leftovers_of(folder / name)]
 
 
 def read_config(folder: Path, kind: str, version: int) -> dict[str, Any]:
@@ -82,6 +99,15 @@ def load_weights(module: Any, folder: Path) -> None:
     except RuntimeError as error:
         last = str(error).splitlines()[-1].strip()
         raise DataError(f"{where}: does not fit {CONFIG} ({last})") from None
+    _require_unchanged(where, read_json(folder / CONFIG).get("weights_sha256"))
+
+
+def _require_unchanged(path: Path, recorded: str | None) -> None:
+    if recorded is not None and sha256_file(path) != recorded:
+        raise DataError(
+            f"{path}: its content has changed since it was written (sha256 in {CONFIG}); it is damaged, or another "
+            "model's: put the original file back"
+        )
 
 
 def require_captions(folder: Path, recorded: str | None) -> None:

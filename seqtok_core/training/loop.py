@@ -3,13 +3,14 @@
 Position is counted in steps of the global batch; data order, learning rate and the draws of a step are pure
 functions of it, so a run that was killed and started again ends with the same bits as one left alone.
 
-The way of a run: the folder is locked and compared (run_folder.py), the newest whole checkpoint found
+The way of a run: the folder is locked, compared, maybe cleared (run_folder.py), the newest whole checkpoint found
 (checkpoints/checkpoint.py) and taken over (continuing.py), then run.py goes step by step:
 1. the loader's next micro-batches, while journal/ledger.py counts how long they are waited for;
 2. forward and backward under DeepSpeed (engine/engine.py; engine/precision.py scales a loss in fp16);
 3. the update: rates (optimizer/schedules.py), clip, Muon and AdamW (optimizer/optim.py), average (optimizer/ema.py);
 4. what is not finite is skipped on all processes and counted; the ledger writes means (journal/metrics.py);
-5. processes agree whether to stop (processes/stopping.py); processes/watch.py ends one that hangs;
+5. processes agree whether to stop (processes/stopping.py); processes/watch.py ends one that hangs. Before the first
+   step and after the last a signal ends the run at once: what it needs to go on is on the disk;
 6. when due: a checkpoint (checkpoints/saving.py, maybe in the background), samples and at the end the model folder.
 """
 
@@ -26,7 +27,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from seqtok_core.foundation import files
+from seqtok_core.foundation import files, run_record
 from seqtok_core.foundation.errors import ConfigError, SeqtokError
 from seqtok_core.foundation.threads import ThreadChoice, choose_threads
 from seqtok_core.training import run_folder
@@ -83,23 +84,22 @@ def train(
     weights.
 
     Raises ConfigError, MismatchError, StorageError, DataError before the first step; Preempted after a signal
-    and a checkpoint; StorageError when the disk is full; SeqtokError when max_skipped steps in a row had no
-    finite gradient, or when another process is gone.
+    and a checkpoint, at once where no step is made; StorageError when the disk is full; SeqtokError when
+    max_skipped steps in a row had no finite gradient, or when another process is gone.
     """
     world, folder = World.from_environment(), Path(folder)
     if loader.global_batch != config.batch:
         raise ConfigError(f"the loader's global batch is {loader.global_batch}, `batch` is {config.batch}")
     connect(world, 66 * config.timeout_minutes)  # a tenth more: who hangs shall say so before the others give up
-    with _lost_contact_explained(folder, world), together(world), contextlib.ExitStack() as stack:
-        hosts = gather_objects(world, platform.node())
-        threads = _take_threads(config, folder, world, hosts, anew=overwrite)
+    with _endings_explained(folder, world), together(world), contextlib.ExitStack() as stack:
+        on_first(world, lambda: run_folder.refuse_foreign(folder, overwrite))
         on_first(world, lambda: stack.enter_context(files.folder_lock(folder)))
-        on_first(
-            world,
-            lambda: run_folder.prepare_run_folder(
-                folder, resolved, world, hosts, threads, resume=resume, overwrite=overwrite, resumable=resumable
-            ),
-        )
+        asked: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "resumable": resumable}
+        anew = on_first(world, lambda: run_folder.begins_anew(folder, resolved, **asked))
+        hosts = gather_objects(world, platform.node())
+        threads = _take_threads(config, folder, world, hosts, anew)
+        about = (folder, resolved, world, hosts, threads)
+        on_first(world, lambda: run_folder.prepare_run_folder(*about, anew=anew, overwrite=overwrite))
         source = run_folder.start_from(folder, resume, world)
         batches, speed = _first_look(objective, loader, config, source, world)
         engine, stop = Engine(objective, config, world), StopRequest()
@@ -140,9 +140,13 @@ def _first_look(
 
 
 @contextlib.contextmanager
-def _lost_contact_explained(folder: Path, world: World) -> Iterator[None]:
+def _endings_explained(folder: Path, world: World) -> Iterator[None]:
+    """A signal before the first step, which ends the run at once, and another process that is gone."""
     try:
-        yield
+        with run_record.ending_at_once():
+            yield
+    except run_record.Stopped as stop:
+        raise run_record.stopped_early(folder, str(stop)) from None
     except RuntimeError as error:
         if world.size == 1 or not is_lost_contact(error):
             raise

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqtok_core.foundation import faults, files
+from seqtok_core.foundation import faults, files, run_record
 from seqtok_core.foundation.errors import Preempted, SeqtokError, StorageError
 from seqtok_core.foundation.threads import ThreadChoice
 from seqtok_core.training import continuing, run_folder
 from seqtok_core.training.checkpoints import checkpoint
+from seqtok_core.training.checkpoints.keeping import Keep
 from seqtok_core.training.checkpoints.saving import Saver
 from seqtok_core.training.config import TrainConfig
 from seqtok_core.training.costs.speed import peak_memory
@@ -49,7 +50,8 @@ class Run:
     ) -> None:
         self._engine, self._config, self._folder, self._world = engine, config, folder, world
         self._ledger, self._stop, self._watch = ledger, stop, watch
-        self._saver = Saver(world, config.background_save)
+        keep = Keep(config.keep, config.keep_every, config.batch)
+        self._saver = Saver(world, keep, config.background_save)
         self._slowdown = Slowdown(threads.cores)
         self._step = 0  # steps done
         self._resumed_from: str | None = None
@@ -86,7 +88,8 @@ class Run:
                     self._save()
                 if on_sample is not None and crosses(config.sample_every, before, images):
                     self._sample(on_sample, images)
-                if stopping and not last:
+                stopping = stopping or (last and self._agree_to_stop())  # asked while the last checkpoint was written
+                if stopping:
                     self._saver.wait()
                     self._give_way(self._stop.name)
 
@@ -124,12 +127,12 @@ class Run:
 
     def _with_needs(self, problem: StorageError) -> StorageError:
         """What is safe, and how much room the run needs to go on."""
-        existing = checkpoint.all_in(self._folder / run_folder.CHECKPOINTS)
-        if not existing:
+        newest = checkpoint.newest_whole(self._folder / run_folder.CHECKPOINTS)
+        if newest is None:
             return problem
-        needed = 1.2 * sum(p.stat().st_size for p in existing[-1].rglob("*") if p.is_file())
+        needed = 1.2 * sum(p.stat().st_size for p in newest.rglob("*") if p.is_file())
         return StorageError(
-            f"{problem}; {existing[-1].name} is complete, and the next checkpoint needs {needed / 2**20:.1f} MiB"
+            f"{problem}; {newest.name} is complete, and the next checkpoint needs {needed / 2**20:.1f} MiB"
         )
 
     def _save(self) -> None:
@@ -137,10 +140,9 @@ class Run:
         on_first(self._world, self._ledger.flush)
         config = self._config
         state = {**self._ledger.state(), **self._engine.state()}
-        keep = checkpoint.Keep(config.keep, config.keep_every, config.batch)
         folder, pieces = self._folder / run_folder.CHECKPOINTS, self._engine.pieces()
         about = continuing.describe_state(self._engine, config, self._world, self._step)
-        self._saver.save(checkpoint.SaveJob(folder, self._step, pieces, state, about, keep))
+        self._saver.save(checkpoint.SaveJob(folder, self._step, pieces, state, about))
 
     def _sample(self, on_sample: OnSample, images: int) -> None:
         def draw(module: nn.Module, folder: Path) -> None:
@@ -166,8 +168,8 @@ class Run:
 
     def _give_way(self, asked_by: str | None) -> None:
         name = next(n for n in gather_objects(self._world, asked_by) if n is not None)
-        note = {"step": self._step, "images": self._step * self._config.batch, "signal": name}
-        on_first(self._world, lambda: files.write_json(self._folder / "preempted.json", note))
+        images = self._step * self._config.batch
+        on_first(self._world, lambda: run_record.note_stop(self._folder, name, self._step, images))
         raise Preempted(
             f"{self._folder}: stopped by {name} after step {self._step}, everything saved; "
             "start the same command again to continue"
@@ -183,9 +185,18 @@ class Run:
         )
 
     def finish(self, on_finish: OnFinish | None) -> None:
-        self._saver.wait()
-        if on_finish is not None:
-            self._with_averages("model", on_finish)
+        """Write the model folder. A signal ends this at once: the last checkpoint is written."""
+        try:
+            self._saver.wait()
+            if on_finish is not None:
+                self._with_averages("model", on_finish)
+        except run_record.Stopped as stop:
+            run_record.note_stop(self._folder, str(stop), self._step, self._step * self._config.batch)
+            raise Preempted(
+                f"{self._folder}: stopped by {stop} while the model was written, everything saved; start the same "
+                "command again to continue"
+            ) from None
+        on_first(self._world, lambda: run_record.forget_stop(self._folder))
 
     def result(self) -> TrainResult:
         """Collective."""

@@ -1,26 +1,108 @@
-"""The folder of one run: config.yaml, environment.json, metrics.jsonl, checkpoints/, samples/, model/."""
+"""The folder of one run: run.json (its record), config.yaml, environment.json, metrics.jsonl, checkpoints/, samples/,
+model/. What is cleared is known by its name: files of other names stay wherever they lie.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from seqtok_core.foundation import files
-from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
+from seqtok_core.foundation import files, model_folder, run_record
+from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError, StorageError
 from seqtok_core.foundation.threads import ThreadChoice
 from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.checkpoints.checkpoint import CHECKPOINTS
+from seqtok_core.training.checkpoints.keeping import clear_checkpoints
 from seqtok_core.training.journal import environment
+from seqtok_core.training.journal.metrics import SCORES
 from seqtok_core.training.processes.distributed import World, on_first
 
-_OWN = ("metrics.jsonl", environment.FILE, "preempted.json", "bad_batch.json", "wandb.json", "config.yaml")
-_OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
-_IGNORED = ("run.lock",)
-CONTENT_KEYS = frozenset({"data_fingerprint", "captions_sha256"})  # what is learned from, beside the settings
+log = logging.getLogger(__name__)
+_OWN_FILES = (
+    "metrics.jsonl",
+    environment.FILE,
+    run_record.PREEMPTED,
+    "bad_batch.json",
+    "wandb.json",
+    "hang_process_*.txt",
+    "config.yaml",  # last: what is half cleared has the settings of what is left
+)
+# Folder -> what a run writes into it; checkpoints/ knows its own.
+_OWN_FOLDERS = {
+    "model": model_folder.MODEL_FILES,
+    CHECKPOINTS: (),
+    "tensorboard": ("events.out.tfevents.*",),
+    "samples": ("images_*.png", Path(SCORES).name),
+    "wandb": ("run-*/", "offline-run-*/", "latest-run", "debug*.log"),  # with a slash: folders
+}
+_IGNORED = ("run.lock", run_record.PREEMPTED)
+# What is learned from, beside the settings: it says what data are, wherever they lie.
+CONTENT_KEYS = frozenset({"data_fingerprint", "captions_sha256", "frozen_id"})
+
+
+def refuse_foreign(folder: Path, overwrite: bool) -> None:
+    """Raise ConfigError where `folder` holds anything but a run, or what `overwrite` must not remove.
+
+    Changes nothing, so it comes before the lock, which is a file.
+    """
+    if overwrite:
+        files.require_own_place(folder)
+    if not folder.is_dir():
+        return
+    with files.storage_errors(folder):
+        present = sorted(p.name for p in folder.iterdir() if p.name not in _IGNORED and not p.name.startswith("."))
+    if present and not run_record.is_run(folder):
+        raise ConfigError(f"{folder}: holds files but no run ({present[0]}, …); choose another folder")
+    for path in (folder / name for name in _OWN_FOLDERS):
+        if (path.is_symlink() or path.exists()) and not path.is_dir():
+            raise ConfigError(f"{path}: is no folder, which a run needs here; move it away, or choose another folder")
+        if overwrite and path.is_symlink():
+            raise ConfigError(
+                f"{path}: is a symbolic link (to {path.readlink()}), behind which `overwrite` removes nothing; remove "
+                "the link, or choose another folder"
+            )
+
+
+def begins_anew(
+    folder: Path, resolved: Mapping[str, Any], *, resume: str, overwrite: bool, resumable: frozenset[str]
+) -> bool:
+    """Whether the run starts from nothing, and what `folder` holds of a run goes (rank 0, under the lock).
+
+    `resumable`: dotted paths that may differ from what the folder holds, with all below them. With `overwrite` a run
+    goes on only if this very command began it with `overwrite`, a signal stopped it, and the settings are the same:
+    such a command comes back from a scheduler's queue.
+
+    Raises ConfigError when the folder is in use for something else, MismatchError when its run has other
+    settings (all differing keys in one message).
+    """
+    run_record.take_stop(folder)
+    settings = folder / "config.yaml"
+    if not overwrite:
+        if settings.exists() and resume == "never":
+            raise ConfigError(f"{folder}: holds a run; continue it (`resume=auto`), or start anew with `overwrite`")
+        if settings.exists():
+            _compare(settings, resolved, resumable)
+        return not settings.exists()
+    if resume not in ("auto", "never") and folder.resolve() in Path(resume).resolve().parents:
+        raise ConfigError(f"{resume}: lies in the run that `overwrite` removes; choose another folder for the new run")
+    stop = run_record.own_stop(folder)
+    if stop is None or resume == "never" or not settings.exists():
+        return True
+    try:
+        _compare(settings, resolved, resumable)
+    except (DataError, MismatchError):
+        return True
+    log.warning(
+        "%s: stopped by %s after step %s of this very command, so it continues; `resume=never` begins it anew",
+        *(folder, stop.get("signal"), stop.get("step")),
+    )
+    return False
 
 
 def prepare_run_folder(
@@ -30,43 +112,68 @@ def prepare_run_folder(
     hosts: list[str],
     threads: ThreadChoice,
     *,
-    resume: str,
+    anew: bool,
     overwrite: bool,
-    resumable: frozenset[str],
 ) -> None:
-    """Make or accept `folder` for a run with the settings `resolved` (rank 0, under the lock).
+    """Make `folder` ready for a run with the settings `resolved`, which `begins_anew` or goes on (rank 0, under the
+    lock).
 
     `hosts` and `threads`, the machine of every process and what this one computes with, go to environment.json.
-    `resumable`: dotted paths that may differ from what the folder holds, with all below them.
-
-    Raises ConfigError when the folder is in use for something else, MismatchError when its run has other
-    settings (all differing keys in one message), StorageError when it cannot be written.
+    Raises StorageError when the folder cannot be written, or what is in it not be removed.
     """
-    present = sorted(p.name for p in folder.iterdir() if p.name not in _IGNORED and not p.name.startswith("."))
-    used = (folder / "config.yaml").exists()
-    if present and not used:
-        raise ConfigError(f"{folder}: holds files but no run ({present[0]}, …); choose another folder")
-    if used and resume == "never" and not overwrite:
-        raise ConfigError(f"{folder}: holds a run; continue it (`resume=auto`), or start anew with `overwrite`")
-    if used and overwrite:
+    cleared = anew and run_record.is_run(folder)
+    stopped = None if anew else (run_record.record_of(folder) or {}).get("stopped")
+    run_record.write_record(folder, overwrite, stopped)
+    if cleared:
         _clear(folder)
-    elif used:
-        _compare(folder / "config.yaml", resolved, resumable)
-    if overwrite or not used:
-        with files.atomic_write(folder / "config.yaml", "w") as stream:
-            yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
+    with files.atomic_write(folder / "config.yaml", "w") as stream:  # what may differ is as this start has it
+        yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
+    _sweep(folder)
     environment.write_environment(folder, world, hosts, threads)
-    (folder / "preempted.json").unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left."""
+    own = [folder / name for name in (*_OWN_FILES, run_record.RECORD)]
+    own += [folder / name / pattern for name, patterns in _OWN_FOLDERS.items() for pattern in patterns]
+    for leftover in (left for path in own for left in files.leftovers_of(path)):
+        leftover.unlink(missing_ok=True)
+
+
+def clear_run(folder: Path) -> None:
+    """Remove the run in `folder`, if there is one, all but its record. Raises ConfigError where something else lies
+    there, or StorageError."""
+    refuse_foreign(folder, overwrite=True)
+    if run_record.is_run(folder):
+        with files.folder_lock(folder):
+            run_record.write_record(folder, overwrite=False)
+            _clear(folder)
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a run writes and nothing else; config.yaml, which makes it a run, goes last."""
-    for name in _OWN_FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in _OWN:
-        (folder / name).unlink(missing_ok=True)
-    for dump in folder.glob("hang_process_*.txt"):
-        dump.unlink()
+    """Remove what runs write, by its name, and nothing else. A run that is not gone must not look new: StorageError."""
+    try:
+        with files.storage_errors(folder):
+            clear_checkpoints(folder / CHECKPOINTS)
+            for name, patterns in _OWN_FOLDERS.items():
+                _remove_own(folder / name, patterns)
+                with contextlib.suppress(OSError):  # not there, or somebody else's files are left
+                    (folder / name).rmdir()
+            _remove_own(folder, _OWN_FILES)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the run in it cannot be removed ({error.filename or error}: {error.strerror}); choose another "
+            "folder"
+        ) from None
+
+
+def _remove_own(folder: Path, patterns: Iterable[str]) -> None:
+    for pattern in patterns:
+        for path in [*folder.glob(pattern), *files.leftovers_of(folder / pattern)]:
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            elif pattern.endswith("/"):
+                shutil.rmtree(path)
 
 
 def _compare(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str]) -> None:
@@ -75,19 +182,23 @@ def _compare(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str])
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as YAML ({error})") from None
     old, new = dict(_leaves(before)), dict(_leaves(yaml.safe_load(yaml.safe_dump(dict(resolved)))))
-    differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k, ...) != new.get(k, ...)]
-    differing = [k for k in differing if not any(f"{k}.".startswith(f"{free}.") for free in resumable)]
-    if differing:
-        shown = "; ".join(f"{k}: {old.get(k, 'absent')} there, {new.get(k, 'absent')} here" for k in differing)
-        if CONTENT_KEYS.issuperset(differing):
-            raise MismatchError(
-                f"{path.parent}: the data have changed since this run began ({shown}), so its place in them means "
-                "nothing; put them back, choose another folder, or start anew with `overwrite`"
-            )
+    changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k, ...) != new.get(k, ...)]
+    differing = [k for k in changed if not any(f"{k}.".startswith(f"{free}.") for free in resumable)]
+    if not differing:
+        return
+
+    def shown(keys: list[str]) -> str:
+        return "; ".join(f"{k}: {old.get(k, 'absent')} there, {new.get(k, 'absent')} here" for k in keys)
+
+    if CONTENT_KEYS.issuperset(differing):  # with the folders that may differ, if only they hold the same
         raise MismatchError(
-            f"{path.parent}: holds a run with other settings ({shown}); choose another folder, or start anew "
-            "with `overwrite`"
+            f"{path.parent}: the data have changed since this run began ({shown(changed)}), so its place in them means "
+            "nothing; put them back, choose another folder, or start anew with `overwrite`"
         )
+    raise MismatchError(
+        f"{path.parent}: holds a run with other settings ({shown(differing)}); choose another folder, or start anew "
+        "with `overwrite`"
+    )
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -103,6 +103,23 @@ def test_a_damaged_model_folder_is_one_message(tmp_path: Path, break_it, message
         SeqTokenizer.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("hashed", [True, False])
+def test_damaged_weights_are_found_with_the_hash_of_the_file_or_without(hashed: bool, tmp_path: Path):
+    """Folders from before there was a hash name the tokenizer, whose id is one of settings and weights."""
+    toy_tokenizer().save_pretrained(tmp_path)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    parts = json.loads(config.read_text())
+    assert parts.pop("weights_sha256")
+    if not hashed:
+        config.write_text(json.dumps(parts))
+    assert SeqTokenizer.from_pretrained(tmp_path).tokenizer_id == parts["latents"]["tokenizer_id"]
+    data = bytearray(weights.read_bytes())
+    data[-6] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"model\.safetensors: .*put the original file"):
+        SeqTokenizer.from_pretrained(tmp_path)
+
+
 def _edit(folder: Path, key: str, value: object) -> None:
     parts = json.loads((folder / "config.json").read_text())
     parts["tokenizer"][key] = value

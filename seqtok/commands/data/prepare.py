@@ -57,8 +57,10 @@ def prepare(
     dry_run: DryRun = False,
 ) -> None:
     """Import pictures with captions as shards. docs/data.md says how each kind of source is read."""
+    from data_pipelines.shards.output import refuse_source
     from data_pipelines.sources.open import open_source
 
+    refuse_source(out, source)
     run_prepare(open_source(source, reading), out, writing, resume, overwrite, dry_run)
 
 

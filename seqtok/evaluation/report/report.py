@@ -31,13 +31,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqtok.evaluation.report import report_parts
+from seqtok.evaluation.report import kept_pictures, report_parts
 from seqtok.evaluation.report.kept_pictures import ReportPictures, keep_pictures
 from seqtok.grids import grid, strip
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import atomic_write, read_json
 
 REPORT, RESULTS = "report.html", "results.json"
+REPORT_FILES = (REPORT, RESULTS, kept_pictures.FILE, "strip.png", "generated.png")
 SCHEMA = 1
 
 

@@ -31,28 +31,10 @@ log = logging.getLogger(__name__)
 FORMAT = 2  # of the manifest and the parts
 STATE = "state.json"  # what is no tensor
 _STEP = re.compile(r"step_(\d{8,})")
+_UNFINISHED = re.compile(r"step_\d{8,}(\.old)?\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SPARE = 1 << 20  # bytes beside the parts: manifest, state, the file system's own
 Gather = Callable[[Any], list[Any]]  # a small value of every process, by rank, on every process
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Which checkpoints stay: the `newest`, and for ever the first at or after each multiple of `every` images."""
-
-    newest: int
-    every: int | None = None
-    batch: int = 1  # images per step
-
-    def superfluous(self, steps: list[int]) -> list[int]:
-        """`steps` of all checkpoints, ascending -> those that go."""
-        stays, marks = set(steps[-self.newest :]), 0
-        for step in steps:
-            passed = step * self.batch // self.every if self.every else 0
-            if passed > marks:
-                stays.add(step)
-                marks = passed
-        return [step for step in steps if step not in stays]
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,6 @@ class SaveJob:
     pieces: Mapping[str, Tensor]
     state: Mapping[str, Any]
     about: Mapping[str, Any]
-    keep: Keep
     needed: int = 0  # bytes of all processes' parts
 
     @property
@@ -78,6 +59,11 @@ def name_of(step: int) -> str:
 
 def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Of a checkpoint, or of one that is being written or removed."""
+    return bool(_STEP.fullmatch(name) or _UNFINISHED.fullmatch(name))
 
 
 def all_in(folder: Path) -> list[Path]:
@@ -99,16 +85,24 @@ def make_room(job: SaveJob, world: World) -> int:
 def _clear_way(job: SaveJob, needed: int) -> None:
     with files.storage_errors(job.folder):
         job.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in job.folder.glob("*.tmp"):
-            shutil.rmtree(leftover)
+        sweep_unfinished(job.folder)
         if files.free_bytes(job.folder) < needed:
             raise _full(job, needed)
-        job.aside.mkdir()
+        job.aside.mkdir(exist_ok=True)
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Remove what a kill left in the middle of writing or removing. What cannot be removed is named and stays."""
+    for leftover in sorted(path for path in folder.glob("step_*") if _UNFINISHED.fullmatch(path.name)):
+        try:
+            _discard(leftover)
+        except OSError as error:
+            log.warning("%s: a leftover that cannot be removed (%s)", leftover, error.strerror or error)
 
 
 def _full(job: SaveJob, needed: int) -> StorageError:
-    existing = all_in(job.folder)
-    after = f"continues from {existing[-1].name}" if existing else "begins anew"
+    newest = newest_whole(job.folder)
+    after = f"continues from {newest.name}" if newest else "begins anew"
     free = files.free_bytes(job.folder)
     return StorageError(
         f"{job.aside}: the disk is full: {needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} MiB free; free some "
@@ -162,22 +156,28 @@ def _commit(job: SaveJob, sealed: dict[str, Any]) -> None:
     files.write_json(job.aside / "manifest.json", manifest)
     faults.hit("checkpoint.before_rename")
     if final.exists():  # a run that went back to an earlier checkpoint makes this one anew
-        _remove(final)
+        remove_checkpoint(final)
     os.replace(job.aside, final)
     files.fsync_folder(job.folder)
     faults.hit("checkpoint.after_rename")
-    for step in job.keep.superfluous([step_of(p) for p in all_in(job.folder)]):
-        _remove(job.folder / name_of(step))
 
 
-def _remove(path: Path) -> None:
+def remove_checkpoint(path: Path) -> None:
     """Renamed first: a kill in between leaves no half checkpoint. What cannot be removed is named and stays."""
     try:
         gone = path.with_name(f"{path.name}.old.tmp")
         os.replace(path, gone)
-        shutil.rmtree(gone)
+        _discard(gone)
     except OSError as error:
-        log.warning("%s: an old checkpoint that cannot be removed (%s)", path, error.strerror)
+        log.warning("%s: an old checkpoint that cannot be removed (%s)", path, error.strerror or error)
+
+
+def _discard(path: Path) -> None:
+    """A folder with all in it, or a link without what it points to."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def read_checkpoint_manifest(path: Path) -> dict[str, Any]:
@@ -212,8 +212,15 @@ def verify_checkpoint(path: Path, first: int = 0, every: int = 1, hashes: bool =
             raise DataError(f"{file}: missing; the checkpoint is damaged")
         if file.stat().st_size != entry["bytes"]:
             raise DataError(f"{file}: {file.stat().st_size} bytes instead of {entry['bytes']}; damaged")
-        if hashes and files.sha256_file(file) != entry["sha256"]:
+        if hashes and _sha256_of(file) != entry["sha256"]:
             raise DataError(f"{file}: its content has changed since it was written (sha256); damaged")
+
+
+def _sha256_of(file: Path) -> str:
+    try:
+        return files.sha256_file(file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error}); the checkpoint is damaged") from None
 
 
 def problem_of(path: Path, first: int = 0, every: int = 1, hashes: bool = True) -> SeqtokError | None:
@@ -223,6 +230,11 @@ def problem_of(path: Path, first: int = 0, every: int = 1, hashes: bool = True) 
     except SeqtokError as error:
         return error
     return None
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that passes verification, for a message of one process."""
+    return next((path for path in reversed(all_in(folder)) if problem_of(path) is None), None)
 
 
 def open_parts(path: Path) -> parts.Parts:

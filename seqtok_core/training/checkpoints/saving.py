@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from seqtok_core.foundation.errors import SeqtokError
 from seqtok_core.training.checkpoints import checkpoint
+from seqtok_core.training.checkpoints.keeping import Keep, Keeper
 from seqtok_core.training.processes.distributed import World, gather_objects
 
 _GRACE_S = 30.0  # for what is in flight when a run of several processes fails
@@ -24,9 +25,9 @@ _GRACE_S = 30.0  # for what is in flight when a run of several processes fails
 class Saver:
     """Writes one checkpoint after the other. All methods but `failed` are collective."""
 
-    def __init__(self, world: World, background: bool | None) -> None:
+    def __init__(self, world: World, keep: Keep, background: bool | None) -> None:
         """`background` None: on a GPU, whose training leaves the processor idle; on CPU the thread would compete."""
-        self._world = world
+        self._world, self._keeper = world, Keeper(keep)
         self._background = background = world.device.type == "cuda" if background is None else background
         # its own connections: the thread's messages must not mix with those of the training
         self._group = dist.new_group(backend="gloo") if background and world.size > 1 else None
@@ -43,9 +44,7 @@ class Saver:
         self.wait()
         job = replace(job, needed=checkpoint.make_room(job, self._world))
         if not self._background:
-            self._problem = checkpoint.write_checkpoint(
-                job, self._world, lambda value: gather_objects(self._world, value)
-            )
+            self._problem = self._written(job, lambda value: gather_objects(self._world, value))
             self.wait()
             return
         copies = {key: piece.detach().to("cpu", copy=True) for key, piece in job.pieces.items()}
@@ -56,11 +55,17 @@ class Saver:
 
     def _write(self, job: checkpoint.SaveJob) -> None:
         try:
-            self._problem = checkpoint.write_checkpoint(job, self._world, self._gather)
+            self._problem = self._written(job, self._gather)
         except Exception as error:  # whatever it is must reach the training
             self._problem = SeqtokError(
                 f"{job.aside}: not finished ({error}); the checkpoints before it are whole, the same command continues"
             )
+
+    def _written(self, job: checkpoint.SaveJob, gather: checkpoint.Gather) -> SeqtokError | None:
+        problem = checkpoint.write_checkpoint(job, self._world, gather)
+        if problem is None and self._world.is_first:
+            self._keeper.tidy(job.folder, job.step)
+        return problem
 
     def _gather(self, value: Any) -> list[Any]:
         if self._group is None:

@@ -1,7 +1,7 @@
 """Being asked to stop: the first signal ends the run after a checkpoint, a later one at once.
 
 A launcher passes on a signal that the whole process group has already received, so what comes within a moment
-of the first is the same request.
+of the first is the same request. This is for the steps; around them see foundation/run_record.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGUSR1: what SLURM's --signal is usually told to send
-_SAME_REQUEST_S = 3.0
+from seqtok_core.foundation.run_record import SAME_REQUEST_S, STOP_SIGNALS
 
 
 class StopRequest:
@@ -27,7 +26,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
-            self._former = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            self._former = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
         return self
 
     def ask(self, name: str) -> None:
@@ -38,7 +37,7 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.name is None:
             self.ask(signal.Signals(number).name)
-        elif time.monotonic() - self._asked >= _SAME_REQUEST_S:
+        elif time.monotonic() - self._asked >= SAME_REQUEST_S:
             self._restore()
             os.kill(os.getpid(), number)
 

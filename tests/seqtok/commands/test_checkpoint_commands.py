@@ -91,6 +91,53 @@ def test_export_reads_data_from_elsewhere_and_overwrites_nothing(runs, capsys, t
     assert "not empty" in err
 
 
+def test_export_refuses_another_captions_model_or_other_latents(runs, capsys, tmp_path):
+    """Of the same size, so that nothing else would tell: the model would sample with the wrong tokenizer."""
+    shutil.copytree(runs / "scenes", tmp_path / "scenes")
+    train_vocabulary(tmp_path / "scenes", 300, overwrite=True)
+    words = ("checkpoint", "export", runs / "tokenizer", tmp_path / "a", "--data", tmp_path / "scenes")
+    status, _, err = seqtok(capsys, *words)
+    assert (status, err.count("seqtok: ")) == (1, 1), err
+    assert "captions_sha256" in err
+    other = settings(runs / "scenes", tmp_path / "tokenizer")
+    train_run(load_kind(TokenizerRun, TINY / "tiny-tokenizer.yaml", [*other, "train.seed=1"]))
+    export_latents(tmp_path / "tokenizer" / "model", runs / "scenes", tmp_path / "latents")
+    words = ("checkpoint", "export", runs / "generator", tmp_path / "b", "--data", tmp_path / "latents")
+    status, _, err = seqtok(capsys, *words)
+    assert (status, err.count("seqtok: ")) == (1, 1), err
+    assert "data_fingerprint" in err
+    assert "--data" in err
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_export_goes_on_where_it_was_killed(runs, capsys, tmp_path):
+    """What a killed writer left behind is no file of anybody's."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / ".model.safetensors.abcd1234.tmp").write_bytes(b"half")
+    assert seqtok(capsys, "checkpoint", "export", runs / "tokenizer", tmp_path / "model")[0] == 0
+    assert content(tmp_path / "model") == content(runs / "tokenizer" / "model")
+
+
+def test_the_same_data_continue_the_run_by_whatever_path(runs, capsys, tmp_path, monkeypatch):
+    """Absolute, relative, through a link, moved: the fingerprint says what they are."""
+    for kind, data in [("tokenizer", "scenes"), ("generator", "latents")]:
+        shutil.copytree(runs / kind, tmp_path / kind)
+        shutil.copytree(runs / data, tmp_path / "moved" / data)
+        os.symlink(runs / data, tmp_path / data)
+        monkeypatch.chdir(runs)
+        for folder in (data, f"./{data}/../{data}", tmp_path / data, tmp_path / "moved" / data):
+            words = settings(folder, tmp_path / kind)
+            if kind == "tokenizer":
+                words.append(f"data.captions={runs / 'scenes' / 'captions.model'}")
+            status, _, err = seqtok(capsys, kind, "train", TINY / f"tiny-{kind}.yaml", *words)
+            assert status == 0, err
+            assert "last from step_00000008" in err
+        assert seqtok(capsys, "checkpoint", "export", tmp_path / kind, tmp_path / f"{kind} model")[0] == 0
+        shutil.rmtree(tmp_path / "moved")  # where the last start found them
+        assert seqtok(capsys, "checkpoint", "export", tmp_path / kind, tmp_path / f"{kind} again")[0] == 1
+
+
 def test_verify_names_the_damaged_file(runs, capsys, tmp_path):
     assert seqtok(capsys, "checkpoint", "verify", runs / "tokenizer")[0] == 0
     shutil.copytree(runs / "tokenizer", tmp_path / "run")

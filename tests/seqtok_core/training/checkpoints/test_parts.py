@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.training.checkpoints import parts
-from seqtok_core.training.checkpoints.checkpoint import Keep
+from seqtok_core.training.checkpoints.keeping import Keep
 from seqtok_core.training.checkpoints.named_state import kinds_by_name, pieces_of, restore
 from seqtok_core.training.optimizer.layout import each_cut, rows_cut_evenly
 
