@@ -54,10 +54,13 @@ def export(
         Weights.averaged
     ),
     data: Annotated[Path | None, typer.Option(help="Data folder, if it is not where the run's config says.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Model folder of its tokenizer, if that is not where the config says.")
+    ] = None,
 ) -> None:
     """Make a model folder of a checkpoint, as the finished run writes it; needs one process, of any machine."""
     from seqtok.runs.checkpoints import export_model
 
     take_free_cores()
-    source = export_model(path, out, weights is Weights.averaged, data)
+    source = export_model(path, out, weights is Weights.averaged, data, tokenizer)
     typer.echo(f"{out}: {weights} weights of {source}")

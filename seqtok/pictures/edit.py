@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from ar_model import SampleConfig
+from ar_model.prompts import as_prompts
 from seq_tokenizer.prefixes import agreement, decode_all, encode_all
 from seqtok.grids import grid
 from seqtok.pictures.sample import load_pair, open_picture, save_picture, scale_of
@@ -28,10 +29,16 @@ class EditConfig(Config):
 
 
 def edit_picture(
-    model: str | Path, tokenizer_model: str | Path, file: Path, prompts: Sequence[str], out: Path, config: EditConfig
+    model: str | Path,
+    tokenizer_model: str | Path,
+    file: Path,
+    prompts: str | Sequence[str],
+    out: Path,
+    config: EditConfig,
 ) -> dict[str, Any]:
     """Write one picture: a row per prompt and number of kept tokens, first what the decoder makes of them alone, then
     drawings, and the file itself. Without prompts the rest is drawn from the tokens alone."""
+    prompts = as_prompts(prompts)
     generator, tokenizer = load_pair(model, tokenizer_model)
     length = generator.spec.length
     for keep in config.keep:
@@ -57,7 +64,7 @@ def edit_picture(
         "model_id": generator.model_id,
         "tokenizer": str(tokenizer_model),
         "file": str(file),
-        "prompts": list(prompts),
+        "prompts": prompts,
         "asked": config.model_dump(mode="json"),
         "out": str(out),
     }

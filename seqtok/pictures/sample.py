@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ar_model import SampleConfig, SeqGenerator
+from ar_model.prompts import as_prompts
 from ar_model.sampling import SearchConfig
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from seq_tokenizer import LatentSpec, SeqTokenizer
@@ -29,7 +30,7 @@ _SHOWN_SIZE = 96  # pixels per picture, at least
 def sample_prompts(
     model: str | Path,
     tokenizer_model: str | Path,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     out: Path,
     config: SampleConfig,
     seed: int,
@@ -41,6 +42,7 @@ def sample_prompts(
 
     Returns what was asked and used, as JSON takes it.
     """
+    prompts = as_prompts(prompts)
     generator, tokenizer = load_pair(model, tokenizer_model)
     latents = generator.sample(
         prompts,
@@ -58,7 +60,7 @@ def sample_prompts(
         "model_id": generator.model_id,
         "tokenizer": str(tokenizer_model),
         "tokenizer_id": generator.spec.tokenizer_id,
-        "prompts": list(prompts),
+        "prompts": prompts,
         "sample": config.model_dump(mode="json"),
         "search": search.model_dump(mode="json"),
         "verifier": verifier,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from seqtok.runs.base import TrainingRun
 from seqtok.runs.kinds import run_of
 from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
+from seqtok_core.foundation.files import require_new_folder
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint, reading
 
@@ -28,16 +30,18 @@ def verify_all(path: Path) -> list[tuple[Path, SeqtokError | None]]:
     return [(found, checkpoint.problem_of(found)) for found in reading.all_of(path)]
 
 
-def export_model(path: Path, out: Path, averaged: bool = True, data: Path | None = None) -> Path:
+def export_model(
+    path: Path, out: Path, averaged: bool = True, data: Path | None = None, tokenizer: Path | None = None
+) -> Path:
     """Write the model folder that a run finished at this checkpoint would have; returns the checkpoint used.
 
-    `data` replaces the data folder of the run's config: a tokenizer measures its latents on training images.
+    `data` and `tokenizer` replace the folders of that name in the run's config, where they have moved: a tokenizer
+    measures its latents on training images, a sequence model is checked against the tokenizer that its run names.
     Raises ConfigError, DataError or MismatchError.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out}: is there already and not empty; choose another folder")
+    require_new_folder(out)
     source = reading.find_checkpoint(path)
-    run = _config_of(source, data)
+    run = _config_of(source, data, tokenizer)
     objective, _ = run.build()
     reading.fill(objective, source, averaged)
     objective.requires_grad_(False).eval()
@@ -45,7 +49,7 @@ def export_model(path: Path, out: Path, averaged: bool = True, data: Path | None
     return source
 
 
-def _config_of(source: Path, data: Path | None) -> TrainingRun:
+def _config_of(source: Path, data: Path | None, tokenizer: Path | None) -> TrainingRun:
     """The settings of the run that a checkpoint lies in."""
     where = source.resolve().parent.parent / "config.yaml"
     try:
@@ -59,7 +63,21 @@ def _config_of(source: Path, data: Path | None) -> TrainingRun:
     values = {key: value for key, value in values.items() if key not in run_folder.CONTENT_KEYS}
     if data is not None:
         values["data"] = {**values["data"], "folder": str(data)}
+    values |= _tokenizer_of(values, tokenizer, where)
+    values |= {"reader": None} if "reader" in values else {}  # of sample pictures alone
     return run_of({**values, "out": str(where.parent)}, str(where))
+
+
+def _tokenizer_of(values: dict[str, Any], moved: Path | None, where: Path) -> dict[str, Any]:
+    """The key of a run's settings that names a tokenizer's model folder, with where that is now; empty for none."""
+    key = {"generator": "tokenizer", "tokenizer": "frozen"}.get(values.get("kind", ""), "")
+    named = values.get(key)
+    if moved is not None and key == "frozen" and named is None:
+        raise ConfigError(f"{where}: this tokenizer was trained for no other one; leave out --tokenizer")
+    if moved is None and named is not None and not Path(named).is_dir():
+        raise DataError(f"{where}: names the tokenizer {named}, which is not there; say where it is now: --tokenizer")
+    folder = named if moved is None else str(moved)
+    return {} if folder is None else {key: folder}
 
 
 def _size(count: float) -> str:

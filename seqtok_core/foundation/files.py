@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import filelock
 
-from seqtok_core.foundation.errors import DataError, SeqtokError, StorageError
+from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError, StorageError
 from seqtok_core.foundation.machine import file_size_limit
 
 _CHUNK = 1 << 20  # bytes read at once while hashing
@@ -105,6 +105,17 @@ def _too_large() -> str:
         f"the file is larger than this process may write ({limit / 1024:.0f} KiB, RLIMIT_FSIZE); lift the limit "
         "(`ulimit -f unlimited`) and start again"
     )
+
+
+def require_new_folder(path: Path) -> None:
+    """Raises ConfigError where `path` is there and no empty folder, StorageError where it cannot be looked at."""
+    with storage_errors(path):
+        if path.is_symlink() and not path.exists():
+            raise ConfigError(f"{path}: a link to {os.readlink(path)}, which is not there; choose another folder")
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{path}: a file, where a folder is to be written; choose another name")
+        if path.is_dir() and any(path.iterdir()):
+            raise ConfigError(f"{path}: is not empty; choose another folder")
 
 
 def free_bytes(path: Path) -> int:

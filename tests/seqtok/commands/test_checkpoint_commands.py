@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from data_pipelines.prepare.run import prepare
@@ -89,6 +90,40 @@ def test_export_reads_data_from_elsewhere_and_overwrites_nothing(runs, capsys, t
     status, _, err = seqtok(capsys, *words)
     assert (status, err.count("\n")) == (2, 1)
     assert "not empty" in err
+
+
+def test_a_moved_sequence_model_is_exported_with_its_tokenizers_new_place(runs, capsys, tmp_path):
+    out, moved = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(runs / "generator", out)
+    said = yaml.safe_load((out / "config.yaml").read_text())
+    (out / "config.yaml").write_text(yaml.safe_dump({**said, "tokenizer": "gone/model", "reader": "gone/reader"}))
+    words = ("checkpoint", "export", out, tmp_path / "model")
+    status, _, err = seqtok(capsys, *words)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "--tokenizer" in err
+    shutil.copytree(runs / "tokenizer" / "model", moved)
+    status, _, err = seqtok(capsys, *words, "--tokenizer", moved)
+    assert status == 0, err
+    assert content(tmp_path / "model") == content(runs / "generator" / "model")
+    status, _, err = seqtok(capsys, "checkpoint", "export", runs / "tokenizer", tmp_path / "x", "--tokenizer", moved)
+    assert status == 2
+    assert "leave out --tokenizer" in err
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "used"])
+def test_a_model_is_not_written_over_what_is_no_new_folder(kind, runs, capsys, tmp_path):
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("precious")
+    elif kind == "link":
+        out.symlink_to(tmp_path / "nowhere")
+    else:
+        out.mkdir()
+        (out / "mine.txt").write_text("precious")
+    for words in (("checkpoint", "export", runs / "tokenizer"), ("tokenizer", "lossless", runs / "scenes")):
+        status, _, err = seqtok(capsys, *words, out)
+        assert (status, err.splitlines()[-1].startswith(f"seqtok: {out}: ")) == (2, True)
+        assert "Traceback" not in err
 
 
 def test_verify_names_the_damaged_file(runs, capsys, tmp_path):
