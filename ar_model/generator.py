@@ -290,7 +290,7 @@ class SeqGenerator(nn.Module):
         parts, where = model_folder.read_config(folder, KIND, FORMAT), str(folder / model_folder.CONFIG)
         config = GeneratorConfig.parse(model_folder.read_section(parts, "generator", folder), where)
         spec = LatentSpec.from_json(model_folder.read_section(parts, "latents", folder), where)
-        captions = CaptionTokenizer.load(folder / model_folder.CAPTIONS)
+        captions = CaptionTokenizer.load(model_folder.captions_of(folder))
         if captions.sha256 != parts.get("captions_sha256"):
             raise MismatchError(
                 f"{folder / model_folder.CAPTIONS}: not the text model that this model was trained with; "

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from data_pipelines.shards.files import sweep
 from seqtok_core.foundation.errors import DataError
-from seqtok_core.foundation.files import folder_lock, read_json, write_json
+from seqtok_core.foundation.files import folder_lock, is_log, read_json, write_json
 
 LOCK = "run.lock"  # of files.folder_lock: says which process holds the folder
 PLAN = "prepare.json"
@@ -48,7 +48,8 @@ def refuse_used(out: Path, plan: Mapping[str, Any], *, overwrite: bool, resume: 
     """The check alone; changes nothing on the disk."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file, not a folder")
-    entries = sorted(p.name for p in out.iterdir() if p.name != LOCK) if out.is_dir() else []
+    present = [p for p in out.iterdir() if p.name != LOCK and not is_log(p)] if out.is_dir() else []
+    entries = sorted(p.name for p in present)
     foreign = [name for name in entries if name.endswith(".tar") and not _OURS.fullmatch(name)]
     if foreign:
         raise DataError(f"{out}: holds {foreign[0]}, which seqtok did not write; choose another folder")

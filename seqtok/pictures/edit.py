@@ -12,8 +12,7 @@ from pydantic import Field
 from ar_model import SampleConfig
 from ar_model.prompts import as_prompts
 from seq_tokenizer.prefixes import agreement, decode_all, encode_all
-from seqtok.grids import grid
-from seqtok.pictures.sample import load_pair, open_picture, save_picture, scale_of
+from seqtok.pictures.sample import load_pair, open_picture, save_pages
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 
@@ -58,7 +57,7 @@ def edit_picture(
             drawn = decode_all(tokenizer, whole, length)
             alone = decode_all(tokenizer, latents, keep)[0] if keep else torch.zeros_like(image)
             rows.append([alone, *drawn, image])
-    save_picture(grid(rows, names, scale_of(image[None])), out)
+    files = save_pages(rows.__getitem__, len(rows), names, image.shape[-1], out)
     return {
         "model": str(model),
         "model_id": generator.model_id,
@@ -67,4 +66,5 @@ def edit_picture(
         "prompts": prompts,
         "asked": config.model_dump(mode="json"),
         "out": str(out),
+        "written": [str(file) for file in files],
     }

@@ -43,7 +43,7 @@ from seqtok.runs.settings import find_config, read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import ConfigError, DataError
-from seqtok_core.foundation.files import read_json, write_json
+from seqtok_core.foundation.files import is_log, read_json, write_json
 from seqtok_core.training import TrainResult, World
 from seqtok_core.training.costs.hardware import emulates_bf16
 
@@ -152,7 +152,8 @@ def _about(tokenizer: TokenizerRun, generator: GeneratorRun, folders: dict[str, 
 
 def _clear(out: Path) -> None:
     """Remove what a demo wrote, in a folder that a demo made: anybody else's `data` is not ours to delete."""
-    if out.is_dir() and any(out.iterdir()) and not (out / _STAGES).is_file():
+    foreign = out.is_dir() and not all(is_log(entry) for entry in out.iterdir())
+    if foreign and not (out / _STAGES).is_file():
         raise DataError(f"{out}: holds files that no demo wrote; choose another folder")
     for name in ("data", "tokenizer", "latents", "generator", "reader", "report"):
         shutil.rmtree(out / name, ignore_errors=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError, SeqtokError
-from seqtok_core.foundation.files import atomic_write, read_json, sha256_file, write_json
+from seqtok_core.foundation.files import atomic_write, read_json, refuse_lfs_pointer, sha256_file, write_json
 
 CONFIG, WEIGHTS, CAPTIONS, CARD = "config.json", "model.safetensors", "captions.model", "README.md"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -200,6 +200,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Of the tensors of a safetensors file, from its header. Raises DataError."""
     import safetensors
 
+    refuse_lfs_pointer(path)
     try:
         with safetensors.safe_open(path, "pt") as stored:
             names = stored.keys()
@@ -208,12 +209,24 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise DataError(f"{path}: cannot be read ({error})") from None
 
 
+def captions_of(folder: Path) -> Path:
+    """The sentencepiece file of a model folder. Raises DataError where there is none."""
+    path = folder / CAPTIONS
+    if not path.is_file():
+        raise DataError(
+            f"{path}: is not there: the model was saved or copied without its words; copy the {CAPTIONS} of the data "
+            "that it was trained on into the folder"
+        )
+    return path
+
+
 def require_captions(folder: Path, recorded: str | None) -> None:
     """Raise MismatchError where the folder's captions model is not the one recorded; one that is missing, or that
     nobody recorded, is nobody's matter yet."""
     path = folder / CAPTIONS
     if recorded is None or not path.is_file():
         return
+    refuse_lfs_pointer(path)
     found = sha256_file(path)
     if found != recorded:
         raise MismatchError(

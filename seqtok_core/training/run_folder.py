@@ -42,7 +42,8 @@ def prepare_run_folder(
     Raises ConfigError when the folder is in use for something else, MismatchError when its run has other
     settings (all differing keys in one message), StorageError when it cannot be written.
     """
-    present = sorted(p.name for p in folder.iterdir() if p.name not in _IGNORED and not p.name.startswith("."))
+    entries = [p for p in folder.iterdir() if p.name not in _IGNORED and not p.name.startswith(".")]
+    present = sorted(p.name for p in entries if not files.is_log(p))
     used = (folder / "config.yaml").exists()
     if present and not used:
         raise ConfigError(f"{folder}: holds files but no run ({present[0]}, …); choose another folder")
@@ -72,7 +73,7 @@ def _clear(folder: Path) -> None:
 def _compare(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str]) -> None:
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: not readable as YAML ({error})") from None
     old, new = dict(_leaves(before)), dict(_leaves(yaml.safe_load(yaml.safe_dump(dict(resolved)))))
     differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k, ...) != new.get(k, ...)]

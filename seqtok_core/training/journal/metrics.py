@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from seqtok_core.foundation import faults, files
 from seqtok_core.training.config import WandbConfig
 from seqtok_core.training.journal.wandb_log import WandbLog
 from seqtok_core.training.processes.distributed import World, mean_over
+
+log = logging.getLogger(__name__)
 
 SCORES = "samples/scores.jsonl"  # in the run's folder: what was drawn on the way, a line each time
 CLOCK_FIELDS = ("seconds", "images_per_s", "data_wait", "mfu", "memory_gb")
@@ -81,8 +85,11 @@ class MetricsLog:
         self._path, self._scores = folder / "metrics.jsonl", folder / SCORES
         for path in (self._path, self._scores):
             _cut_back(path, start_step)
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(_quiet_board())
         with files.storage_errors(self._path):
             self._stream = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (lives as long as the run)
+        with files.storage_errors(folder / "tensorboard"):
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
         self._wandb = WandbLog(wandb, folder, settings or {}) if wandb is not None else None
 
@@ -122,21 +129,46 @@ class MetricsLog:
         with contextlib.suppress(OSError):  # a disk that is full has been reported by write or flush
             self._stream.close()
             self._board.close()
+        self._quiet.close()
         if self._wandb is not None:
             self._wandb.close()
 
 
+@contextlib.contextmanager
+def _quiet_board() -> Iterator[None]:
+    """TensorBoard writes in a thread of its own. What stops it there is raised here by the next write, as one message:
+    the thread's own traceback says it a second time."""
+    before = threading.excepthook
+
+    def told(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            before(args)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def _cut_back(path: Path, step: int) -> None:
+    """Lines that cannot be read, as a crash or a disk leaves them, go too; those before the last one with a warning."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with files.atomic_write(path, "w") as stream:
-        stream.writelines(line + "\n" for line in kept)
+    with files.storage_errors(path):
+        lines = [line for line in path.read_bytes().split(b"\n") if line]
+    steps = [_step_of(line) for line in lines]
+    damaged = sum(found is None for found in steps[:-1])
+    if damaged:
+        log.warning("%s: %d damaged lines are left out", path, damaged)
+    kept = [line for line, found in zip(lines, steps, strict=True) if found is not None and found <= step]
+    with files.atomic_write(path) as stream:
+        stream.writelines(line + b"\n" for line in kept)
 
 
-def _step_of(line: str) -> float:
-    """The line's step; a line cut short by a crash counts as later than everything."""
+def _step_of(line: bytes) -> int | None:
+    """The line's step; None for a line that is damaged."""
     try:
         return int(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-        return float("inf")
+    except (KeyError, TypeError, ValueError, OverflowError):  # of JSON and of UTF-8, too
+        return None
