@@ -100,6 +100,7 @@ def train(
                 folder, resolved, world, hosts, threads, resume=resume, overwrite=overwrite, resumable=resumable
             ),
         )
+        on_first(world, lambda: run_folder.require_writable(folder))
         source = run_folder.start_from(folder, resume, world)
         batches, speed = _first_look(objective, loader, config, source, world)
         engine, stop = Engine(objective, config, world), StopRequest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,6 +59,16 @@ def prepare_run_folder(
             yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
     environment.write_environment(folder, world, hosts, threads)
     (folder / "preempted.json").unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Raises ConfigError or StorageError where something in a run's folder cannot be written that it will write: it
+    would be noticed after hours otherwise."""
+    for name in _OWN_FOLDERS:
+        if os.path.lexists(folder / name):
+            files.require_place(folder / name, "folder")
+    for name in _OWN:
+        files.require_place(folder / name, "file")
 
 
 def _clear(folder: Path) -> None:
