@@ -97,5 +97,10 @@ class TrainingRun(Config):
         """What must be the same for a run to be continued, beside its settings."""
         return {"data_fingerprint": loader.fingerprint}
 
+    def describe_data(self, loader: RunLoader) -> str:
+        """For the first lines of the log."""
+        epochs = self.train.images / max(loader.samples, 1)
+        return f"{epochs:.1f} epochs of {loader.samples:,} samples"
+
     def import_parts(self) -> None:
         """Import what is only imported when a model of this run is made: a plan measures the memory of it."""

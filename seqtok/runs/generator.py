@@ -105,6 +105,9 @@ class GeneratorRun(TrainingRun):
     def content(self, loader: RunLoader) -> dict[str, str]:
         return {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
 
+    def describe_data(self, loader: RunLoader) -> str:
+        return f"{super().describe_data(loader)} of {self.data.folder}"
+
     def import_parts(self) -> None:
         if self.tokenizer is not None:
             import_text_tower()

@@ -135,6 +135,9 @@ class TokenizerRun(TrainingRun):
             found["frozen_id"] = SeqTokenizer.from_pretrained(self.frozen).tokenizer_id
         return found
 
+    def describe_data(self, loader: RunLoader) -> str:
+        return f"{super().describe_data(loader)} of {self.data.name}"
+
     def import_parts(self) -> None:
         if self.model.text is not None:
             import_text_tower()

@@ -35,6 +35,7 @@ def train_run(
         overwrite=overwrite,
         on_sample=hooks.on_sample,
         on_finish=hooks.on_finish,
+        data=run.describe_data(loader),
     )
     if World.from_environment().is_first:
         typer.echo(summarise(result), err=True)
@@ -47,9 +48,9 @@ def _identity(run: TrainingRun, loader: RunLoader) -> dict[str, Any]:
 
 
 def _announce(run: TrainingRun, objective: nn.Module, loader: RunLoader) -> None:
-    parameters, samples = sum(p.numel() for p in objective.parameters()), loader.samples
+    parameters = sum(p.numel() for p in objective.parameters())
     typer.echo(dump(run))
     typer.echo(
         f"would train {parameters / 1e6:.2f} M parameters for {run.train.steps} steps of {run.train.batch} "
-        f"({run.train.images / max(samples, 1):.1f} epochs of {samples}) into {run.out}"
+        f"({run.describe_data(loader)}) into {run.out}"
     )

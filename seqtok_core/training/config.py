@@ -25,7 +25,7 @@ class WandbConfig(Config):
 class TrainConfig(Config):
     """How long, how fast, how precisely; what is kept. Learning rates are those after warm-up."""
 
-    images: Count  # images or sequences seen in total; the run rounds up to whole steps
+    images: Annotated[Count, RESUMABLE]  # or sequences seen in total, up to whole steps; may grow when a run goes on
     batch: Count  # global batch: over all processes and accumulation steps
     micro_batch: Annotated[Count | None, RESUMABLE] = None  # per process and backward pass; null: batch / processes
     lr: Annotated[float, Field(gt=0)] = 1e-3  # AdamW's part

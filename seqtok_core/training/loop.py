@@ -36,6 +36,7 @@ from seqtok_core.training.costs.speed import Speed, flops_per_image
 from seqtok_core.training.engine.engine import Engine
 from seqtok_core.training.journal import environment
 from seqtok_core.training.journal.ledger import Ledger
+from seqtok_core.training.journal.progress import say_start
 from seqtok_core.training.journal.summary import TrainResult
 from seqtok_core.training.processes.distributed import (
     World,
@@ -71,6 +72,7 @@ def train(
     overwrite: bool = False,
     on_sample: OnSample | None = None,
     on_finish: OnFinish | None = None,
+    data: str = "",
 ) -> TrainResult:
     """Train `objective` in the run folder `folder`, continuing what is there; every process calls it.
 
@@ -80,7 +82,7 @@ def train(
     checkpointing may compute twice. `resolved` is everything that must be equal for a run to be continued, but for
     the dotted paths `resumable` in it. `on_sample(module, folder / "samples", images)` and
     `on_finish(module, folder / "model")` run on rank 0 with a copy of the objective that has the averaged
-    weights.
+    weights. `data` says in the first lines of the log what is learned from.
 
     Raises ConfigError, MismatchError, StorageError, DataError before the first step; Preempted after a signal
     and a checkpoint; StorageError when the disk is full; SeqtokError when max_skipped steps in a row had no
@@ -102,6 +104,8 @@ def train(
         )
         on_first(world, lambda: run_folder.require_writable(folder))
         source = run_folder.start_from(folder, resume, world)
+        parameters = sum(p.numel() for p in objective.parameters())
+        say_start(folder, source, config, world, parameters, data)
         batches, speed = _first_look(objective, loader, config, source, world)
         engine, stop = Engine(objective, config, world), StopRequest()
         watch = stack.enter_context(Watch(world, folder, 60 * config.timeout_minutes, stop.ask))

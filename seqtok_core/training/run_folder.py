@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.checkpoints.checkpoint import CHECKPOINTS
 from seqtok_core.training.journal import environment
 from seqtok_core.training.processes.distributed import World, on_first
+
+log = logging.getLogger(__name__)
 
 _OWN = ("metrics.jsonl", environment.FILE, "preempted.json", "bad_batch.json", "wandb.json", "config.yaml")
 _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
@@ -54,7 +57,7 @@ def prepare_run_folder(
         _clear(folder)
     elif used:
         _compare(folder / "config.yaml", resolved, resumable)
-    if overwrite or not used:
+    if overwrite or not used or _gets_longer(folder / "config.yaml", resolved, resumable):
         with files.atomic_write(folder / "config.yaml", "w") as stream:
             yaml.safe_dump(dict(resolved), stream, sort_keys=False, allow_unicode=True)
     environment.write_environment(folder, world, hosts, threads)
@@ -100,6 +103,23 @@ def _compare(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str])
             f"{path.parent}: holds a run with other settings ({shown}); choose another folder, or start anew "
             "with `overwrite`"
         )
+
+
+def _gets_longer(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str]) -> bool:
+    """Whether the run in the folder shall see more images than it was begun for; its settings say so from now on.
+    Raises MismatchError for fewer."""
+    key = next((key for key in resumable if key.rpartition(".")[2] == "images"), "")
+    before = dict(_leaves(yaml.safe_load(path.read_text(encoding="utf-8")))).get(key)
+    now = dict(_leaves(resolved)).get(key)
+    if not isinstance(before, int) or not isinstance(now, int) or before == now:
+        return False
+    if now < before:
+        raise MismatchError(
+            f"{path.parent}: a run of {before} images, `images={now}` are fewer: what goes on may get longer, not "
+            "shorter; choose another folder, or start anew with `overwrite`"
+        )
+    log.warning("%s: %d images, not %d: the learning rate is the longer run's from here on", path.parent, now, before)
+    return True
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,9 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGUSR1: what SLURM's --signal is usually told to send
+# SIGUSR1: what SLURM's --signal is usually told to send; SIGHUP: the terminal or the connection is gone, and torchrun,
+# which ends with it, hands it to its processes.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _SAME_REQUEST_S = 3.0
 
 
@@ -27,7 +29,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
-            self._former = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            heard = [number for number in _SIGNALS if not _is_nohup(number)]
+            self._former = {number: signal.signal(number, self._on_signal) for number in heard}
         return self
 
     def ask(self, name: str) -> None:
@@ -50,3 +53,8 @@ class StopRequest:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+
+
+def _is_nohup(number: signal.Signals) -> bool:
+    """Whether this is the hang-up of a terminal, and `nohup` or a shell asked that it be ignored."""
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
