@@ -5,15 +5,16 @@ plan needs; checkpoints, plans and continuations ask nothing else of it. A new k
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from torch import nn
 
 from data_pipelines.reading.loader import ReadConfig
-from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.config import LATER, Config
+from seqtok_core.foundation.errors import MismatchError
 from seqtok_core.training import Shown, TrainConfig
 
 
@@ -75,6 +76,8 @@ class TrainingRun(Config):
     kind: str
     out: Path
     train: TrainConfig
+    # A model folder or hub id of the same kind, whose weights the run begins with; the rest (rates, momenta) is new.
+    init_from: Annotated[str | None, LATER] = None
 
     @abstractmethod
     def build(self) -> tuple[nn.Module, RunLoader]:
@@ -104,3 +107,32 @@ class TrainingRun(Config):
 
     def import_parts(self) -> None:
         """Import what is only imported when a model of this run is made: a plan measures the memory of it."""
+
+
+def begin_with(model: Any, other: Any, name: str) -> None:
+    """Give `model` the weights of `other`, the one of the same class that `name` names. Raises MismatchError naming
+    the settings that differ where names or shapes do."""
+    own, its = model.state_dict(), other.state_dict()
+    wrong = [
+        key for key in own.keys() | its.keys() if key not in own or key not in its or own[key].shape != its[key].shape
+    ]
+    if not wrong:
+        model.load_state_dict(its)
+        return
+    here, there = (dict(_leaves(each.config.model_dump(mode="json"))) for each in (model, other))
+    differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+    settings = "; ".join(
+        f"model.{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here" for key in differing
+    )
+    raise MismatchError(
+        f"init_from={name}: {len(wrong)} of its tensors do not fit ({sorted(wrong)[0]}, …); "
+        + (settings or "the words or the latents are others")
+    )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

@@ -14,6 +14,8 @@ from seqtok_core.foundation.files import require_new_folder
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint, reading
 
+_NOT_FOR_EXPORT = ("reader", "init_from")  # of sample pictures alone; weights that the checkpoint's take the place of
+
 
 def table(run: Path) -> list[list[str]]:
     """Rows of text: step, images, size, age, written by, state. Sizes are checked, hashes are not."""
@@ -64,7 +66,7 @@ def _config_of(source: Path, data: Path | None, tokenizer: Path | None) -> Train
     if data is not None:
         values["data"] = {**values["data"], "folder": str(data)}
     values |= _tokenizer_of(values, tokenizer, where)
-    values |= {"reader": None} if "reader" in values else {}  # of sample pictures alone
+    values |= {key: None for key in _NOT_FOR_EXPORT if key in values}
     return run_of({**values, "out": str(where.parent)}, str(where))
 
 

@@ -23,11 +23,11 @@ from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all
 from seqtok.export.belongs import require_export
 from seqtok.grids import as_tensor, grid
-from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload, begin_with
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
 from seqtok.runs.tokenizer import import_text_tower
 from seqtok_core.foundation.config import Config
-from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import Shown, World
 
@@ -84,6 +84,8 @@ class GeneratorRun(TrainingRun):
             tokenizer.spec.require_same(spec, str(self.tokenizer), str(folder))
         torch.manual_seed(self.train.seed)
         generator = SeqGenerator(self.model, spec, captions)
+        if self.init_from is not None:
+            begin_with(generator, self._beginning(self.init_from, spec, captions), self.init_from)
         if isinstance(generator.head, CategoricalHead):
             if tokenizer is None:
                 raise ConfigError(
@@ -91,6 +93,17 @@ class GeneratorRun(TrainingRun):
                 )
             generator.head.take_codebook(tokenizer.codebook())
         return GeneratorObjective(generator, self.objective, spec, str(folder)), loader
+
+    def _beginning(self, name: str, spec: LatentSpec, captions: CaptionTokenizer) -> SeqGenerator:
+        """What the run begins with. Raises MismatchError where it knows other latents or other words."""
+        other = SeqGenerator.from_pretrained(name)
+        other.spec.require_same(spec, f"init_from={name}", str(self.data.folder))
+        if other.captions.sha256 != captions.sha256:
+            raise MismatchError(
+                f"init_from={name}: was trained with another captions model than {self.data.captions_path}: its ids "
+                "are other words; export the latents with the tokenizer that it belongs to"
+            )
+        return other
 
     def parameters(self) -> tuple[int, str]:
         notes: list[str] = []
@@ -103,7 +116,10 @@ class GeneratorRun(TrainingRun):
         return GeneratorHooks(self)
 
     def content(self, loader: RunLoader) -> dict[str, str]:
-        return {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+        found = {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+        if self.init_from is not None:
+            found["init_id"] = SeqGenerator.from_pretrained(self.init_from).model_id
+        return found
 
     def describe_data(self, loader: RunLoader) -> str:
         return f"{super().describe_data(loader)} of {self.data.folder}"

@@ -27,10 +27,11 @@ from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seq_tokenizer.tokenizer import parameter_count
 from seqtok.grids import as_tensor, strip
-from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload, begin_with
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
+from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.config import LATER, Config
-from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import Shown, World
 
@@ -88,6 +89,12 @@ class TokenizerRun(TrainingRun):
     # A model folder: its encoder, bottleneck and text are taken over and stay as they are; a decoder is trained.
     frozen: Annotated[Path | None, LATER] = None
 
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.init_from is not None and self.frozen is not None:
+            raise ValueError("init_from and frozen both give the encoder's weights: set one of them")
+        return self
+
     def build(self) -> tuple[TokenizerObjective, ImageTextLoader | StreamLoader]:
         captions = CaptionTokenizer.load(self.data.captions_path)
         model, loader = self.model, _image_loader(self, captions)
@@ -102,13 +109,27 @@ class TokenizerRun(TrainingRun):
                 f"data.loader.max_tokens={self.data.loader.max_tokens}"
             )
         torch.manual_seed(self.train.seed)
-        return self._objective(captions.vocab_size), loader
+        objective = self._objective(captions.vocab_size)
+        if self.init_from is not None:
+            begin_with(objective.tokenizer, self._beginning(self.init_from), self.init_from)
+        return objective, loader
 
     def _objective(self, vocab_size: int) -> TokenizerObjective:
         tokenizer = SeqTokenizer(self._model(vocab_size))
         if self.frozen is not None:
             tokenizer.take_over(SeqTokenizer.from_pretrained(self.frozen))
         return TokenizerObjective(tokenizer, self.objective)
+
+    def _beginning(self, name: str) -> SeqTokenizer:
+        """What the run begins with. Raises MismatchError where its text has other words than the data."""
+        folder = model_folder.find_model_folder(name)
+        own = folder / model_folder.CAPTIONS
+        if self.model.text is not None and own.is_file() and sha256_file(own) != sha256_file(self.data.captions_path):
+            raise MismatchError(
+                f"init_from={name}: was trained with another captions model than {self.data.captions_path}: its ids "
+                f"are other words; train on data with its own: data.captions={own}"
+            )
+        return SeqTokenizer.from_pretrained(folder)
 
     def _model(self, vocab_size: int) -> TokenizerConfig:
         if self.model.text is None:
@@ -131,6 +152,8 @@ class TokenizerRun(TrainingRun):
 
     def content(self, loader: RunLoader) -> dict[str, str]:
         found = {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+        if self.init_from is not None:
+            found["init_id"] = SeqTokenizer.from_pretrained(self.init_from).tokenizer_id
         if self.frozen is not None:
             found["frozen_id"] = SeqTokenizer.from_pretrained(self.frozen).tokenizer_id
         return found

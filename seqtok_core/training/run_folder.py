@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 _OWN = ("metrics.jsonl", environment.FILE, "preempted.json", "bad_batch.json", "wandb.json", "config.yaml")
 _OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
 _IGNORED = ("run.lock",)
-CONTENT_KEYS = frozenset({"data_fingerprint", "captions_sha256"})  # what is learned from, beside the settings
+CONTENT_KEYS = frozenset(
+    {"data_fingerprint", "captions_sha256", "frozen_id", "init_id"}
+)  # what is learned from, beside the settings
 
 
 def prepare_run_folder(
