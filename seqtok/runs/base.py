@@ -6,16 +6,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from torch import nn
+import torch
+from pydantic import Field
+from torch import Tensor, nn
 
 from data_pipelines.reading.loader import ReadConfig
-from seqtok_core.foundation.config import LATER, Config
+from seq_tokenizer.text.gather import alone
+from seqtok_core.foundation.config import LATER, RESUMABLE, Config
 from seqtok_core.foundation.errors import MismatchError
 from seqtok_core.training import Shown, TrainConfig
+
+_AT_ONCE = 64  # held-out samples: what is contrasted with each other, whatever the training's batch
+Count = Annotated[int, Field(ge=1)]
 
 
 class RunLoader(Protocol):
@@ -39,6 +45,17 @@ class Hooks(Protocol):
     def on_sample(self, module: nn.Module, folder: Path, images: int) -> Shown | None: ...
 
     def on_finish(self, module: nn.Module, folder: Path) -> None: ...
+
+    def on_validate(self, module: nn.Module) -> Mapping[str, float]: ...
+
+
+class ValidationConfig(Config):
+    """Held-out data that a training looks at on its way; of the least loss the model is kept in the run's `best`."""
+
+    every: Count  # images between two looks; the end of the run is one
+    split: str = "val"
+    folder: Path | None = None  # of the split; null: where the training's data lie
+    samples: Count = 1024  # at most
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,7 @@ class TrainingRun(Config):
     train: TrainConfig
     # A model folder or hub id of the same kind, whose weights the run begins with; the rest (rates, momenta) is new.
     init_from: Annotated[str | None, LATER] = None
+    validation: Annotated[ValidationConfig | None, LATER, RESUMABLE] = None
 
     @abstractmethod
     def build(self) -> tuple[nn.Module, RunLoader]:
@@ -107,6 +125,28 @@ class TrainingRun(Config):
 
     def import_parts(self) -> None:
         """Import what is only imported when a model of this run is made: a plan measures the memory of it."""
+
+
+def batch_rows(batch: Any, index: Tensor) -> Any:
+    """Those samples of a batch, index (n,) int64, without labels and texts."""
+    taken: dict[str, Any] = {"keys": [batch.keys[i] for i in index.tolist()]}
+    for item in fields(batch):
+        value = getattr(batch, item.name)
+        if isinstance(value, Tensor):
+            taken[item.name] = value[index]
+    return replace(batch, **taken, labels={}, captions=[])
+
+
+@torch.no_grad()
+def held_out_means(objective: nn.Module, held_out: Any, device: torch.device) -> dict[str, float]:
+    """Means over a batch of what an objective says of `_AT_ONCE` of its samples at a time; by this process alone."""
+    sums: dict[str, float] = {}
+    with alone():
+        for index in torch.arange(len(held_out)).split(_AT_ONCE):
+            values: Mapping[str, Tensor] = objective(batch_rows(held_out, index).to(device))
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(index)
+    return {name: total / len(held_out) for name, total in sums.items()}
 
 
 def begin_with(model: Any, other: Any, name: str) -> None:

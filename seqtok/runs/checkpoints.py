@@ -14,7 +14,8 @@ from seqtok_core.foundation.files import require_new_folder
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint, reading
 
-_NOT_FOR_EXPORT = ("reader", "init_from")  # of sample pictures alone; weights that the checkpoint's take the place of
+# Of sample pictures alone; weights that the checkpoint's take the place of; held-out data.
+_NOT_FOR_EXPORT = ("reader", "init_from", "validation")
 
 
 def table(run: Path) -> list[list[str]]:

@@ -23,7 +23,7 @@ from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all
 from seqtok.export.belongs import require_export
 from seqtok.grids import as_tensor, grid
-from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload, begin_with
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, ValidationConfig, Workload, begin_with, held_out_means
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
 from seqtok.runs.tokenizer import import_text_tower
 from seqtok_core.foundation.config import Config
@@ -166,6 +166,7 @@ class GeneratorHooks:
         self._tokenizer = SeqTokenizer.from_pretrained(run.tokenizer) if run.tokenizer else None
         self._reader = _reader(run.reader) if run.reader else None
         captions = CaptionTokenizer.load(run.data.captions_path)
+        self._held_out = None if run.validation is None else _held_out(run, run.validation, captions)
         batch = read_latents(run.data.folder, run.data.split, captions, _SCORED, run.data.loader)
         told = [i for i, pyramid in enumerate(batch.captions) if pyramid]
         self._prompts = [batch.captions[i][-1] for i in told]
@@ -195,8 +196,21 @@ class GeneratorHooks:
             scores["everything_right"] = right
         return Shown(scores, as_tensor(sheet))
 
+    def on_validate(self, module: nn.Module) -> dict[str, float]:
+        """Means of the objective over held-out latents, each with the draws of its own."""
+        assert self._held_out is not None
+        return held_out_means(module, self._held_out, _generator_of(module).device)
+
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         _generator_of(module).save_pretrained(folder)
+
+
+def _held_out(run: GeneratorRun, config: ValidationConfig, captions: CaptionTokenizer) -> LatentTextBatch:
+    """Held-out latents of the same tokenizer. Raises DataError or MismatchError."""
+    folder = config.folder or run.data.folder
+    own, its = (LatentSpec.from_json(read_manifest(f).latent_spec or {}, str(f)) for f in (run.data.folder, folder))
+    own.require_same(its, str(run.data.folder), str(folder))
+    return read_latents(folder, config.split, captions, config.samples, run.data.loader)
 
 
 def _reader(folder: Path) -> SceneReader:

@@ -27,7 +27,7 @@ from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seq_tokenizer.tokenizer import parameter_count
 from seqtok.grids import as_tensor, strip
-from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload, begin_with
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, ValidationConfig, Workload, begin_with, held_out_means
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.config import LATER, Config
@@ -222,6 +222,7 @@ class TokenizerHooks:
     def __init__(self, run: TokenizerRun) -> None:
         self._run = run
         self._captions = CaptionTokenizer.load(run.data.captions_path)
+        self._held_out = None if run.validation is None else _held_out(run, run.validation, self._captions)
 
     def on_sample(self, module: nn.Module, folder: Path, images: int) -> Shown:
         """A strip: every row one training image, then its decodings from 1, 2, 4, ... K tokens; and their PSNR."""
@@ -243,6 +244,17 @@ class TokenizerHooks:
             tokenizer.measure_latents(to_model(batch.images) for batch in self._sample(_STATISTICS))
         tokenizer.save_pretrained(folder, self._run.data.captions_path)
 
+    def on_validate(self, module: nn.Module) -> dict[str, float]:
+        """Means of the objective over held-out pictures, each with the draws of its own, and PSNR by prefix."""
+        from seqtok.evaluation.progress import prefix_psnr  # the judge, which training does without
+
+        assert self._held_out is not None
+        tokenizer, shown = _tokenizer_of(module), self._held_out.images[:_MEASURED_AT_ONCE]
+        latents = encode_all(tokenizer, shown)
+        prefixes = prefix_lengths(latents.shape[1])
+        decoded = torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
+        return held_out_means(module, self._held_out, tokenizer.device) | prefix_psnr(decoded, shown, prefixes)
+
     def _sample(self, count: int) -> Iterator[ImageTextBatch]:
         """Training pictures as they are, not augmented: chosen at random, of a stream as it shuffles them."""
         data = self._run.data
@@ -262,6 +274,15 @@ class TokenizerHooks:
             return StreamLoader(data.stream, self._captions, data.loader, **share).first(limit).images
         assert data.folder is not None
         return read_split(data.folder, data.split, self._captions, limit, data.loader).images
+
+
+def _held_out(run: TokenizerRun, config: ValidationConfig, captions: CaptionTokenizer) -> ImageTextBatch:
+    """Held-out pictures as they are. Raises DataError or ConfigError."""
+    folder = config.folder or run.data.folder
+    if folder is None:
+        raise ConfigError("validation.folder: a stream has no held-out split; name a folder of shards that has one")
+    plain = run.data.loader.model_copy(update={"augment": None})
+    return read_split(folder, config.split, captions, config.samples, plain)
 
 
 def _tokenizer_of(module: nn.Module) -> SeqTokenizer:

@@ -9,7 +9,7 @@ from torch import nn
 
 from seqtok.runs.base import RunLoader, TrainingRun
 from seqtok.runs.settings import dump
-from seqtok_core.training import TrainResult, World, summarise, train
+from seqtok_core.training import TrainResult, Validation, World, summarise, train
 
 
 def train_run(
@@ -35,6 +35,7 @@ def train_run(
         overwrite=overwrite,
         on_sample=hooks.on_sample,
         on_finish=hooks.on_finish,
+        validation=None if run.validation is None else Validation(run.validation.every, hooks.on_validate),
         data=run.describe_data(loader),
     )
     if World.from_environment().is_first:

@@ -48,7 +48,7 @@ from seqtok_core.training.processes.distributed import (
 )
 from seqtok_core.training.processes.stopping import StopRequest
 from seqtok_core.training.processes.watch import Watch
-from seqtok_core.training.run import OnFinish, OnSample, Run
+from seqtok_core.training.run import OnFinish, OnSample, Run, Validation
 
 
 class Loader(Protocol):
@@ -72,6 +72,7 @@ def train(
     overwrite: bool = False,
     on_sample: OnSample | None = None,
     on_finish: OnFinish | None = None,
+    validation: Validation | None = None,
     data: str = "",
 ) -> TrainResult:
     """Train `objective` in the run folder `folder`, continuing what is there; every process calls it.
@@ -82,7 +83,8 @@ def train(
     checkpointing may compute twice. `resolved` is everything that must be equal for a run to be continued, but for
     the dotted paths `resumable` in it. `on_sample(module, folder / "samples", images)` and
     `on_finish(module, folder / "model")` run on rank 0 with a copy of the objective that has the averaged
-    weights. `data` says in the first lines of the log what is learned from.
+    weights; so does `validation`, whose best model lies in folder / "best". `data` says in the first lines of the log
+    what is learned from.
 
     Raises ConfigError, MismatchError, StorageError, DataError before the first step; Preempted after a signal
     and a checkpoint; StorageError when the disk is full; SeqtokError when max_skipped steps in a row had no
@@ -112,7 +114,7 @@ def train(
         run = Run(engine, config, folder, world, Ledger(folder, config, world, speed), stop, watch, threads)
         stack.callback(run.close)
         run.restore(source, resolved)
-        run.to_the_end(batches, on_sample)
+        run.to_the_end(batches, on_sample, validation, on_finish)
         run.finish(on_finish)
         return run.result()
 

@@ -17,12 +17,14 @@ from seqtok_core.foundation.threads import ThreadChoice
 from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.checkpoints.checkpoint import CHECKPOINTS
 from seqtok_core.training.journal import environment
+from seqtok_core.training.journal.metrics import VALIDATION
+from seqtok_core.training.journal.summary import BEST
 from seqtok_core.training.processes.distributed import World, on_first
 
 log = logging.getLogger(__name__)
 
-_OWN = ("metrics.jsonl", environment.FILE, "preempted.json", "bad_batch.json", "wandb.json", "config.yaml")
-_OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", "wandb")
+_OWN = ("metrics.jsonl", VALIDATION, environment.FILE, "preempted.json", "bad_batch.json", "wandb.json", "config.yaml")
+_OWN_FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "model", BEST, "wandb")
 _IGNORED = ("run.lock",)
 CONTENT_KEYS = frozenset(
     {"data_fingerprint", "captions_sha256", "frozen_id", "init_id"}

@@ -12,7 +12,7 @@ from seqtok.evaluation.report.report import RESULTS, SCHEMA, read_results
 from seqtok_core.foundation.errors import DataError
 
 _REPORT = "report"  # of a demo's folder
-_METRICS, _SCORES = "metrics.jsonl", "samples/scores.jsonl"
+_METRICS, _SCORES, _VALIDATION = "metrics.jsonl", "samples/scores.jsonl", "validation.jsonl"
 _POINTS = 60  # of a curve
 _CLOCK = ("step", "images", "seconds", "images_per_s", "data_wait", "mfu", "memory_gb", "skipped", "loss_scale")
 
@@ -34,15 +34,16 @@ def found_in(folder: Path) -> tuple[dict[str, Any], ReportPictures | None]:
 def training_results(run: Path) -> dict[str, Any]:
     """{"training": {name: {images: value}}} of a run's metrics and of the scores of its samples; means over equal
     parts where it has more lines than a curve has points."""
-    rows = [*_rows(run / _METRICS), *_rows(run / _SCORES)]
+    sources = (("", _METRICS), ("", _SCORES), ("held-out ", _VALIDATION))
+    rows = [(before, row) for before, name in sources for row in _rows(run / name)]
     curves: dict[str, dict[int, float]] = {}
-    for row in rows:
+    for before, row in rows:
         for name, value in row.items():
             if name not in _CLOCK and isinstance(value, int | float):
-                curves.setdefault(name, {})[int(row["images"])] = float(value)
+                curves.setdefault(before + name, {})[int(row["images"])] = float(value)
     if not curves:
         raise DataError(f"{run / _METRICS}: no line of a training yet")
-    last = max(int(row["images"]) for row in rows)
+    last = max(int(row["images"]) for _, row in rows)
     about = {"run": str(run), "images": f"{last:,}", "lines": f"{len(rows):,}"}
     training = {name: _thinned(points) for name, points in curves.items()}
     return {"schema": SCHEMA, "title": run.resolve().name, "about": about, "training": training}
