@@ -21,11 +21,21 @@ _NOT_FOR_EXPORT = ("reader", "init_from", "validation")
 def table(run: Path) -> list[list[str]]:
     """Rows of text: step, images, size, age, written by, state. Sizes are checked, hashes are not."""
     rows = []
-    for path in reading.all_of(Path(run)):
-        row = checkpoint.checkpoint_summary(path)
+    for row in facts(run):
         cells = [row["step"], row.get("images", "?"), _size(row["bytes"]), _age(row["age_s"])]
         rows.append([str(c) for c in cells] + [row.get("written_by", "?"), str(row["problem"] or "whole")])
     return rows
+
+
+def facts(run: Path) -> list[dict[str, Any]]:
+    """The same as JSON takes it, with the path of each; `problem` is null for a whole one, and what its manifest would
+    say is absent where that cannot be read."""
+    found = []
+    for path in reading.all_of(Path(run)):
+        row = checkpoint.checkpoint_summary(path)
+        problem = row["problem"]
+        found.append({"path": str(path), **row, "problem": None if problem is None else str(problem)})
+    return found
 
 
 def verify_all(path: Path) -> list[tuple[Path, SeqtokError | None]]:

@@ -32,6 +32,7 @@ from seqtok_core.foundation.threads import ThreadChoice, choose_threads
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.config import TrainConfig
+from seqtok_core.training.costs.disk import require_room
 from seqtok_core.training.costs.speed import Speed, flops_per_image
 from seqtok_core.training.engine.engine import Engine
 from seqtok_core.training.journal import environment
@@ -107,6 +108,8 @@ def train(
         on_first(world, lambda: run_folder.require_writable(folder))
         source = run_folder.start_from(folder, resume, world)
         parameters = sum(p.numel() for p in objective.parameters())
+        models = (on_finish is not None) + (validation is not None)
+        on_first(world, lambda: require_room(folder, objective, config, models))
         say_start(folder, source, config, world, parameters, data)
         batches, speed = _first_look(objective, loader, config, source, world)
         engine, stop = Engine(objective, config, world), StopRequest()

@@ -99,7 +99,7 @@ class Run:
                 progress.update(images, self._ledger.last.get("loss") if logged else None)
                 faults.hit("training.step", self._world.rank)
                 stopping = self._agree_to_stop()
-                due = crosses(config.checkpoint_every, before, images) or crosses(config.keep_every, before, images)
+                due = crosses(config.save_every, before, images) or crosses(config.keep_every, before, images)
                 if validation is not None and (last or crosses(validation.every, before, images)):
                     self._validate(validation, on_finish)  # before the checkpoint, which says that it is done
                 if last or stopping or due:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -56,6 +57,20 @@ def test_list_shows_every_checkpoint(runs, capsys):
     assert [row[:2] for row in rows[1:]] == [["6", "96"], ["8", "128"]]
     assert all(row[-1] == "whole" for row in rows[1:])
     assert "ZeRO 0 x 1" in out
+
+
+def test_the_list_as_json_has_the_same_facts(runs, capsys, tmp_path):
+    shutil.copytree(runs / "tokenizer", tmp_path / "run")
+    os.truncate(tmp_path / "run" / "checkpoints" / "step_00000006" / "state.json", 3)
+    status, out, _ = seqtok(capsys, "checkpoint", "list", tmp_path / "run", "--json")
+    assert status == 0
+    damaged, whole = json.loads(out)
+    assert whole["path"] == str(tmp_path / "run" / "checkpoints" / "step_00000008")
+    assert {key: whole[key] for key in ("step", "images", "problem")} == {"step": 8, "images": 128, "problem": None}
+    assert whole["bytes"] > 1000
+    assert "state.json: 3 bytes instead of" in damaged["problem"]
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    assert seqtok(capsys, "checkpoint", "list", tmp_path / "empty", "--json")[1] == "[]\n"
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "generator"])
