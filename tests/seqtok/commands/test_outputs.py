@@ -201,3 +201,10 @@ def test_a_model_folder_without_words_says_what_to_copy(capsys, data, models, tm
         said = one_line(capsys, *words)
         assert "copy the captions.model" in said
         assert "data text" not in said
+
+
+@pytest.mark.parametrize("width", [2**22, 2**42])
+def test_a_model_larger_than_the_machine_is_refused_before_memory_is_taken(width: int, capsys, data, tmp_path):  # noqa: F811
+    said = one_line(capsys, *training(data, tmp_path / "run"), f"model.width={width}")
+    assert "its weights alone take" in said or "cannot be made" in said
+    assert not (tmp_path / "run").exists()
