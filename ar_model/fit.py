@@ -20,6 +20,7 @@ from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
 from ar_model.sequences.base import Roles, SequenceVariant, trim
 from ar_model.sequences.cache import ReadOnce
+from ar_model.text.prompts import padded
 from data_pipelines.captions.tokenizer import PAD
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.layers.randomness import Draws
@@ -65,6 +66,17 @@ def drawing_losses(
         each = model.head.loss(h[:, slots.latents], z[part], draws) if slots.loss is None else slots.loss(h)
         found += each.mean(1).tolist()
     return found
+
+
+def chosen_by_drawing(
+    model: ReadsAndDraws, z: Tensor, own: Draws, batch: int, offered: Sequence[Sequence[Ids]]
+) -> list[Ids]:
+    """Of the captions that each of B pictures is offered the one that it is drawn from best."""
+
+    def losses(rows: Sequence[int], captions: Sequence[Ids]) -> list[float]:
+        return drawing_losses(model, z, own, batch, rows, torch.tensor(padded(captions), device=z.device))
+
+    return best_captions(offered, losses)
 
 
 def best_captions(

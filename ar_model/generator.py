@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,19 @@ from torch import Tensor, nn
 from ar_model.backbone import Backbone
 from ar_model.card import model_card
 from ar_model.config import GeneratorConfig
-from ar_model.fit import Ids, best_captions, drawing_losses, score_captions
+from ar_model.fit import Ids, chosen_by_drawing, drawing_losses, score_captions
 from ar_model.heads.base import Head, NoHead
 from ar_model.heads.build import build_head
 from ar_model.sampling import SampleConfig, Score, beam_search, best_of, of_rows
 from ar_model.sequences.base import SequenceVariant, trim
 from ar_model.sequences.build import build_sequence
-from ar_model.text.prompts import padded, prompt_ids
+from ar_model.text.prompts import as_prompts, prompt_ids
 from ar_model.text.writing import CaptionConfig, caption_level, write
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seq_tokenizer.latents import LatentSpec, prefix_lengths
 from seqtok_core.foundation import fingerprint, model_folder
 from seqtok_core.foundation.errors import ConfigError, MismatchError
+from seqtok_core.foundation.model_folder import HubOptions
 from seqtok_core.layers.randomness import Draws
 
 KIND, FORMAT = "seqtok sequence model", 2
@@ -76,7 +77,7 @@ class SeqGenerator(nn.Module):
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         config: SampleConfig | None = None,
         *,
         seed: int = 0,
@@ -88,7 +89,7 @@ class SeqGenerator(nn.Module):
         on_token: Callable[[Tensor], None] | None = None,
         **changes: Any,
     ) -> Tensor:
-        """Latents of pictures of the prompts, as the tokenizer's `decode` takes them: (B, k, D) float32.
+        """Latents of pictures of the prompts, as the tokenizer's `decode` takes them: (B, k, D) float32. A text is one.
 
         `changes` are keys of SampleConfig over those of `config`: guidance=2.5, flow={"steps": 20}. An empty prompt
         asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row
@@ -101,7 +102,7 @@ class SeqGenerator(nn.Module):
         tokens = self.spec.length if num_tokens is None else num_tokens
         if not 1 <= tokens <= self.spec.length:
             raise ConfigError(f"num_tokens={tokens}: choose from 1 to {self.spec.length}")
-        config = (config or SampleConfig()).changed(**changes)
+        config, prompts = (config or SampleConfig()).changed(**changes), as_prompts(prompts)
 
         def go_on(kept: Tensor | None, length: int, number: int) -> Tensor:
             given = None if kept is None else self.spec.normalise(kept)
@@ -114,7 +115,7 @@ class SeqGenerator(nn.Module):
     def complete(
         self,
         latents: Tensor,
-        prompts: Sequence[str] | None = None,
+        prompts: str | Sequence[str] | None = None,
         config: SampleConfig | None = None,
         *,
         seed: int = 0,
@@ -126,8 +127,9 @@ class SeqGenerator(nn.Module):
         """Keep the first tokens of pictures and draw the rest: (B, k, D), k < K, as `encode` gives them -> (B, K, D).
 
         So a prefix is shown as the pictures that agree with it, each of them sharp, where decoding it alone shows
-        their mean. Without prompts the rest is drawn from the tokens alone. Guidance insists on prompt and tokens where
-        the model has learnt to do without either (`prefix_dropout`), else on the prompt, if there is one.
+        their mean. A text is the prompt of every row; without prompts the rest is drawn from the tokens alone.
+        Guidance insists on prompt and tokens where the model has learnt to do without either (`prefix_dropout`), else
+        on the prompt, if there is one.
         A row depends on its latents, its prompt, how often the same prompt stood before it, and `seed`. The other
         arguments are those of `sample`.
         """
@@ -137,6 +139,7 @@ class SeqGenerator(nn.Module):
                 "are completed"
             )
         count, known = latents.shape[:2]
+        prompts = [prompts] * count if isinstance(prompts, str) else prompts
         if prompts is not None and len(prompts) != count:
             raise ConfigError(f"{len(prompts)} prompts for {count} rows of latents; give one each, or none")
         config = (config or SampleConfig()).changed(**changes)
@@ -181,17 +184,14 @@ class SeqGenerator(nn.Module):
                 offered[number] += [tuple(found.ids) for found in write(writer, way, draws, limit)]
         chosen = offered[0]
         if config.candidates > 1:
-            chosen = best_captions(
-                list(zip(*offered, strict=True)),
-                lambda rows, texts: drawing_losses(self, z, own, batch, rows, self._text(padded(texts))),
-            )
+            chosen = chosen_by_drawing(self, z, own, batch, list(zip(*offered, strict=True)))
         return [self.captions.decode(list(ids)) for ids in chosen]
 
     @torch.inference_mode()
     def score_captions(
         self,
         latents: Tensor,
-        captions: Sequence[str],
+        captions: str | Sequence[str],
         *,
         level: int | Literal["coarse", "fine"] | None = None,
         batch: int = 256,
@@ -255,14 +255,10 @@ class SeqGenerator(nn.Module):
             parts.append(torch.stack(latents, 1))
         return self.spec.denormalise(torch.cat(parts))
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """-> (B, T) int64, T tokens of the longest. Raises ConfigError for a prompt that is too long, and warns of
-        words that no caption of the training had."""
-        rows = prompt_ids(self.captions, prompts, self.config.max_text_tokens)
-        return self._text(rows)
-
-    def _text(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Rows of one length -> (B, T) int64."""
+    def encode_prompts(self, prompts: str | Sequence[str]) -> Tensor:
+        """-> (B, T) int64, T tokens of the longest; a text is one prompt. Raises ConfigError for one that is too long,
+        and warns of words that no caption of the training had."""
+        rows = prompt_ids(self.captions, as_prompts(prompts), self.config.max_text_tokens)
         return torch.tensor(rows, dtype=torch.int64, device=self.device).reshape(len(rows), len(rows[0]) if rows else 1)
 
     def save_pretrained(self, path: Path | str) -> None:
@@ -278,20 +274,24 @@ class SeqGenerator(nn.Module):
         card = model_card(self.config, self.spec, self.captions.vocab_size, parameters)
         model_folder.write_model_folder(folder, KIND, FORMAT, parts, weights, card)
 
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Put the model folder on the hub as `name`, owner/name; see `push_model`."""
+        return model_folder.push_model(self.save_pretrained, name, **options)
+
     @classmethod
-    def from_pretrained(cls, path: Path | str) -> Self:
-        """A local model folder or a hub id, on the CPU, in eval mode. Raises DataError, ConfigError or
-        MismatchError naming the file that is wrong."""
-        folder = model_folder.find_model_folder(path)
+    def from_pretrained(
+        cls, path: Path | str, *, device: torch.device | str | None = None, **hub: Unpack[HubOptions]
+    ) -> Self:
+        """A local model folder or a hub id (`HubOptions`: how it is asked), in eval mode, on `device` or the CPU.
+        Raises DataError, ConfigError or MismatchError naming the file that is wrong."""
+        folder = model_folder.find_model_folder(path, **hub)
         parts, where = model_folder.read_config(folder, KIND, FORMAT), str(folder / model_folder.CONFIG)
         config = GeneratorConfig.parse(model_folder.read_section(parts, "generator", folder), where)
         spec = LatentSpec.from_json(model_folder.read_section(parts, "latents", folder), where)
-        captions = CaptionTokenizer.load(folder / model_folder.CAPTIONS)
+        captions = CaptionTokenizer.load(model_folder.captions_of(folder))
         if captions.sha256 != parts.get("captions_sha256"):
             raise MismatchError(
                 f"{folder / model_folder.CAPTIONS}: not the text model that this model was trained with; "
                 "put the original file back"
             )
-        model = cls(config, spec, captions)
-        model_folder.load_weights(model, folder)
-        return model.eval()
+        return model_folder.load_model(lambda: cls(config, spec, captions), folder, device)

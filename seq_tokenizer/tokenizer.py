@@ -9,7 +9,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from seq_tokenizer.text.writer import Writer
 from seqtok_core.foundation import fingerprint, model_folder
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.foundation.files import atomic_write, sha256_file
+from seqtok_core.foundation.model_folder import HubOptions
 from seqtok_core.layers.randomness import Draws
 
 _OF_DECODERS = {"preset", "decoder", "decoder_layers"}  # the settings that latents do not depend on
@@ -249,19 +250,26 @@ class SeqTokenizer(nn.Module):
             folder, KIND, FORMAT, parts, weights, tokenizer_card(self.config, spec, weights)
         )
 
+    def push_to_hub(self, name: str, captions_model: Path | str | None = None, **options: Any) -> str:
+        """Put the model folder, as `save_pretrained` writes it, on the hub as `name`, owner/name; see `push_model`."""
+        return model_folder.push_model(lambda folder: self.save_pretrained(folder, captions_model), name, **options)
+
     @classmethod
-    def from_pretrained(cls, path: Path | str) -> Self:
-        """A local model folder or a hub id. Raises DataError, ConfigError or MismatchError naming the file that is
-        wrong; captions.model must be the one that the tokenizer was trained with, where config.json names it."""
-        folder = model_folder.find_model_folder(path)
+    def from_pretrained(
+        cls, path: Path | str, *, device: torch.device | str | None = None, **hub: Unpack[HubOptions]
+    ) -> Self:
+        """A local model folder or a hub id (`HubOptions`: how it is asked), in eval mode, on `device` or the CPU.
+        Raises DataError, ConfigError or MismatchError naming the file that is wrong; captions.model must be the one
+        that the tokenizer was trained with, where config.json names it."""
+        folder = model_folder.find_model_folder(path, **hub)
         parts = model_folder.read_config(folder, KIND, FORMAT)
         section = model_folder.read_section(parts, "tokenizer", folder)
         model_folder.require_captions(folder, parts.get("captions_sha256"))
-        model = cls(TokenizerConfig.parse(section, str(folder / model_folder.CONFIG)))
-        model_folder.load_weights(model, folder)
+        config = TokenizerConfig.parse(section, str(folder / model_folder.CONFIG))
+        model = model_folder.load_model(lambda: cls(config), folder, device)
         if "weights_sha256" not in parts:  # of a model from before files had hashes its id is the hash
             _require_id(model, parts.get("latents"), folder)
-        return model.eval()
+        return model
 
 
 def _require_id(model: SeqTokenizer, latents: Any, folder: Path) -> None:

@@ -66,9 +66,12 @@ def _run() -> int:
         typer.echo(f"seqtok: {in_words_of(command_of(app, sys.argv[1:]), str(error))}", err=True)
         return error.exit_code
     except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            typer.echo(f"seqtok: {in_words_of(command_of(app, sys.argv[1:]), str(too_many_files()))}", err=True)
+            return 1
+        if error.filename is None:
             raise
-        typer.echo(f"seqtok: {in_words_of(command_of(app, sys.argv[1:]), str(too_many_files()))}", err=True)
+        typer.echo(f"seqtok: {error.filename}: {error.strerror}", err=True)  # what no room below has put in words
         return 1
     except KeyboardInterrupt:
         typer.echo("seqtok: interrupted; the same command continues", err=True)

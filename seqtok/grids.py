@@ -16,6 +16,7 @@ from torch import Tensor
 
 _GAP = 6  # pixels between two cells of a grid
 _HEADER = 18  # pixels above a grid for the column names
+_TALL = 8192  # pixels of a page that can be looked at
 _PAPER, _INK = (255, 255, 255), (70, 76, 86)
 
 
@@ -53,6 +54,11 @@ def grid(rows: Sequence[Sequence[Tensor]], columns: Sequence[str] = (), scale: i
             place = (_GAP + x * (width + _GAP), top + _GAP + y * (height + _GAP))
             sheet.paste(to_image(picture, scale), place)
     return sheet
+
+
+def rows_of_a_page(height: int) -> int:
+    """How many rows of pictures of that height fit on one page of a grid; at least one."""
+    return max(1, (_TALL - _HEADER - _GAP) // (height + _GAP))
 
 
 def strip(

@@ -11,6 +11,15 @@ from seqtok_core.foundation.errors import ConfigError
 _SHOWN = 8  # unknown words in a warning
 
 
+def as_prompts(given: str | Sequence[str]) -> list[str]:
+    """A text is one prompt, not a prompt a letter. Raises ConfigError for what is no text."""
+    prompts = [given] if isinstance(given, str) else list(given)
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ConfigError(f"{prompt!r:.80}: a prompt is a text, and several are a list of texts")
+    return prompts
+
+
 def prompt_ids(captions: CaptionTokenizer, prompts: Sequence[str], limit: int) -> list[list[int]]:
     """Rows of equal length, at least 1, padded. Raises ConfigError for a prompt of more than `limit` tokens.
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from data_pipelines.captions.clean import caption_identity, normalise_caption
 from data_pipelines.captions.words import common_words, in_known_words, with_words, words_in
 from seqtok_core.foundation.errors import ConfigError, DataError
-from seqtok_core.foundation.files import atomic_write
+from seqtok_core.foundation.files import atomic_write, refuse_lfs_pointer
 
 PAD, UNK, BOS, EOS, BOI, EOI = range(6)
 NO_CAPTION = -1  # caption id where an image has no caption at a level
@@ -96,6 +96,7 @@ class CaptionTokenizer:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a model file. Raises DataError naming the path."""
+        refuse_lfs_pointer(path)
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:

@@ -19,6 +19,7 @@ from data_pipelines.pictures import jpeg
 from data_pipelines.pictures.jpeg import JpegError, JpegHeader, Subsampling
 from data_pipelines.pictures.plugins import plugin_for
 from data_pipelines.pictures.resize import Resize, jpeg_halvings, square, upright
+from seqtok_core.foundation.files import is_lfs_pointer
 
 MAX_PIXELS = 50_000_000  # refused from the header on, before pixels are allocated
 # Pillow knows more, some of them by starting other programs (EPS).
@@ -168,7 +169,7 @@ def _decode_other(data: bytes, header: JpegHeader | None, max_pixels: int) -> Pi
         except DecodeError:
             raise
         except UnidentifiedImageError:
-            raise DecodeError("not an image") from None
+            raise DecodeError("a git-lfs pointer" if is_lfs_pointer(data[:64]) else "not an image") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise DecodeError("too many pixels") from None
         except (JpegError, *_PILLOW_ERRORS) as error:

@@ -197,5 +197,5 @@ def _as_it_is(batch: object) -> object:
 
 def _ignore_stops(worker: int) -> None:
     """A signal to the whole process group must leave workers alive until the trainer has saved its state."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

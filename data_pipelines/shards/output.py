@@ -14,7 +14,14 @@ from typing import Any, Literal
 
 from data_pipelines.shards.files import sweep
 from seqtok_core.foundation.errors import DataError
-from seqtok_core.foundation.files import folder_lock, read_json, require_own_place, storage_errors, write_json
+from seqtok_core.foundation.files import (
+    folder_lock,
+    is_log,
+    read_json,
+    require_own_place,
+    storage_errors,
+    write_json,
+)
 
 LOCK = "run.lock"  # of files.folder_lock: says which process holds the folder
 PLAN = "prepare.json"
@@ -93,7 +100,8 @@ def refuse_used(out: Path, plan: Mapping[str, Any], *, overwrite: bool, resume: 
         raise DataError(f"{out}: is a file, not a folder")
     if overwrite:
         require_own_place(out)
-    entries = sorted(p.name for p in out.iterdir() if p.name != LOCK) if out.is_dir() else []
+    present = [p for p in out.iterdir() if p.name != LOCK and not is_log(p)] if out.is_dir() else []
+    entries = sorted(p.name for p in present)
     there = _plan_in(out)
     ours = _names_of(there)
     foreign = [name for name in entries if name.endswith(".tar") and not (there and ours.fullmatch(name))]

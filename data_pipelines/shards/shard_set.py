@@ -26,7 +26,7 @@ from data_pipelines.tars.index import OnBadShard, TarSample, read_span
 from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.errors import DataError
-from seqtok_core.foundation.files import sha256_file
+from seqtok_core.foundation.files import refuse_lfs_pointer, sha256_file
 
 log = logging.getLogger(__name__)
 MISSING_LABEL = -1
@@ -200,6 +200,7 @@ def check_shard(folder: Path, info: ShardInfo) -> None:
     except OSError:
         raise DataError(f"{path}: shard is missing; copy or build it again") from None
     if size != info.bytes:
+        refuse_lfs_pointer(path)
         raise DataError(f"{path}: has {size} bytes instead of {info.bytes}; copy or build the shard again")
     try:
         digest = sha256_file(sidecar)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from data_pipelines.sources.base import Bad
 from data_pipelines.sources.rows import Record
 from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import refuse_lfs_pointer
 from seqtok_core.foundation.packed import starts_of
 
 _BATCH = 64  # rows decoded at once: pictures of 1 MB make 64 MB
@@ -36,6 +37,7 @@ class ParquetRows:
                 meta, self._schema = file.metadata, file.schema_arrow
             self._digest = _footer_digest(path)
         except (pa.ArrowException, OSError) as error:
+            refuse_lfs_pointer(path)
             raise DataError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
         self._starts = starts_of(meta.row_group(number).num_rows for number in range(meta.num_row_groups))
         self._cursors: dict[tuple[str, ...], _Cursor] = {}

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import LFS_POINTER, is_lfs_pointer
 from seqtok_core.foundation.packed import pack
 
 OnBadShard = Literal["error", "skip"]
@@ -57,8 +58,10 @@ def scan_stream(stream: BinaryIO, name: str, litter: list[str] | None = None) ->
                 end = tar.offset
         except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
             stream.seek(0)
-            gzipped = stream.read(2) == b"\x1f\x8b"
-            if gzipped:
+            begins = stream.read(tarfile.BLOCKSIZE)
+            if is_lfs_pointer(begins):
+                raise DataError(f"{name}: {LFS_POINTER}") from None
+            if begins.startswith(b"\x1f\x8b"):
                 raise DataError(f"{name}: compressed with gzip, whatever its name says; `gunzip` it") from None
             raise DataError(f"{name}: damaged or cut tar ({error})") from None
         stream.seek(end)

@@ -15,6 +15,7 @@ from typing import IO
 from data_pipelines.tars.index import is_litter, split_name
 from data_pipelines.tars.remote import open_shard
 from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import LFS_POINTER, is_lfs_pointer
 
 _BUFFER = 512 * tarfile.BLOCKSIZE  # bytes asked for at once
 _LARGEST = 256 * 2**20  # bytes of a member; larger ones are not what this reads
@@ -94,6 +95,8 @@ def _open(source: _Remembering, name: str, start: int) -> tarfile.TarFile:
     try:
         return tarfile.open(name=None, mode="r|", fileobj=source, bufsize=_BUFFER)  # reads the first header
     except tarfile.TarError:
+        if is_lfs_pointer(source.begins):
+            raise DataError(f"{name}: {LFS_POINTER}") from None
         if not start:
             raise
         raise DataError(f"{name}: the tar is followed by what is no tar at byte {start}") from None
@@ -105,6 +108,7 @@ class _Remembering(io.RawIOBase):
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._end = stream, 0  # bytes handed out
         self._last = self._again = b""
+        self.begins = b""  # the first bytes of all
 
     def read(self, size: int = -1) -> bytes:
         again, self._again = self._again[:size], self._again[size:]
@@ -112,6 +116,7 @@ class _Remembering(io.RawIOBase):
         if again and len(again) < size:
             data += self._stream.read(size - len(again))
         self._last = self._last[-2 * tarfile.BLOCKSIZE :] + data if len(data) < size else data
+        self.begins = self.begins or data[: tarfile.BLOCKSIZE]
         self._end += len(data)
         return data
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_pipelines.tars.index import Span, TarSample, is_litter, next_archive, span_of, split_name
+from seqtok_core.foundation.files import LFS_POINTER, is_lfs_pointer
 
 _END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
 
@@ -83,7 +84,8 @@ def _read(stream: BinaryIO, size: int, members: list[tuple[str, Span | None]]) -
                 if not info.isdir():
                     members.append((info.name, span_of(info)))
     except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
-        return f"not a tar ({error})"
+        stream.seek(0)
+        return LFS_POINTER if is_lfs_pointer(stream.read(tarfile.BLOCKSIZE)) else f"not a tar ({error})"
     return _ending(stream, size, end, last)
 
 

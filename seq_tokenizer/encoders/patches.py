@@ -43,13 +43,18 @@ def require_patches(height: int, width: int, patch: int) -> None:
 
 def check_pixels(pixels: Tensor, patch: int) -> None:
     """Raises ConfigError unless these are pictures as a model takes them."""
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % patch or pixels.shape[3] % patch:
-        raise ConfigError(
-            f"pictures of shape {tuple(pixels.shape)}: (B, 3, H, W) with H and W multiples of the patch, {patch}"
-        )
+    if not isinstance(pixels, Tensor):
+        raise ConfigError(f"pictures are a tensor (B, 3, H, W), not a {type(pixels).__name__}; see torch.from_numpy")
+    asked = f"pictures of shape {tuple(pixels.shape)}: (B, 3, H, W) with H and W multiples of the patch, {patch}"
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ConfigError(asked)
+    try:
+        require_patches(pixels.shape[2], pixels.shape[3], patch)
+    except ConfigError as error:
+        raise ConfigError(f"{asked}; {error}") from None
     if not pixels.is_floating_point():
         raise ConfigError(f"pictures of {pixels.dtype}: make them float in [-1, 1], data_pipelines.samples.to_model")
-    if pixels.numel() and not pixels.is_meta and float(pixels.detach().abs().amax()) > _FARTHEST:
+    if pixels.numel() and not pixels.is_meta and not float(pixels.detach().abs().amax()) <= _FARTHEST:  # NaN, too
         raise ConfigError(
             f"pixels from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}: pictures are float in [-1, 1], "
             "as data_pipelines.samples.to_model makes them of bytes"

@@ -22,7 +22,8 @@ from seq_tokenizer.shape import Positive
 from seq_tokenizer.text.tower import _open_clip
 from seqtok_core.foundation.compat import prepare_torchvision
 from seqtok_core.foundation.config import Config
-from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.errors import ConfigError, DataError
+from seqtok_core.foundation.model_folder import fetch_folder, is_hub_id
 
 Three = tuple[float, float, float]
 _HALF: Three = (0.5, 0.5, 0.5)
@@ -97,18 +98,16 @@ def _load(name: str, who: str, normed: bool) -> Loaded:
             return _of_open_clip(folder, normed)
         if (folder / "config.json").is_file():
             return _of_timm(folder, normed)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (DataError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"`{who}.network` {name}: {reason}; it must be {_FORMS}") from None
     raise ConfigError(f"`{who}.network` {name}: no open_clip_config.json and no config.json; it must be {_FORMS}")
 
 
 def _from_hub(name: str) -> Path:
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if not is_hub_id(name):
         raise OSError("no such file or folder")
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    return fetch_folder(name, ("*.json", "*.safetensors"))
 
 
 def _torchscript(path: Path) -> Loaded:

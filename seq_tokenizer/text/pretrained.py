@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seq_tokenizer.text.tower import _open_clip
 from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.model_folder import is_hub_id
 
 _AT_ONCE = 256
 
@@ -23,7 +24,10 @@ class PicturesAndTexts:
 
     def __init__(self, name: str) -> None:
         """`name`: a folder with open_clip_config.json and weights, or the hub id (owner/name) of one."""
-        source = f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}"
+        here = Path(name).is_dir()
+        if not here and not is_hub_id(name):
+            raise ConfigError(f"{name}: no open_clip model, neither a folder nor a hub id (owner/name)")
+        source = f"local-dir:{name}" if here else f"hf-hub:{name}"
         try:
             with torch.random.fork_rng(devices=[]):  # what is loaded was first drawn
                 self._model = _open_clip().create_model(source, require_pretrained=True).eval()
@@ -51,8 +55,8 @@ class PicturesAndTexts:
         return torch.cat(found).float()
 
     @torch.no_grad()
-    def of_texts(self, texts: Sequence[str]) -> Tensor:
-        """-> (B, E) float32 of length 1; longer texts are cut, as open_clip does."""
+    def of_texts(self, texts: str | Sequence[str]) -> Tensor:
+        """-> (B, E) float32 of length 1; longer texts are cut, as open_clip does. A text alone is one, not many."""
         device = next(self._model.parameters()).device
-        ids = self._tokenize(list(texts)).to(device)
+        ids = self._tokenize([texts] if isinstance(texts, str) else list(texts)).to(device)
         return torch.cat([self._model.encode_text(part, normalize=True) for part in ids.split(_AT_ONCE)]).float()

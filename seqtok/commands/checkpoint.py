@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,13 +20,19 @@ class Weights(StrEnum):
 
 
 @app.command(name="list")
-def show(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The same facts as JSON, and nothing else.")] = False,
+) -> None:
     """One line per checkpoint; sizes are checked, contents are not (verify does that)."""
     from rich.console import Console
     from rich.table import Table
 
-    from seqtok.runs.checkpoints import table
+    from seqtok.runs.checkpoints import facts, table
 
+    if as_json:
+        typer.echo(json.dumps(facts(run), indent=1, ensure_ascii=False))
+        return
     shown = Table("step", "images", "size", "age", "written by", "state", box=None)
     for row in table(run):
         shown.add_row(*row)
@@ -54,10 +61,13 @@ def export(
         Weights.averaged
     ),
     data: Annotated[Path | None, typer.Option(help="Data folder, if it is not where the run's config says.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Model folder of its tokenizer, if that is not where the config says.")
+    ] = None,
 ) -> None:
     """Make a model folder of a checkpoint, as the finished run writes it; needs one process, of any machine."""
     from seqtok.runs.checkpoints import export_model
 
     take_free_cores()
-    source = export_model(path, out, weights is Weights.averaged, data)
+    source = export_model(path, out, weights is Weights.averaged, data, tokenizer)
     typer.echo(f"{out}: {weights} weights of {source}")

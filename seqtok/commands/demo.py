@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import Overrides, Overwrite
+from seqtok.commands.options import Overrides, Overwrite, folder_to_write
 
 
 def demo(
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="Folder of everything that the demo makes.")] = Path("runs/demo"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of everything that the demo makes.", callback=folder_to_write)
+    ] = Path("runs/demo"),
     config: Annotated[str, typer.Option(help="A demo config: a YAML file or a shipped one's name.")] = "demo",
     overwrite: Overwrite = False,
 ) -> None:

@@ -17,6 +17,7 @@ from seqtok.commands.options import (
     SceneSeed,
     Steps,
     Temperature,
+    folder_to_write,
     sample_settings,
     take_free_cores,
 )
@@ -24,7 +25,7 @@ from seqtok.commands.options import (
 app = typer.Typer(help="Judge models on held-out data.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder of a tokenizer, or a hub id.")]
 Data = Annotated[Path, typer.Argument(help="Folder of image shards.")]
-Out = Annotated[Path | None, typer.Option(help="Folder to write results.json to.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write results.json to.", callback=folder_to_write)]
 Split = Annotated[str, typer.Option(help="Held-out split.")]
 Limit = Annotated[int, typer.Option(help="Most pictures of a split.", min=2)]
 

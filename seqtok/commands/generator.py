@@ -18,10 +18,12 @@ from seqtok.commands.options import (
     Guidance,
     Overrides,
     Overwrite,
+    Picture,
     Resume,
     Steps,
     Temperature,
     Verifier,
+    place_to_write,
     sample_settings,
     take_free_cores,
 )
@@ -56,7 +58,9 @@ def sample(
     tokenizer: Tokenizer,
     prompt: Annotated[list[str] | None, typer.Option(help="What to draw; repeat for several.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Text file, one prompt a line; blank lines are skipped.")] = None,
-    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("samples.png"),
+    out: Annotated[
+        Path, typer.Option(help="PNG to write, or a folder: a file per picture.", callback=place_to_write)
+    ] = Path("samples.png"),
     guidance: Guidance = None,
     temperature: Temperature = None,
     steps: Steps = None,
@@ -80,7 +84,7 @@ def sample(
     take_free_cores()
     search = SearchConfig(candidates=candidates, beams=beams)
     used = sample_prompts(model, tokenizer, wanted, out, config, seed, prefix, search, verifier)
-    typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else str(out))
+    typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else "\n".join(used["written"]))
 
 
 @app.command()
@@ -91,7 +95,7 @@ def edit(
     prompt: Annotated[list[str] | None, typer.Option(help="What the rest shall show; repeat for several.")] = None,
     keep: Annotated[list[int] | None, typer.Option(help="First tokens that stay; repeat. 1 and 4.", min=0)] = None,
     drawings: Annotated[int | None, typer.Option(help="Drawings of each.", min=1)] = None,
-    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("edited.png"),
+    out: Picture = Path("edited.png"),
     guidance: Guidance = None,
     temperature: Temperature = None,
     steps: Steps = None,
@@ -107,7 +111,7 @@ def edit(
     config = EditConfig.parse({**values, "sample": sample_settings(guidance, temperature, steps)}, "options")
     take_free_cores()
     used = edit_picture(model, tokenizer, image, prompt or [], out, config)
-    typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else str(out))
+    typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else "\n".join(used["written"]))
 
 
 @app.command()

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from seqtok_core.foundation.files import require_place
+
+
+def file_to_write(path: Path | None) -> Path | None:
+    """For an option: refused before the work, not after it, where no file can be written."""
+    if path is not None:
+        require_place(path, "file")
+    return path
+
+
+def folder_to_write(path: Path | None) -> Path | None:
+    """The same of a folder."""
+    if path is not None:
+        require_place(path, "folder")
+    return path
+
+
+def place_to_write(path: Path) -> Path:
+    """A file, or a folder: what is one, or has no ending."""
+    require_place(path, "folder" if path.is_dir() or not path.suffix else "file")
+    return path
+
+
+Picture = Annotated[Path, typer.Option(help="PNG to write.", callback=file_to_write)]
 Resume = Annotated[str, typer.Option(help="auto, never, or the path of a checkpoint.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]

@@ -13,6 +13,7 @@ from seqtok.commands.options import (
     Guidance,
     Overrides,
     Overwrite,
+    Picture,
     Resume,
     Steps,
     Temperature,
@@ -75,7 +76,7 @@ def export(
 def reconstruct(
     model: Model,
     images: Annotated[list[Path], typer.Argument(help="Pictures in any common format.")],
-    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("reconstruction.png"),
+    out: Picture = Path("reconstruction.png"),
     generator: Annotated[
         str | None, typer.Option(help="Sequence model of this tokenizer: draws what a prefix leaves open.")
     ] = None,

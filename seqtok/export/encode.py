@@ -53,7 +53,7 @@ class ShardEncoder:
 
     def __init__(self, model: Path, device: str = "cpu", threads: int = 1) -> None:
         self.tokenizer = SeqTokenizer.from_pretrained(model).to(device)
-        self.captions = CaptionTokenizer.load(model / model_folder.CAPTIONS)
+        self.captions = CaptionTokenizer.load(model_folder.captions_of(model))
         self.device, self.threads = device, threads
         made = self.tokenizer.bottleneck
         self.codes: CodeLayout | None = None

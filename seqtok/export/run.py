@@ -22,7 +22,7 @@ from seqtok.export.say import announce, say_result
 from seqtok.export.single_file import assemble, clean, is_assembled
 from seqtok.export.stores import LatentStore, PartStore, Result, finish_parts
 from seqtok.export.work import ExportTask, ExportWork, export_shard
-from seqtok_core.foundation.errors import ConfigError, SeqtokError
+from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
 from seqtok_core.training.processes.distributed import World, connect, gather_objects, on_first
 
 _PATIENCE = 7 * 24 * 3600  # seconds that a rank waits for the others: shards differ, and nothing else is shared
@@ -57,14 +57,14 @@ def export_tokens(
         return None
     if world.size > 1:
         connect(world, _PATIENCE)
-    if is_single_file(out) and on_first(world, lambda: _finished(out, work, overwrite)):
+    if is_single_file(out) and on_first(world, lambda: _finished(out, work, overwrite, mode)):
         return None
     with _claimed(world, work, mode, overwrite):
         _encode(world, work, tasks, on_progress)
         result = on_first(world, lambda: _finish(work, spec, out))
         if isinstance(result, ExportManifest) and is_single_file(out):
             manifest = result
-            on_first(world, lambda: assemble(out, manifest))
+            on_first(world, lambda: assemble(out, manifest, work.stores[0].plan))
     if world.is_first:
         if is_single_file(out):
             clean(out)
@@ -89,9 +89,11 @@ def export_latents(
     return result
 
 
-def _finished(out: Path, work: ExportWork, overwrite: bool) -> bool:
-    """Whether the one file was there already, killed before its parts were removed."""
+def _finished(out: Path, work: ExportWork, overwrite: bool, resume: Resume) -> bool:
+    """Whether the one file is there already. Raises DataError where it is another export's, or with `resume=never`."""
     found = is_assembled(out, work.stores[0].plan, overwrite)
+    if found and resume == "never":
+        raise DataError(f"{out}: exists already; choose another file or use --overwrite")
     if found:
         clean(out)
         typer.echo(f"{out}: finished already")

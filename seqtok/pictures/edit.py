@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 
 from ar_model import SampleConfig
+from ar_model.text.prompts import as_prompts
 from seq_tokenizer.prefixes import agreement, decode_all, encode_all
-from seqtok.grids import grid
-from seqtok.pictures.sample import load_pair, open_picture, save_picture, scale_of
+from seqtok.pictures.sample import load_pair, open_picture, save_pages
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 
@@ -28,10 +28,16 @@ class EditConfig(Config):
 
 
 def edit_picture(
-    model: str | Path, tokenizer_model: str | Path, file: Path, prompts: Sequence[str], out: Path, config: EditConfig
+    model: str | Path,
+    tokenizer_model: str | Path,
+    file: Path,
+    prompts: str | Sequence[str],
+    out: Path,
+    config: EditConfig,
 ) -> dict[str, Any]:
     """Write one picture: a row per prompt and number of kept tokens, first what the decoder makes of them alone, then
     drawings, and the file itself. Without prompts the rest is drawn from the tokens alone."""
+    prompts = as_prompts(prompts)
     generator, tokenizer = load_pair(model, tokenizer_model)
     length = generator.spec.length
     for keep in config.keep:
@@ -51,13 +57,14 @@ def edit_picture(
             drawn = decode_all(tokenizer, whole, length)
             alone = decode_all(tokenizer, latents, keep)[0] if keep else torch.zeros_like(image)
             rows.append([alone, *drawn, image])
-    save_picture(grid(rows, names, scale_of(image[None])), out)
+    files = save_pages(rows.__getitem__, len(rows), names, image.shape[-1], out)
     return {
         "model": str(model),
         "model_id": generator.model_id,
         "tokenizer": str(tokenizer_model),
         "file": str(file),
-        "prompts": list(prompts),
+        "prompts": prompts,
         "asked": config.model_dump(mode="json"),
         "out": str(out),
+        "written": [str(file) for file in files],
     }

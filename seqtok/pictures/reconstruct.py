@@ -21,8 +21,7 @@ from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.metrics.reconstruction import psnr
 from seqtok.evaluation.scenes.prefix_truth import by_completion
-from seqtok.grids import grid
-from seqtok.pictures.sample import load_pair, open_picture, read_prompts, save_picture, scale_of
+from seqtok.pictures.sample import load_pair, open_picture, read_prompts, save_pages
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
@@ -59,7 +58,7 @@ def reconstruct_files(model: str | Path, files: Sequence[Path], out: Path, confi
         rows += [[pictures[number][row] for pictures in drawn] for number in range(config.drawings if drawn else 0)]
     if config.swap:
         rows += _swapped(tokenizer, latents, prefixes)
-    save_picture(grid(rows, [*map(str, prefixes), "original"], scale_of(images)), out)
+    pages = save_pages(rows.__getitem__, len(rows), [*map(str, prefixes), "original"], images.shape[-1], out)
     return {
         "model": str(model),
         "files": [str(file) for file in files],
@@ -69,6 +68,7 @@ def reconstruct_files(model: str | Path, files: Sequence[Path], out: Path, confi
         "generator": config.generator,
         "seed": config.seed if generator else None,
         "out": str(out),
+        "written": [str(page) for page in pages],
     }
 
 
@@ -81,7 +81,8 @@ def say_numbers(numbers: dict[str, Any], as_json: bool) -> None:
         typer.echo(f"{file}: " + ", ".join(f"{k}: {values[row]:.1f}" for k, values in numbers["psnr"].items()) + " dB")
         for k, captions in (numbers["says"] or {}).items():
             typer.echo(f"  {k}: {captions[row]}")
-    typer.echo(numbers["out"])
+    for page in numbers["written"]:
+        typer.echo(page)
 
 
 def _models(model: str | Path, config: ReconstructConfig) -> tuple[SeqGenerator | None, SeqTokenizer]:
@@ -112,7 +113,7 @@ def _says(
     writes = tokenizer.writer is not None and tokenizer.writer.config.level_starts is not None
     if file is None and not writes:
         return None
-    words = CaptionTokenizer.load(model_folder.find_model_folder(model) / model_folder.CAPTIONS)
+    words = CaptionTokenizer.load(model_folder.captions_of(model_folder.find_model_folder(model)))
     if file is None:
         return {str(k): [words.decode(ids) for ids in tokenizer.write(latents[:, :k])] for k in prefixes}
     captions = read_prompts(file)

@@ -22,7 +22,7 @@ from seqtok_core.foundation.errors import ConfigError
 def prompt_score(
     generator: SeqGenerator,
     tokenizer: SeqTokenizer,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     search: SearchConfig,
     verifier: str | Path | None = None,
 ) -> Score | None:
@@ -44,7 +44,7 @@ def prompt_score(
     return text_match(tokenizer, generator.encode_prompts(prompts)[:, :limit])
 
 
-def _by_pictures(model: PicturesAndTexts, tokenizer: SeqTokenizer, prompts: Sequence[str]) -> Score:
+def _by_pictures(model: PicturesAndTexts, tokenizer: SeqTokenizer, prompts: str | Sequence[str]) -> Score:
     """Cosine of the decoded picture and the prompt: a prefix is judged by its picture."""
     model.to(tokenizer.device)
     texts = model.of_texts(prompts)

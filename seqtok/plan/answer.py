@@ -267,7 +267,7 @@ def _disk(work: Workload, run: TrainingRun, chosen: dict[str, Any]) -> dict[str,
     groups = _groups(work, run)
     whole = states_of(groups, run.train, 0, 1)
     one = whole.weights * (2 if chosen["stage"] else 1) + whole.optimizer + whole.average
-    every = run.train.checkpoint_every or run.train.images
+    every = run.train.save_every or run.train.images
     return {
         "checkpoint_bytes": one,
         "checkpoints": -(-run.train.images // every),

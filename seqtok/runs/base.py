@@ -5,16 +5,23 @@ plan needs; checkpoints, plans and continuations ask nothing else of it. A new k
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from torch import nn
+import torch
+from pydantic import Field
+from torch import Tensor, nn
 
 from data_pipelines.reading.loader import ReadConfig
-from seqtok_core.foundation.config import Config
+from seq_tokenizer.text.gather import alone
+from seqtok_core.foundation.config import LATER, RESUMABLE, Config
+from seqtok_core.foundation.errors import MismatchError
 from seqtok_core.training import Shown, TrainConfig
+
+_AT_ONCE = 64  # held-out samples: what is contrasted with each other, whatever the training's batch
+Count = Annotated[int, Field(ge=1)]
 
 
 class RunLoader(Protocol):
@@ -38,6 +45,17 @@ class Hooks(Protocol):
     def on_sample(self, module: nn.Module, folder: Path, images: int) -> Shown | None: ...
 
     def on_finish(self, module: nn.Module, folder: Path) -> None: ...
+
+    def on_validate(self, module: nn.Module) -> Mapping[str, float]: ...
+
+
+class ValidationConfig(Config):
+    """Held-out data that a training looks at on its way; of the least loss the model is kept in the run's `best`."""
+
+    every: Count  # images between two looks; the end of the run is one
+    split: str = "val"
+    folder: Path | None = None  # of the split; null: where the training's data lie
+    samples: Count = 1024  # at most
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,9 @@ class TrainingRun(Config):
     kind: str
     out: Path
     train: TrainConfig
+    # A model folder or hub id of the same kind, whose weights the run begins with; the rest (rates, momenta) is new.
+    init_from: Annotated[str | None, LATER] = None
+    validation: Annotated[ValidationConfig | None, LATER, RESUMABLE] = None
 
     @abstractmethod
     def build(self) -> tuple[nn.Module, RunLoader]:
@@ -97,5 +118,61 @@ class TrainingRun(Config):
         """What must be the same for a run to be continued, beside its settings."""
         return {"data_fingerprint": loader.fingerprint}
 
+    def describe_data(self, loader: RunLoader) -> str:
+        """For the first lines of the log."""
+        epochs = self.train.images / max(loader.samples, 1)
+        return f"{epochs:.1f} epochs of {loader.samples:,} samples"
+
     def import_parts(self) -> None:
         """Import what is only imported when a model of this run is made: a plan measures the memory of it."""
+
+
+def batch_rows(batch: Any, index: Tensor) -> Any:
+    """Those samples of a batch, index (n,) int64, without labels and texts."""
+    taken: dict[str, Any] = {"keys": [batch.keys[i] for i in index.tolist()]}
+    for item in fields(batch):
+        value = getattr(batch, item.name)
+        if isinstance(value, Tensor):
+            taken[item.name] = value[index]
+    return replace(batch, **taken, labels={}, captions=[])
+
+
+@torch.no_grad()
+def held_out_means(objective: nn.Module, held_out: Any, device: torch.device) -> dict[str, float]:
+    """Means over a batch of what an objective says of `_AT_ONCE` of its samples at a time; by this process alone."""
+    sums: dict[str, float] = {}
+    with alone():
+        for index in torch.arange(len(held_out)).split(_AT_ONCE):
+            values: Mapping[str, Tensor] = objective(batch_rows(held_out, index).to(device))
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(index)
+    return {name: total / len(held_out) for name, total in sums.items()}
+
+
+def begin_with(model: Any, other: Any, name: str) -> None:
+    """Give `model` the weights of `other`, the one of the same class that `name` names. Raises MismatchError naming
+    the settings that differ where names or shapes do."""
+    own, its = model.state_dict(), other.state_dict()
+    wrong = [
+        key for key in own.keys() | its.keys() if key not in own or key not in its or own[key].shape != its[key].shape
+    ]
+    if not wrong:
+        model.load_state_dict(its)
+        return
+    here, there = (dict(_leaves(each.config.model_dump(mode="json"))) for each in (model, other))
+    differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+    settings = "; ".join(
+        f"model.{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here" for key in differing
+    )
+    raise MismatchError(
+        f"init_from={name}: {len(wrong)} of its tensors do not fit ({sorted(wrong)[0]}, …); "
+        + (settings or "the words or the latents are others")
+    )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

@@ -9,20 +9,33 @@ import yaml
 
 from seqtok.runs.base import TrainingRun
 from seqtok.runs.kinds import run_of
-from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError, SeqtokError
+from seqtok_core.foundation.model_folder import require_free
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint, reading
+
+# Of sample pictures alone; weights that the checkpoint's take the place of; held-out data.
+_NOT_FOR_EXPORT = ("reader", "init_from", "validation")
 
 
 def table(run: Path) -> list[list[str]]:
     """Rows of text: step, images, size, age, written by, state. Sizes are checked, hashes are not."""
     rows = []
-    for path in reading.all_of(Path(run)):
-        row = checkpoint.checkpoint_summary(path)
+    for row in facts(run):
         cells = [row["step"], row.get("images", "?"), _size(row["bytes"]), _age(row["age_s"])]
         rows.append([str(c) for c in cells] + [row.get("written_by", "?"), str(row["problem"] or "whole")])
     return rows
+
+
+def facts(run: Path) -> list[dict[str, Any]]:
+    """The same as JSON takes it, with the path of each; `problem` is null for a whole one, and what its manifest would
+    say is absent where that cannot be read."""
+    found = []
+    for path in reading.all_of(Path(run)):
+        row = checkpoint.checkpoint_summary(path)
+        problem = row["problem"]
+        found.append({"path": str(path), **row, "problem": None if problem is None else str(problem)})
+    return found
 
 
 def verify_all(path: Path) -> list[tuple[Path, SeqtokError | None]]:
@@ -30,16 +43,18 @@ def verify_all(path: Path) -> list[tuple[Path, SeqtokError | None]]:
     return [(found, checkpoint.problem_of(found)) for found in reading.all_of(path)]
 
 
-def export_model(path: Path, out: Path, averaged: bool = True, data: Path | None = None) -> Path:
+def export_model(
+    path: Path, out: Path, averaged: bool = True, data: Path | None = None, tokenizer: Path | None = None
+) -> Path:
     """Write the model folder that a run finished at this checkpoint would have; returns the checkpoint used.
 
-    `data` replaces the data folder of the run's config: a tokenizer measures its latents on training images.
+    `data` and `tokenizer` replace the folders of that name in the run's config, where they have moved: a tokenizer
+    measures its latents on training images, a sequence model is checked against the tokenizer that its run names.
     Raises ConfigError, DataError or MismatchError.
     """
-    if not model_folder.is_free(out):
-        raise ConfigError(f"{out}: is there already and not empty; choose another folder")
+    require_free(out)
     source = reading.find_checkpoint(path)
-    run, recorded = _config_of(source, data)
+    run, recorded = _config_of(source, data, tokenizer)
     objective, loader = run.build()
     _require_same_content(source, recorded, run.content(loader))
     reading.fill(objective, source, averaged)
@@ -49,7 +64,8 @@ def export_model(path: Path, out: Path, averaged: bool = True, data: Path | None
 
 
 def _require_same_content(source: Path, recorded: dict[str, Any], found: dict[str, str]) -> None:
-    """Raises MismatchError when the run of a checkpoint learned from something else than what lies there now."""
+    """Raises MismatchError when the run of a checkpoint learned from something else than what lies there now. What an
+    export has no use for (`init_id`) is not asked."""
     differing = [key for key in sorted(recorded) if recorded[key] != found.get(key)]
     if differing:
         shown = "; ".join(f"{key}: {recorded[key]} there, {found.get(key, 'absent')} here" for key in differing)
@@ -59,7 +75,7 @@ def _require_same_content(source: Path, recorded: dict[str, Any], found: dict[st
         )
 
 
-def _config_of(source: Path, data: Path | None) -> tuple[TrainingRun, dict[str, Any]]:
+def _config_of(source: Path, data: Path | None, tokenizer: Path | None) -> tuple[TrainingRun, dict[str, Any]]:
     """The settings of the run that a checkpoint lies in, and what they say of its data."""
     where = source.resolve().parent.parent / "config.yaml"
     try:
@@ -73,7 +89,21 @@ def _config_of(source: Path, data: Path | None) -> tuple[TrainingRun, dict[str, 
     recorded = {key: values.pop(key) for key in run_folder.CONTENT_KEYS & values.keys()}
     if data is not None:
         values["data"] = {**values["data"], "folder": str(data)}
+    values |= _tokenizer_of(values, tokenizer, where)
+    values |= {key: None for key in _NOT_FOR_EXPORT if key in values}
     return run_of({**values, "out": str(where.parent)}, str(where)), recorded
+
+
+def _tokenizer_of(values: dict[str, Any], moved: Path | None, where: Path) -> dict[str, Any]:
+    """The key of a run's settings that names a tokenizer's model folder, with where that is now; empty for none."""
+    key = {"generator": "tokenizer", "tokenizer": "frozen"}.get(values.get("kind", ""), "")
+    named = values.get(key)
+    if moved is not None and key == "frozen" and named is None:
+        raise ConfigError(f"{where}: this tokenizer was trained for no other one; leave out --tokenizer")
+    if moved is None and named is not None and not Path(named).is_dir():
+        raise DataError(f"{where}: names the tokenizer {named}, which is not there; say where it is now: --tokenizer")
+    folder = named if moved is None else str(moved)
+    return {} if folder is None else {key: folder}
 
 
 def _size(count: float) -> str:

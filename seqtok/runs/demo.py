@@ -43,7 +43,7 @@ from seqtok.runs.settings import find_config, read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import ConfigError, DataError
-from seqtok_core.foundation.files import read_json, require_own_place, storage_errors, write_json
+from seqtok_core.foundation.files import is_log, read_json, require_own_place, storage_errors, write_json
 from seqtok_core.foundation.model_folder import MODEL_FILES
 from seqtok_core.training import TrainResult, World
 from seqtok_core.training.costs.hardware import emulates_bf16
@@ -156,7 +156,8 @@ def _clear(out: Path) -> None:
     """Remove what a demo wrote, each part as its own command would, in a folder that a demo made: anybody else's
     `data` is not ours to delete. The list of stages goes last, as a demo is known by it."""
     require_own_place(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / _STAGES).is_file():
+    foreign = out.is_dir() and not all(is_log(entry) for entry in out.iterdir())
+    if foreign and not (out / _STAGES).is_file():
         raise DataError(f"{out}: holds files that no demo wrote; choose another folder")
     data, runs = [out / "data", out / "latents"], [out / "tokenizer", out / "generator"]
     for folder in data:

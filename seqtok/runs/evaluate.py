@@ -137,7 +137,7 @@ def load_tokenizer(model: str | Path) -> tuple[SeqTokenizer, CaptionTokenizer]:
     """A tokenizer, on the GPU where there is one, with the sentencepiece model of its text tower."""
     folder = model_folder.find_model_folder(model)
     device = World.from_environment().device
-    return SeqTokenizer.from_pretrained(folder).to(device), CaptionTokenizer.load(folder / model_folder.CAPTIONS)
+    return SeqTokenizer.from_pretrained(folder).to(device), CaptionTokenizer.load(model_folder.captions_of(folder))
 
 
 def levels_of(data: Path) -> tuple[Levels | None, Callable[[str], str]]:

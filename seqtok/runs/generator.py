@@ -23,11 +23,11 @@ from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all
 from seqtok.export.belongs import require_export
 from seqtok.grids import as_tensor, grid
-from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, ValidationConfig, Workload, begin_with, held_out_means
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
 from seqtok.runs.tokenizer import import_text_tower
 from seqtok_core.foundation.config import RESUMABLE, Config
-from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import Shown, World
 
@@ -85,6 +85,8 @@ class GeneratorRun(TrainingRun):
             tokenizer.spec.require_same(spec, str(self.tokenizer), str(folder))
         torch.manual_seed(self.train.seed)
         generator = SeqGenerator(self.model, spec, captions)
+        if self.init_from is not None:
+            begin_with(generator, self._beginning(self.init_from, spec, captions), self.init_from)
         if isinstance(generator.head, CategoricalHead):
             if tokenizer is None:
                 raise ConfigError(
@@ -92,6 +94,17 @@ class GeneratorRun(TrainingRun):
                 )
             generator.head.take_codebook(tokenizer.codebook())
         return GeneratorObjective(generator, self.objective, spec, str(folder)), loader
+
+    def _beginning(self, name: str, spec: LatentSpec, captions: CaptionTokenizer) -> SeqGenerator:
+        """What the run begins with. Raises MismatchError where it knows other latents or other words."""
+        other = SeqGenerator.from_pretrained(name)
+        other.spec.require_same(spec, f"init_from={name}", str(self.data.folder))
+        if other.captions.sha256 != captions.sha256:
+            raise MismatchError(
+                f"init_from={name}: was trained with another captions model than {self.data.captions_path}: its ids "
+                "are other words; export the latents with the tokenizer that it belongs to"
+            )
+        return other
 
     def parameters(self) -> tuple[int, str]:
         notes: list[str] = []
@@ -104,7 +117,13 @@ class GeneratorRun(TrainingRun):
         return GeneratorHooks(self)
 
     def content(self, loader: RunLoader) -> dict[str, str]:
-        return {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+        found = {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+        if self.init_from is not None:
+            found["init_id"] = SeqGenerator.from_pretrained(self.init_from).model_id
+        return found
+
+    def describe_data(self, loader: RunLoader) -> str:
+        return f"{super().describe_data(loader)} of {self.data.folder}"
 
     def import_parts(self) -> None:
         if self.tokenizer is not None:
@@ -148,6 +167,7 @@ class GeneratorHooks:
         self._tokenizer = SeqTokenizer.from_pretrained(run.tokenizer) if run.tokenizer else None
         self._reader = _reader(run.reader) if run.reader else None
         captions = CaptionTokenizer.load(run.data.captions_path)
+        self._held_out = None if run.validation is None else _held_out(run, run.validation, captions)
         batch = read_latents(run.data.folder, run.data.split, captions, _SCORED, run.data.loader)
         told = [i for i, pyramid in enumerate(batch.captions) if pyramid]
         self._prompts = [batch.captions[i][-1] for i in told]
@@ -177,8 +197,21 @@ class GeneratorHooks:
             scores["everything_right"] = right
         return Shown(scores, as_tensor(sheet))
 
+    def on_validate(self, module: nn.Module) -> dict[str, float]:
+        """Means of the objective over held-out latents, each with the draws of its own."""
+        assert self._held_out is not None
+        return held_out_means(module, self._held_out, _generator_of(module).device)
+
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         _generator_of(module).save_pretrained(folder)
+
+
+def _held_out(run: GeneratorRun, config: ValidationConfig, captions: CaptionTokenizer) -> LatentTextBatch:
+    """Held-out latents of the same tokenizer. Raises DataError or MismatchError."""
+    folder = config.folder or run.data.folder
+    own, its = (LatentSpec.from_json(read_manifest(f).latent_spec or {}, str(f)) for f in (run.data.folder, folder))
+    own.require_same(its, str(run.data.folder), str(folder))
+    return read_latents(folder, config.split, captions, config.samples, run.data.loader)
 
 
 def _reader(folder: Path) -> SceneReader:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.loader import ReadConfig
 from data_pipelines.shards.manifest import read_manifest
-from seqtok.runs.base import AssumedData, Workload
+from seqtok.runs.base import AssumedData, Workload, batch_rows
 from seqtok_core.foundation.errors import DataError
 
 LEVELS = 4  # of a caption pyramid that nobody has seen yet
@@ -47,18 +47,8 @@ def workload_of_data(
     whole = read(count)
     rate = count / max(time.perf_counter() - began, 1e-9)
     stored = sum(shard.bytes for shard in found.shards) // found.samples
-    return Workload(objective, lambda size: _rows(whole, size), found.samples, kept, stored, rate, config, notes)
-
-
-def _rows(batch: Any, size: int) -> Any:
-    """The first `size` rows, from the start again when there are not as many."""
-    index = torch.arange(size) % len(batch)
-    taken: dict[str, Any] = {"keys": [batch.keys[i] for i in index.tolist()]}
-    for item in fields(batch):
-        value = getattr(batch, item.name)
-        if isinstance(value, Tensor):
-            taken[item.name] = value[index]
-    return replace(batch, **taken, labels={}, captions=[])
+    first = lambda size: batch_rows(whole, torch.arange(size) % len(whole))  # noqa: E731
+    return Workload(objective, first, found.samples, kept, stored, rate, config, notes)
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,11 @@ from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seq_tokenizer.tokenizer import parameter_count
 from seqtok.grids import as_tensor, strip
-from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, ValidationConfig, Workload, begin_with, held_out_means
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
+from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.config import LATER, RESUMABLE, Config
-from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.errors import ConfigError, MismatchError
 from seqtok_core.foundation.files import sha256_file
 from seqtok_core.training import Shown, World
 
@@ -88,6 +89,12 @@ class TokenizerRun(TrainingRun):
     # A model folder: its encoder, bottleneck and text are taken over and stay as they are; a decoder is trained.
     frozen: Annotated[Path | None, LATER, RESUMABLE] = None
 
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.init_from is not None and self.frozen is not None:
+            raise ValueError("init_from and frozen both give the encoder's weights: set one of them")
+        return self
+
     def build(self) -> tuple[TokenizerObjective, ImageTextLoader | StreamLoader]:
         captions = CaptionTokenizer.load(self.data.captions_path)
         model, loader = self.model, _image_loader(self, captions)
@@ -102,13 +109,27 @@ class TokenizerRun(TrainingRun):
                 f"data.loader.max_tokens={self.data.loader.max_tokens}"
             )
         torch.manual_seed(self.train.seed)
-        return self._objective(captions.vocab_size), loader
+        objective = self._objective(captions.vocab_size)
+        if self.init_from is not None:
+            begin_with(objective.tokenizer, self._beginning(self.init_from), self.init_from)
+        return objective, loader
 
     def _objective(self, vocab_size: int) -> TokenizerObjective:
         tokenizer = SeqTokenizer(self._model(vocab_size))
         if self.frozen is not None:
             tokenizer.take_over(SeqTokenizer.from_pretrained(self.frozen))
         return TokenizerObjective(tokenizer, self.objective)
+
+    def _beginning(self, name: str) -> SeqTokenizer:
+        """What the run begins with. Raises MismatchError where its text has other words than the data."""
+        folder = model_folder.find_model_folder(name)
+        own = folder / model_folder.CAPTIONS
+        if self.model.text is not None and own.is_file() and sha256_file(own) != sha256_file(self.data.captions_path):
+            raise MismatchError(
+                f"init_from={name}: was trained with another captions model than {self.data.captions_path}: its ids "
+                f"are other words; train on data with its own: data.captions={own}"
+            )
+        return SeqTokenizer.from_pretrained(folder)
 
     def _model(self, vocab_size: int) -> TokenizerConfig:
         if self.model.text is None:
@@ -131,9 +152,14 @@ class TokenizerRun(TrainingRun):
 
     def content(self, loader: RunLoader) -> dict[str, str]:
         found = {**super().content(loader), "captions_sha256": sha256_file(self.data.captions_path)}
+        if self.init_from is not None:
+            found["init_id"] = SeqTokenizer.from_pretrained(self.init_from).tokenizer_id
         if self.frozen is not None:
             found["frozen_id"] = SeqTokenizer.from_pretrained(self.frozen).tokenizer_id
         return found
+
+    def describe_data(self, loader: RunLoader) -> str:
+        return f"{super().describe_data(loader)} of {self.data.name}"
 
     def import_parts(self) -> None:
         if self.model.text is not None:
@@ -196,6 +222,7 @@ class TokenizerHooks:
     def __init__(self, run: TokenizerRun) -> None:
         self._run = run
         self._captions = CaptionTokenizer.load(run.data.captions_path)
+        self._held_out = None if run.validation is None else _held_out(run, run.validation, self._captions)
 
     def on_sample(self, module: nn.Module, folder: Path, images: int) -> Shown:
         """A strip: every row one training image, then its decodings from 1, 2, 4, ... K tokens; and their PSNR."""
@@ -217,6 +244,17 @@ class TokenizerHooks:
             tokenizer.measure_latents(to_model(batch.images) for batch in self._sample(_STATISTICS))
         tokenizer.save_pretrained(folder, self._run.data.captions_path)
 
+    def on_validate(self, module: nn.Module) -> dict[str, float]:
+        """Means of the objective over held-out pictures, each with the draws of its own, and PSNR by prefix."""
+        from seqtok.evaluation.progress import prefix_psnr  # the judge, which training does without
+
+        assert self._held_out is not None
+        tokenizer, shown = _tokenizer_of(module), self._held_out.images[:_MEASURED_AT_ONCE]
+        latents = encode_all(tokenizer, shown)
+        prefixes = prefix_lengths(latents.shape[1])
+        decoded = torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
+        return held_out_means(module, self._held_out, tokenizer.device) | prefix_psnr(decoded, shown, prefixes)
+
     def _sample(self, count: int) -> Iterator[ImageTextBatch]:
         """Training pictures as they are, not augmented: chosen at random, of a stream as it shuffles them."""
         data = self._run.data
@@ -236,6 +274,15 @@ class TokenizerHooks:
             return StreamLoader(data.stream, self._captions, data.loader, **share).first(limit).images
         assert data.folder is not None
         return read_split(data.folder, data.split, self._captions, limit, data.loader).images
+
+
+def _held_out(run: TokenizerRun, config: ValidationConfig, captions: CaptionTokenizer) -> ImageTextBatch:
+    """Held-out pictures as they are. Raises DataError or ConfigError."""
+    folder = config.folder or run.data.folder
+    if folder is None:
+        raise ConfigError("validation.folder: a stream has no held-out split; name a folder of shards that has one")
+    plain = run.data.loader.model_copy(update={"augment": None})
+    return read_split(folder, config.split, captions, config.samples, plain)
 
 
 def _tokenizer_of(module: nn.Module) -> SeqTokenizer:

@@ -24,9 +24,17 @@ from seqtok_core.foundation import files
 from seqtok_core.foundation.errors import DataError, Preempted, SeqtokError
 
 RECORD, PREEMPTED, SETTINGS, ENVIRONMENT = "run.json", "preempted.json", "config.yaml", "environment.json"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGUSR1: what SLURM's --signal is usually told to send
+# SIGUSR1: what SLURM's --signal is usually told to send; SIGHUP: the terminal or the connection is gone, and torchrun,
+# which ends with it, hands it to its processes.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 SAME_REQUEST_S = 3.0  # a launcher passes on what the whole process group has received already
 _KIND = "seqtok run"
+
+
+def heard_signals() -> list[signal.Signals]:
+    """What asks a run to stop; not the hang-up where `nohup` or a shell asked that it be ignored."""
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if not (nohup and number is signal.SIGHUP)]
 
 
 class Stopped(BaseException):
@@ -42,7 +50,7 @@ class Remembering:
         self.name = signal.Signals(number).name
 
     def install(self) -> None:
-        for number in STOP_SIGNALS:
+        for number in heard_signals():
             signal.signal(number, self)
 
 
@@ -61,7 +69,7 @@ def ending_at_once() -> Iterator[None]:
             asked = time.monotonic()
             raise Stopped(signal.Signals(number).name)
 
-    former: dict[signal.Signals, Any] = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    former: dict[signal.Signals, Any] = {number: signal.signal(number, stop) for number in heard_signals()}
     try:
         early = former[signal.SIGTERM]
         if isinstance(early, Remembering) and early.name is not None:

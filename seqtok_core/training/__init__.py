@@ -9,5 +9,6 @@ from seqtok_core.training.journal.metrics import Shown
 from seqtok_core.training.journal.summary import TrainResult, summarise
 from seqtok_core.training.loop import train
 from seqtok_core.training.processes.distributed import World
+from seqtok_core.training.run import Validation
 
-__all__ = ["Shown", "TrainConfig", "TrainResult", "World", "summarise", "train"]
+__all__ = ["Shown", "TrainConfig", "TrainResult", "Validation", "World", "summarise", "train"]

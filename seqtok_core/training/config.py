@@ -13,6 +13,9 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+_PARTS, _LEAST_STEPS = 20, 100  # of a run between two checkpoints, where nobody says how often
+
+
 class WandbConfig(Config):
     """Weights & Biases beside TensorBoard. Curves stay on this machine with mode offline (`wandb sync` sends them)."""
 
@@ -25,7 +28,7 @@ class WandbConfig(Config):
 class TrainConfig(Config):
     """How long, how fast, how precisely; what is kept. Learning rates are those after warm-up."""
 
-    images: Count  # images or sequences seen in total; the run rounds up to whole steps
+    images: Annotated[Count, RESUMABLE]  # or sequences seen in total, up to whole steps; may grow when a run goes on
     batch: Count  # global batch: over all processes and accumulation steps
     micro_batch: Annotated[Count | None, RESUMABLE] = None  # per process and backward pass; null: batch / processes
     lr: Annotated[float, Field(gt=0)] = 1e-3  # AdamW's part
@@ -44,7 +47,8 @@ class TrainConfig(Config):
     compile: Annotated[bool, RESUMABLE] = False  # torch.compile of the objective; not with zero_stage 3
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = 0.999  # per step, warmed up; null: no average
     ema_every: Count = 1  # steps between two updates of the average (decay ** ema_every each)
-    checkpoint_every: Annotated[Count | None, RESUMABLE] = None  # images; null: only at the end
+    # images; auto: a twentieth of the run, but 100 steps at least; null: only at the end
+    checkpoint_every: Annotated[Count | Literal["auto"] | None, RESUMABLE] = "auto"
     keep: Annotated[Count, RESUMABLE] = 2  # newest checkpoints that stay
     keep_every: Annotated[Count | None, RESUMABLE] = None  # images; a checkpoint at each multiple, which stays for ever
     background_save: Annotated[bool | None, RESUMABLE] = None  # write a copy while training goes on; null: on a GPU
@@ -76,6 +80,13 @@ class TrainConfig(Config):
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
         return -(-self.images // self.batch)
+
+    @property
+    def save_every(self) -> int | None:
+        """Images between two checkpoints; None: only at the end."""
+        if self.checkpoint_every != "auto":
+            return self.checkpoint_every
+        return max(self.images // _PARTS, _LEAST_STEPS * self.batch)
 
     def micro_batch_of(self, world: int) -> int:
         """Samples per process and backward pass. ConfigError when `world` processes cannot share it."""

@@ -33,10 +33,12 @@ from seqtok_core.foundation.threads import ThreadChoice, choose_threads
 from seqtok_core.training import run_folder
 from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.config import TrainConfig
+from seqtok_core.training.costs.disk import require_room
 from seqtok_core.training.costs.speed import Speed, flops_per_image
 from seqtok_core.training.engine.engine import Engine
 from seqtok_core.training.journal import environment
 from seqtok_core.training.journal.ledger import Ledger
+from seqtok_core.training.journal.progress import say_start
 from seqtok_core.training.journal.summary import TrainResult
 from seqtok_core.training.processes.distributed import (
     World,
@@ -48,7 +50,7 @@ from seqtok_core.training.processes.distributed import (
 )
 from seqtok_core.training.processes.stopping import StopRequest
 from seqtok_core.training.processes.watch import Watch
-from seqtok_core.training.run import OnFinish, OnSample, Run
+from seqtok_core.training.run import OnFinish, OnSample, Run, Validation
 
 
 class Loader(Protocol):
@@ -72,6 +74,8 @@ def train(
     overwrite: bool = False,
     on_sample: OnSample | None = None,
     on_finish: OnFinish | None = None,
+    validation: Validation | None = None,
+    data: str = "",
 ) -> TrainResult:
     """Train `objective` in the run folder `folder`, continuing what is there; every process calls it.
 
@@ -81,7 +85,8 @@ def train(
     checkpointing may compute twice. `resolved` is everything that must be equal for a run to be continued, but for
     the dotted paths `resumable` in it. `on_sample(module, folder / "samples", images)` and
     `on_finish(module, folder / "model")` run on rank 0 with a copy of the objective that has the averaged
-    weights.
+    weights; so does `validation`, whose best model lies in folder / "best". `data` says in the first lines of the log
+    what is learned from.
 
     Raises ConfigError, MismatchError, StorageError, DataError before the first step; Preempted after a signal
     and a checkpoint, at once where no step is made; StorageError when the disk is full; SeqtokError when
@@ -100,14 +105,19 @@ def train(
         threads = _take_threads(config, folder, world, hosts, anew)
         about = (folder, resolved, world, hosts, threads)
         on_first(world, lambda: run_folder.prepare_run_folder(*about, anew=anew, overwrite=overwrite))
+        on_first(world, lambda: run_folder.require_writable(folder))
         source = run_folder.start_from(folder, resume, world)
+        parameters = sum(p.numel() for p in objective.parameters())
+        models = (on_finish is not None) + (validation is not None)
+        on_first(world, lambda: require_room(folder, objective, config, models))
+        say_start(folder, source, config, world, parameters, data)
         batches, speed = _first_look(objective, loader, config, source, world)
         engine, stop = Engine(objective, config, world), StopRequest()
         watch = stack.enter_context(Watch(world, folder, 60 * config.timeout_minutes, stop.ask))
         run = Run(engine, config, folder, world, Ledger(folder, config, world, speed), stop, watch, threads)
         stack.callback(run.close)
         run.restore(source, resolved)
-        run.to_the_end(batches, on_sample)
+        run.to_the_end(batches, on_sample, validation, on_finish)
         run.finish(on_finish)
         return run.result()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from seqtok_core.training.journal.ledger import Ledger
 from seqtok_core.training.journal.metrics import Shown
 from seqtok_core.training.journal.progress import ProgressBar
 from seqtok_core.training.journal.slowdown import Slowdown
-from seqtok_core.training.journal.summary import TrainResult
+from seqtok_core.training.journal.summary import BEST, TrainResult
 from seqtok_core.training.optimizer.schedules import crosses
 from seqtok_core.training.processes.distributed import World, any_of, gather_objects, on_first
 from seqtok_core.training.processes.stopping import StopRequest
@@ -32,6 +35,15 @@ from seqtok_core.training.processes.watch import Watch
 
 OnSample = Callable[[nn.Module, Path, int], Shown | None]
 OnFinish = Callable[[nn.Module, Path], None]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out data, looked at every so many images. `measure` gives, of the averaged weights on rank 0, "loss" and
+    further values; of the least loss the model is kept."""
+
+    every: int
+    measure: Callable[[nn.Module], Mapping[str, float]]
 
 
 class Run:
@@ -64,7 +76,13 @@ class Run:
             self._resumed_from = source.name
         self._ledger.begin(self._step, state, settings)
 
-    def to_the_end(self, batches: Iterator[Any], on_sample: OnSample | None) -> None:
+    def to_the_end(
+        self,
+        batches: Iterator[Any],
+        on_sample: OnSample | None,
+        validation: Validation | None,
+        on_finish: OnFinish | None,
+    ) -> None:
         config = self._config
         if self._step >= config.steps:
             return
@@ -83,7 +101,9 @@ class Run:
                 progress.update(images, self._ledger.last.get("loss") if logged else None)
                 faults.hit("training.step", self._world.rank)
                 stopping = self._agree_to_stop()
-                due = crosses(config.checkpoint_every, before, images) or crosses(config.keep_every, before, images)
+                due = crosses(config.save_every, before, images) or crosses(config.keep_every, before, images)
+                if validation is not None and (last or crosses(validation.every, before, images)):
+                    self._validate(validation, on_finish)  # before the checkpoint, which says that it is done
                 if last or stopping or due:
                     self._save()
                 if on_sample is not None and crosses(config.sample_every, before, images):
@@ -153,6 +173,18 @@ class Run:
         except StorageError as error:
             raise self._with_needs(error) from error
 
+    def _validate(self, validation: Validation, on_finish: OnFinish | None) -> None:
+        def look(module: nn.Module, _: Path) -> None:
+            values = validation.measure(module)
+            if on_finish is not None and self._ledger.is_best(values["loss"]):
+                _replace(self._folder / BEST, lambda folder: on_finish(module, folder))
+            self._ledger.validated(self._step, values)
+
+        try:
+            self._with_averages("validation", look)
+        except StorageError as error:
+            raise self._with_needs(error) from error
+
     def _with_averages(self, name: str, action: OnFinish) -> None:
         """Run `action` on rank 0 with the averaged weights and the run's folder `name`; the others wait."""
         self._watch.beat(f"{name} at step", self._step)
@@ -218,9 +250,23 @@ class Run:
             peak_memory=max(gather_objects(world, peak_memory(world.device))),
             memory_of="GPU memory" if world.device.type == "cuda" else "main memory",
             model=model if model.is_dir() else None,
+            best=ledger.best,
         )
 
     def close(self) -> None:
         self._saver.close()
         self._engine.close()
         self._ledger.close()
+
+
+def _replace(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder aside and put it in the place of the one that is there."""
+    aside, old = (folder.with_name(f".{folder.name}.{word}.tmp") for word in ("new", "old"))
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    write(aside)
+    faults.hit("training.best")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(aside, folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,12 +21,14 @@ from seqtok_core.training.checkpoints import checkpoint
 from seqtok_core.training.checkpoints.checkpoint import CHECKPOINTS
 from seqtok_core.training.checkpoints.keeping import clear_checkpoints
 from seqtok_core.training.journal import environment
-from seqtok_core.training.journal.metrics import SCORES
+from seqtok_core.training.journal.metrics import SCORES, VALIDATION
+from seqtok_core.training.journal.summary import BEST
 from seqtok_core.training.processes.distributed import World, on_first
 
 log = logging.getLogger(__name__)
 _OWN_FILES = (
     "metrics.jsonl",
+    VALIDATION,
     environment.FILE,
     run_record.PREEMPTED,
     "bad_batch.json",
@@ -36,6 +39,7 @@ _OWN_FILES = (
 # Folder -> what a run writes into it; checkpoints/ knows its own.
 _OWN_FOLDERS = {
     "model": model_folder.MODEL_FILES,
+    BEST: model_folder.MODEL_FILES,
     CHECKPOINTS: (),
     "tensorboard": ("events.out.tfevents.*",),
     "samples": ("images_*.png", Path(SCORES).name),
@@ -43,11 +47,11 @@ _OWN_FOLDERS = {
 }
 _IGNORED = ("run.lock", run_record.PREEMPTED)
 # What is learned from, beside the settings: it says what data are, wherever they lie.
-CONTENT_KEYS = frozenset({"data_fingerprint", "captions_sha256", "frozen_id"})
+CONTENT_KEYS = frozenset({"data_fingerprint", "captions_sha256", "frozen_id", "init_id"})
 
 
 def refuse_foreign(folder: Path, overwrite: bool) -> None:
-    """Raise ConfigError where `folder` holds anything but a run, or what `overwrite` must not remove.
+    """Raise ConfigError where `folder` holds anything but a run and logs, or what `overwrite` must not remove.
 
     Changes nothing, so it comes before the lock, which is a file.
     """
@@ -56,7 +60,8 @@ def refuse_foreign(folder: Path, overwrite: bool) -> None:
     if not folder.is_dir():
         return
     with files.storage_errors(folder):
-        present = sorted(p.name for p in folder.iterdir() if p.name not in _IGNORED and not p.name.startswith("."))
+        entries = [p for p in folder.iterdir() if p.name not in _IGNORED and not p.name.startswith(".")]
+        present = sorted(p.name for p in entries if not files.is_log(p))
     if present and not run_record.is_run(folder):
         raise ConfigError(f"{folder}: holds files but no run ({present[0]}, …); choose another folder")
     for path in (folder / name for name in _OWN_FOLDERS):
@@ -79,7 +84,7 @@ def begins_anew(
     such a command comes back from a scheduler's queue.
 
     Raises ConfigError when the folder is in use for something else, MismatchError when its run has other
-    settings (all differing keys in one message).
+    settings (all differing keys in one message) or was begun for more images.
     """
     run_record.take_stop(folder)
     settings = folder / "config.yaml"
@@ -88,6 +93,7 @@ def begins_anew(
             raise ConfigError(f"{folder}: holds a run; continue it (`resume=auto`), or start anew with `overwrite`")
         if settings.exists():
             _compare(settings, resolved, resumable)
+            _compare_length(settings, resolved, resumable)
         return not settings.exists()
     if resume not in ("auto", "never") and folder.resolve() in Path(resume).resolve().parents:
         raise ConfigError(f"{resume}: lies in the run that `overwrite` removes; choose another folder for the new run")
@@ -96,6 +102,7 @@ def begins_anew(
         return True
     try:
         _compare(settings, resolved, resumable)
+        _compare_length(settings, resolved, resumable)
     except (DataError, MismatchError):
         return True
     log.warning(
@@ -150,6 +157,16 @@ def clear_run(folder: Path) -> None:
             _clear(folder)
 
 
+def require_writable(folder: Path) -> None:
+    """Raises ConfigError or StorageError where something in a run's folder cannot be written that it will write: it
+    would be noticed after hours otherwise."""
+    for name in _OWN_FOLDERS:
+        if os.path.lexists(folder / name):
+            files.require_place(folder / name, "folder")
+    for name in _OWN_FILES:
+        files.require_place(folder / name, "file")
+
+
 def _clear(folder: Path) -> None:
     """Remove what runs write, by its name, and nothing else. A run that is not gone must not look new: StorageError."""
     try:
@@ -179,7 +196,7 @@ def _remove_own(folder: Path, patterns: Iterable[str]) -> None:
 def _compare(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str]) -> None:
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: not readable as YAML ({error})") from None
     old, new = dict(_leaves(before)), dict(_leaves(yaml.safe_load(yaml.safe_dump(dict(resolved)))))
     changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k, ...) != new.get(k, ...)]
@@ -199,6 +216,22 @@ def _compare(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str])
         f"{path.parent}: holds a run with other settings ({shown(differing)}); choose another folder, or start anew "
         "with `overwrite`"
     )
+
+
+def _compare_length(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str]) -> None:
+    """The run in the folder may see more images than it was begun for; its settings say so from now on. Raises
+    MismatchError for fewer."""
+    key = next((key for key in resumable if key.rpartition(".")[2] == "images"), "")
+    before = dict(_leaves(yaml.safe_load(path.read_text(encoding="utf-8")))).get(key)
+    now = dict(_leaves(resolved)).get(key)
+    if not isinstance(before, int) or not isinstance(now, int) or before == now:
+        return
+    if now < before:
+        raise MismatchError(
+            f"{path.parent}: a run of {before} images, `images={now}` are fewer: what goes on may get longer, not "
+            "shorter; choose another folder, or start anew with `overwrite`"
+        )
+    log.warning("%s: %d images, not %d: the learning rate is the longer run's from here on", path.parent, now, before)
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

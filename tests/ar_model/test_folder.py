@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ar_model import SeqGenerator
 from data_pipelines.captions.tokenizer import CaptionTokenizer
-from seqtok_core.foundation.errors import DataError, MismatchError, SeqtokError
+from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError, SeqtokError
 from tests.ar_model.toy import latent_spec, toy_generator
 
 
@@ -82,6 +82,34 @@ def test_a_damaged_folder_is_explained(folder: Path, damage: object, message: st
     damage(folder)  # type: ignore[operator]
     with pytest.raises(SeqtokError, match=message):
         SeqGenerator.from_pretrained(folder)
+
+
+def _settings(path: Path, **changes: int) -> None:
+    _edit(path, "generator", {**json.loads(path.read_text())["generator"], **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 2**24}, r"does not fit config.json \(backbone.* of shape \(.*\) in the file, \(.*16777216"),
+        ({"width": 2**42}, "does not fit config.json"),
+        ({"depth": 10**9}, r"does not fit config.json \(it describes more than \d+ tensors"),
+        ({"depth": 1}, "none described"),
+    ],
+)
+def test_what_the_weights_do_not_fit_is_refused_before_memory_is_taken(
+    folder: Path, changes: dict[str, int], message: str
+) -> None:
+    _settings(folder / "config.json", **changes)
+    with pytest.raises(DataError, match=message):
+        SeqGenerator.from_pretrained(folder)
+
+
+def test_a_model_is_loaded_where_the_user_says(folder: Path) -> None:
+    assert SeqGenerator.from_pretrained(folder, device="meta").device.type == "meta"
+    for device in ("cuda:99", "nonsense"):
+        with pytest.raises(ConfigError, match=f"device={device}"):
+            SeqGenerator.from_pretrained(folder, device=device)
 
 
 def test_what_is_neither_a_folder_nor_a_hub_id_is_explained(tmp_path: Path) -> None:

@@ -270,3 +270,20 @@ def test_every_token_can_be_watched(kind: str) -> None:
     whole = model.sample(PROMPTS, seed=2, flow={"steps": 3}, on_token=seen.append)
     assert [tuple(z.shape) for z in seen] == [(4, k, DIM) for k in range(1, LENGTH + 1)]
     assert all(torch.equal(z, whole[:, : z.shape[1]]) for z in seen)
+
+
+def test_a_text_is_one_prompt_at_every_door() -> None:
+    model = toy_generator(sequence={"caption_levels": 0})
+    few, kept = {"flow": {"steps": 2}}, model.sample(["a red circle"] * 2, flow={"steps": 2})[:, :2]
+    assert torch.equal(model.sample("a red circle", **few), model.sample(["a red circle"], **few))
+    assert torch.equal(model.encode_prompts("a red circle"), model.encode_prompts(["a red circle"]))
+    every_row = model.complete(kept, ["a red circle"] * 2, **few)
+    assert torch.equal(model.complete(kept, "a red circle", **few), every_row)
+    whole = model.complete(kept, **few)
+    assert torch.equal(model.score_captions(whole, "a red circle"), model.score_captions(whole, ["a red circle"]))
+
+
+@pytest.mark.parametrize("prompts", [["a red circle", None], [7], [b"a red circle"], [["a red circle"]]])
+def test_what_is_no_text_is_no_prompt(prompts: list[object]) -> None:
+    with pytest.raises(ConfigError, match="a prompt is a text"):
+        toy_generator().sample(prompts)  # type: ignore[arg-type]

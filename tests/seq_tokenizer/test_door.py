@@ -45,6 +45,10 @@ def test_only_so_many_tokens_can_be_asked_for(count: int):
         (torch.zeros(3, 16, 16), r"pictures of shape \(3, 16, 16\): \(B, 3, H, W\)"),
         (torch.zeros(2, 1, 16, 16), r"pictures of shape \(2, 1, 16, 16\)"),
         (torch.zeros(2, 3, 18, 16), r"multiples of the patch, 4"),
+        (torch.zeros(2, 3, 17, 15), r"17 x 15 pixels .*; the nearest is 16 x 16"),
+        (torch.zeros(2, 3, 0, 0), r"the nearest is 4 x 4"),
+        (torch.full((2, 3, 16, 16), torch.nan), r"pixels from nan to nan"),
+        (torch.zeros(2, 3, 16, 16).numpy(), r"a tensor \(B, 3, H, W\), not a ndarray"),
     ],
 )
 def test_what_is_no_picture_is_refused(pixels: Tensor, message: str):

@@ -11,6 +11,7 @@ from data_pipelines.prepare.settings import PrepareConfig
 from seqtok.commands.data import look as data_look
 from seqtok.commands.data.options import DryRun, Out, Overwrite, Resume, ResumeOption
 from seqtok.commands.data.prepare import prepare, run_prepare
+from seqtok.commands.options import file_to_write
 from seqtok.flags import Flags, flags
 
 app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify.", no_args_is_help=True)
@@ -55,7 +56,9 @@ def text(
     dataset: Folder,
     vocab: Annotated[int, typer.Option(help="Most pieces of the vocabulary.", min=1)] = 4096,
     split: Annotated[str, typer.Option(help="Split whose captions are learned from.")] = "train",
-    out: Annotated[Path | None, typer.Option(help="File to write, by default DATASET/captions.model.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, by default DATASET/captions.model.", callback=file_to_write)
+    ] = None,
     captions_field: CaptionsField = "captions",
     overwrite: Overwrite = False,
 ) -> None:

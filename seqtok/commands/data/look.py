@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from seqtok.commands.options import file_to_write
+
 Folder = Annotated[Path, typer.Argument(help="Folder of shards: ours, an export, or foreign tars.")]
 CaptionsField = Annotated[str, typer.Option(help="Foreign tars: record field with the captions, coarse to fine.")]
 LabelField = Annotated[list[str] | None, typer.Option(help="Foreign tars: record field that is a label; repeat.")]
@@ -16,7 +18,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="The same facts as JSON, an
 
 def inspect(
     dataset: Folder,
-    contact_sheet: Annotated[Path | None, typer.Option(help="PNG to write: pictures with their captions.")] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="PNG to write: pictures with their captions.", callback=file_to_write)
+    ] = None,
     samples: Annotated[int, typer.Option(help="Looked at per split, evenly over it; 0: all.", min=0)] = 10_000,
     as_json: AsJson = False,
     captions_field: CaptionsField = "captions",

@@ -42,9 +42,9 @@ class Curve:
     chance: float | None = None
 
 
-def chart(curves: Sequence[Curve], unit: str, describe: str) -> str:
+def chart(curves: Sequence[Curve], unit: str, describe: str, over: str | None = None) -> str:
     """-> an <svg> element. `unit` stands above the vertical axis; with "%" values are shares and shown
-    times 100.
+    times 100. `over`: what the numbers of `points` count instead of tokens; the axis is linear then.
 
     At most six curves; `describe` is what a screen reader says. Curves without a value are left out.
     """
@@ -66,39 +66,57 @@ def chart(curves: Sequence[Curve], unit: str, describe: str) -> str:
         width = 1 - _LEFT - 0.03 - _NAME_CHARACTER * longest
         axes = figure.add_axes((_LEFT, _BOTTOM, width, _HEIGHT))
         scale = 100.0 if unit == "%" else 1.0
-        ends = [_draw(axes, curve, color, scale) for curve, color in zip(curves, _COLORS, strict=False)]
-        _frame(axes, sorted({int(k) for curve in curves for k in curve.points}), unit)
+        dots = 4.2 if over is None else 0.0
+        ends = [_draw(axes, curve, color, scale, dots) for curve, color in zip(curves, _COLORS, strict=False)]
+        if over is None:
+            _prefix_axis(axes, sorted({int(k) for curve in curves for k in curve.points}))
+        else:
+            _counting_axis(axes, over)
+        _frame(axes, unit)
         _name(axes, curves, ends)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _for_page(stream.getvalue(), describe)
 
 
-def _draw(axes: Any, curve: Curve, color: str, scale: float) -> float:
-    """Returns the last value, where the name goes."""
+def _draw(axes: Any, curve: Curve, color: str, scale: float, dots: float) -> float:
+    """`dots`: size of a point's mark. Returns the last value, where the name goes."""
     points = [(int(k), value * scale) for k, value in curve.points.items() if value is not None]
     points.sort()
     xs, ys = [x for x, _ in points], [y for _, y in points]
     if curve.chance is not None:
         axes.axhline(curve.chance * scale, color=color, linewidth=1.1, linestyle=(0, (1, 2.2)), zorder=1)
-    axes.plot(xs, ys, color=color, linewidth=2.0, marker="o", markersize=4.2, zorder=3, clip_on=False)
+    axes.plot(xs, ys, color=color, linewidth=2.0, marker="o", markersize=dots, zorder=3, clip_on=False)
     return float(ys[-1])
 
 
-def _frame(axes: Any, ticks: Sequence[int], unit: str) -> None:
-    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+def _prefix_axis(axes: Any, ticks: Sequence[int]) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(list(ticks), [str(k) for k in ticks])
+    axes.set_xlabel("tokens k", color=_MUTED, labelpad=3)
+
+
+def _counting_axis(axes: Any, over: str) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel(over, color=_MUTED, labelpad=3)
+
+
+def _frame(axes: Any, unit: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     if unit == "%":
         axes.set_ylim(0, 102)
         axes.set_yticks([0, 25, 50, 75, 100])
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.margins(y=0.12)
-    axes.set_xlabel("tokens k", color=_MUTED, labelpad=3)
     axes.set_title(unit, color=_MUTED, fontsize=9.5, loc="left", x=-0.8 * _LEFT / axes.get_position().width, pad=8)
     axes.tick_params(colors=_MUTED, length=0, pad=5)
     axes.grid(axis="y", color=_LINE, linewidth=0.8)

@@ -20,6 +20,7 @@ it.
   captions_by_prefix    {level: {k: share}}
   prefix_truth, decoded_truth
                         {"levels" | "attributes": {name: {"value", "low", "high", "chance": {k: share}, "ceiling"}}}
+  training              {name: {images: value}}, images as text
   stages                {name: {"seconds", "images", "images_per_second"}}
   protocol              {section: sentences}
 """
@@ -137,6 +138,7 @@ def render_report(
         attributes=report_parts.attribute_tables(results),
         variety=results.get("variety", {}),
         charts=report_parts.charts(runs),
+        training=report_parts.training_charts(runs),
         comparison=report_parts.comparison(runs),
         stages=results.get("stages", {}),
         tables=report_parts.number_tables(results),

@@ -198,6 +198,18 @@ def charts(runs: Mapping[str, Results]) -> list[Chart]:
     ]
 
 
+def training_charts(runs: Mapping[str, Results]) -> list[Chart]:
+    """One for each value that the first run wrote down while it trained, of every run that wrote it."""
+    found = []
+    for name in _first(runs).get("training", {}):
+        having = {
+            run: results["training"][name] for run, results in runs.items() if name in results.get("training", {})
+        }
+        curves = [Curve("" if len(runs) == 1 else run, points) for run, points in having.items()]
+        found.append(Chart(spelled(name), Markup(chart(curves, "", spelled(name), over="images")), "training"))
+    return found
+
+
 def comparison(runs: Mapping[str, Results]) -> Table | None:
     """Runs side by side; None for a single one."""
     if len(runs) == 1:

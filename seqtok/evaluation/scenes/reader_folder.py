@@ -38,9 +38,8 @@ def load_or_train_reader(
 def load_reader(folder: Path) -> SceneReader:
     """The reader of `folder`, whatever its settings. Raises DataError where there is none."""
     found = model_folder.read_section(model_folder.read_config(folder, KIND, FORMAT), "reader", folder)
-    reader = SceneReader(ReaderConfig.parse(found, str(folder / model_folder.CONFIG)).width)
-    model_folder.load_weights(reader, folder)
-    return reader.eval()
+    config = ReaderConfig.parse(found, str(folder / model_folder.CONFIG))
+    return model_folder.load_model(lambda: SceneReader(config.width), folder)
 
 
 def _load(folder: Path, config: ReaderConfig) -> SceneReader | None:

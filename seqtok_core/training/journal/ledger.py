@@ -7,7 +7,7 @@ system's time cannot turn back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,20 @@ class Ledger:
         """Write down what was drawn, on rank 0."""
         if self._log is not None and shown is not None:
             self._log.show(step, step * self._config.batch, shown)
+
+    def is_best(self, loss: float) -> bool:
+        """On rank 0: whether no held-out loss so far was as low."""
+        return self._log is not None and self._log.is_best(loss)
+
+    def validated(self, step: int, values: Mapping[str, float]) -> None:
+        """Write down what held-out data say, on rank 0."""
+        if self._log is not None:
+            self._log.validated(step, step * self._config.batch, values)
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """What held-out data said at the least loss; on rank 0."""
+        return None if self._log is None else self._log.best
 
     @property
     def seconds(self) -> float:

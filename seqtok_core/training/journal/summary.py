@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+BEST = "best"  # in the run's folder: the model folder of the least held-out loss
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -25,6 +27,7 @@ class TrainResult:
     peak_memory: int = 0  # bytes, of the process that held most
     memory_of: str = "main memory"
     model: Path | None = None
+    best: dict[str, float] | None = None  # what held-out data said at the least loss, on rank 0
 
 
 def summarise(result: TrainResult) -> str:
@@ -44,6 +47,9 @@ def summarise(result: TrainResult) -> str:
         facts.insert(2, ("MFU", f"{result.mfu:.1%} of the peak ({result.peak_source})"))
     if result.last:
         facts.append(("last", ", ".join(f"{name} {value:.4g}" for name, value in result.last.items())))
+    if result.best:
+        told = f"loss {result.best['loss']:.4g} of held-out data after {result.best['images']:,} images"
+        facts.append(("best", f"{told}: {result.folder / BEST}"))
     facts.append(("model", str(result.model or result.folder)))
     return "\n".join([f"{result.folder}: done", *(f"  {name:9}  {value}" for name, value in facts)])
 

@@ -13,7 +13,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from seqtok_core.foundation.run_record import SAME_REQUEST_S, STOP_SIGNALS
+from seqtok_core.foundation.run_record import SAME_REQUEST_S, heard_signals
 
 
 class StopRequest:
@@ -26,7 +26,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
-            self._former = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+            self._former = {number: signal.signal(number, self._on_signal) for number in heard_signals()}
         return self
 
     def ask(self, name: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from data_pipelines.prepare.run import prepare
@@ -55,6 +57,20 @@ def test_list_shows_every_checkpoint(runs, capsys):
     assert [row[:2] for row in rows[1:]] == [["6", "96"], ["8", "128"]]
     assert all(row[-1] == "whole" for row in rows[1:])
     assert "ZeRO 0 x 1" in out
+
+
+def test_the_list_as_json_has_the_same_facts(runs, capsys, tmp_path):
+    shutil.copytree(runs / "tokenizer", tmp_path / "run")
+    os.truncate(tmp_path / "run" / "checkpoints" / "step_00000006" / "state.json", 3)
+    status, out, _ = seqtok(capsys, "checkpoint", "list", tmp_path / "run", "--json")
+    assert status == 0
+    damaged, whole = json.loads(out)
+    assert whole["path"] == str(tmp_path / "run" / "checkpoints" / "step_00000008")
+    assert {key: whole[key] for key in ("step", "images", "problem")} == {"step": 8, "images": 128, "problem": None}
+    assert whole["bytes"] > 1000
+    assert "state.json: 3 bytes instead of" in damaged["problem"]
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    assert seqtok(capsys, "checkpoint", "list", tmp_path / "empty", "--json")[1] == "[]\n"
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "generator"])
@@ -136,6 +152,40 @@ def test_the_same_data_continue_the_run_by_whatever_path(runs, capsys, tmp_path,
         assert seqtok(capsys, "checkpoint", "export", tmp_path / kind, tmp_path / f"{kind} model")[0] == 0
         shutil.rmtree(tmp_path / "moved")  # where the last start found them
         assert seqtok(capsys, "checkpoint", "export", tmp_path / kind, tmp_path / f"{kind} again")[0] == 1
+
+
+def test_a_moved_sequence_model_is_exported_with_its_tokenizers_new_place(runs, capsys, tmp_path):
+    out, moved = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(runs / "generator", out)
+    said = yaml.safe_load((out / "config.yaml").read_text())
+    (out / "config.yaml").write_text(yaml.safe_dump({**said, "tokenizer": "gone/model", "reader": "gone/reader"}))
+    words = ("checkpoint", "export", out, tmp_path / "model")
+    status, _, err = seqtok(capsys, *words)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "--tokenizer" in err
+    shutil.copytree(runs / "tokenizer" / "model", moved)
+    status, _, err = seqtok(capsys, *words, "--tokenizer", moved)
+    assert status == 0, err
+    assert content(tmp_path / "model") == content(runs / "generator" / "model")
+    status, _, err = seqtok(capsys, "checkpoint", "export", runs / "tokenizer", tmp_path / "x", "--tokenizer", moved)
+    assert status == 2
+    assert "leave out --tokenizer" in err
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "used"])
+def test_a_model_is_not_written_over_what_is_no_new_folder(kind, runs, capsys, tmp_path):
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("precious")
+    elif kind == "link":
+        out.symlink_to(tmp_path / "nowhere")
+    else:
+        out.mkdir()
+        (out / "mine.txt").write_text("precious")
+    for words in (("checkpoint", "export", runs / "tokenizer"), ("tokenizer", "lossless", runs / "scenes")):
+        status, _, err = seqtok(capsys, *words, out)
+        assert (status, err.splitlines()[-1].startswith(f"seqtok: {out}: ")) == (2, True)
+        assert "Traceback" not in err
 
 
 def test_verify_names_the_damaged_file(runs, capsys, tmp_path):

@@ -206,7 +206,12 @@ def test_embeddings_are_those_of_the_chosen_prefix(capsys, data: Path, tokenizer
         expected = model.prefix_embeddings(model.encode(batch.pixels(), 2))[:, 1]
     assert table["key"].to_pylist() == batch.keys
     torch.testing.assert_close(torch.tensor(table["embedding"].to_pylist()), expected, atol=1e-5, rtol=1e-4)
-    assert seqtok(capsys, *words)[0] == 1  # exists already
+    written = out.read_bytes()
+    status, said, _ = seqtok(capsys, *words)  # the same again is no fault
+    assert (status, "finished already" in said) == (0, True)
+    assert seqtok(capsys, *words, "--resume", "never")[0] == 1
+    assert seqtok(capsys, *words[:-1], "train")[0] == 1  # another one does not take its place
+    assert out.read_bytes() == written
     assert seqtok(capsys, *words[:-4], "--prefix", 9, "--overwrite")[0] == 2
 
 

@@ -53,6 +53,7 @@ def test_pictures_and_texts_are_where_open_clip_puts_them(clip: Path) -> None:
         texts = model.encode_text(open_clip.get_tokenizer(f"local-dir:{clip}")(PROMPTS), normalize=True)
     torch.testing.assert_close(own.of_pictures(pictures), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(own.of_texts(PROMPTS), texts)
+    torch.testing.assert_close(own.of_texts(PROMPTS[0]), texts[:1])
     small = own.of_pictures(pictures[..., ::2, ::2])
     assert small.shape == (3, 16)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from seqtok_core.foundation import files, model_folder
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import ConfigError, DataError
 
 
 def write(folder: Path, value: float = 1.0) -> None:
@@ -65,7 +65,8 @@ def test_a_killed_writer_leaves_nothing_after_the_next(tmp_path):
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]  # the second swept what the first had left
-    assert model_folder.is_free(tmp_path)
+    model_folder.require_free(tmp_path)
     write(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    assert not model_folder.is_free(tmp_path)
+    with pytest.raises(ConfigError, match="is not empty"):
+        model_folder.require_free(tmp_path)

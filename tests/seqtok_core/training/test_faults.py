@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import shutil
+import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
-from seqtok_core.foundation.errors import ConfigError, SeqtokError
+from seqtok_core.foundation.errors import ConfigError, SeqtokError, StorageError
 from seqtok_core.training import TrainConfig, World, train
 from seqtok_core.training.journal.metrics import SCORES, MetricsLog, Shown
 from tests.seqtok_core.training.toy import DEFAULTS, ToyLoader, ToyObjective, lines, train_toy, weights
@@ -129,6 +133,64 @@ def test_metrics_are_cut_back_to_the_checkpoint_and_a_torn_line_is_dropped(tmp_p
         {"step": 2, "images": 16},
         {"step": 3, "images": 24, "loss": None},
     ]
+
+
+def test_a_byte_that_is_no_text_costs_its_line_and_not_the_run(tmp_path, caplog):
+    settings = {"checkpoint_every": 48, "keep": 9}
+    train_toy(tmp_path, **settings)
+    before = lines(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    rows = path.read_bytes().split(b"\n")
+    rows[2] = rows[2][:9] + b"\xff\xfe" + rows[2][11:]
+    path.write_bytes(b"\n".join(rows))
+    (tmp_path / "samples").mkdir()
+    (tmp_path / SCORES).write_bytes(b"\x80\x81\n\x00\x00")
+    shutil.rmtree(tmp_path / "checkpoints" / "step_00000012")
+    assert train_toy(tmp_path, **settings).resumed_from == "step_00000006"
+    assert lines(tmp_path) == before[:2] + before[3:]
+    assert "metrics.jsonl: 1 damaged lines are left out" in caplog.text
+
+
+def test_a_full_disk_under_tensorboard_is_one_message(tmp_path, monkeypatch, capsys):
+    """It writes in a thread, whose own traceback nobody asked for."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def full(self: RecordWriter, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log, hook = MetricsLog(tmp_path, 0), threading.excepthook
+    monkeypatch.setattr(RecordWriter, "write", full)
+
+    def write_on() -> None:
+        for step in range(1, 9):
+            log.write({"step": step, "images": 8 * step, "loss": 1.0})
+            log.flush()
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        write_on()
+    log.close()
+    assert threading.excepthook is not hook
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "wandb.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused_at_the_start(name, tmp_path):
+    settings = {"checkpoint_every": 48, "keep": 9}
+    train_toy(tmp_path, **settings)
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(SeqtokError, match=name):
+        train_toy(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "samples", "model"])
+def test_what_cannot_be_written_is_said_before_the_first_step(name, tmp_path, monkeypatch):
+    train_toy(tmp_path)
+    (tmp_path / "samples").mkdir()
+    may = lambda path, mode: Path(path) != tmp_path / name  # noqa: E731 (whoever runs the tests may do everything)
+    monkeypatch.setattr(os, "access", may)
+    with pytest.raises(StorageError, match=f"{name}: cannot be written"):
+        train_toy(tmp_path)
 
 
 def test_a_run_folder_tells_what_happened(tmp_path):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from seqtok_core.foundation.errors import Preempted
-from tests.seqtok_core.training.toy import ToyLoader, in_child, lines, train_toy, under_torchrun, weights
+from seqtok_core.foundation.errors import MismatchError, Preempted
+from tests.seqtok_core.training.toy import ToyLoader, in_child, lines, start_child, train_toy, under_torchrun, weights
 
 EVERY = {"checkpoint_every": 24, "log_every": 2}  # 3 steps of 8; not a multiple of log_every
 
@@ -110,3 +112,45 @@ def test_a_named_checkpoint_starts_a_run_in_another_folder(undisturbed, tmp_path
     assert train_toy(tmp_path, resume=str(source), **EVERY).resumed_from == "step_00000012"  # its own by now
     for name, value in weights(tmp_path).items():
         assert torch.equal(value, weights(undisturbed[0])[name])
+
+
+def test_a_run_that_goes_on_may_get_longer(tmp_path, caplog):
+    """With a constant rate nothing else changes: the bits are those of the longer run, started as such."""
+    settings = {"schedule": "constant", **EVERY}
+    train_toy(tmp_path / "whole", images=192, **settings)
+    train_toy(tmp_path / "longer", images=96, **settings)
+    result = train_toy(tmp_path / "longer", images=192, **settings)
+    assert (result.resumed_from, result.steps) == ("step_00000012", 24)
+    assert_same_bits(tmp_path / "longer", tmp_path / "whole")
+    assert "192 images, not 96" in caplog.text
+    assert yaml.safe_load((tmp_path / "longer" / "config.yaml").read_text())["train"]["images"] == 192
+    with pytest.raises(MismatchError, match=r"`images=96` are fewer"):
+        train_toy(tmp_path / "longer", images=96, **settings)
+
+
+def test_the_log_begins_with_what_the_run_is_and_where_it_stands(tmp_path, capsys):
+    def said() -> list[str]:
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith(str(tmp_path))]
+
+    train_toy(tmp_path, **EVERY)
+    begun = said()
+    assert begun[0] == f"{tmp_path}: new run of 12 steps (96 images)"
+    assert "M parameters, batch 8, fp32 on cpu" in begun[1]
+    shutil.rmtree(tmp_path / "checkpoints" / "step_00000012")
+    train_toy(tmp_path, **EVERY)
+    assert said()[0] == f"{tmp_path}: continues from step 9 of 12 (72 of 96 images)"
+    train_toy(tmp_path, **EVERY)
+    assert said()[0] == f"{tmp_path}: all steps are done, the last of 12 (96 of 96 images)"
+    train_toy(tmp_path / "other", resume=str(tmp_path / "checkpoints" / "step_00000009"), **EVERY)
+    assert f"begun elsewhere: {tmp_path / 'checkpoints' / 'step_00000009'}" in said()[0]
+
+
+def test_a_killed_runs_log_says_how_long_it_would_have_taken(tmp_path):
+    """kill -9 in the third step, long before the first line of metrics."""
+    said = tmp_path / "said.txt"
+    child = start_child({"folder": str(tmp_path / "run"), "faults": "training.step:3=kill", "log_every": 100}, {}, said)
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    text = said.read_text()
+    assert "new run of 12 steps" in text
+    assert re.search(r"run: 16/96 images, \d+ images/s, \d+:\d\d left\n", text)

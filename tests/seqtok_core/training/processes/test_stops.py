@@ -87,17 +87,29 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 # --- asked to stop
 
 
-def test_a_signal_to_one_of_two_stops_both_after_the_same_step(tmp_path):
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGHUP"])
+def test_a_signal_to_one_of_two_stops_both_after_the_same_step(name, tmp_path):
     folder = tmp_path / "run"
     pair = Pair(folder, **LONG)
     wait_for(lambda: has_checkpoint(folder))
-    os.kill(pair.processes[1].pid, signal.SIGUSR1)
+    os.kill(pair.processes[1].pid, signal.Signals[name])
     codes, said = pair.end()
     assert codes == [75, 75], said
     note = json.loads((folder / "preempted.json").read_text())
-    assert note["signal"] == "SIGUSR1"
+    assert note["signal"] == name
     assert (folder / "checkpoints" / f"step_{note['step']:08d}").is_dir()
-    assert all(f"stopped by SIGUSR1 after step {note['step']}" in text for text in said)
+    assert all(f"stopped by {name} after step {note['step']}" in text for text in said)
+
+
+def test_a_hang_up_is_ignored_where_nohup_asked_for_it():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.name is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_twice_is_one_request_and_a_later_one_ends_at_once(monkeypatch):
