@@ -1,10 +1,11 @@
-"""Drawings chosen by the tokenizer's own text space: plain sampling, best of 8, beams, and what each costs.
+"""What choosing among several is worth, and what it costs.
 
-    python -m benchmarks.search GENERATOR TOKENIZER READER [--prompts 1000] [--results FILE]
+    python -m benchmarks.search drawings|captions GENERATOR TOKENIZER READER [--prompts 1000] [--results FILE]
 
-Test scenes that no setting was chosen on, half of them combinations that training never holds, with and without
-guidance. No caption of the picture and no reader is asked: the score is the cosine between what the tokens drawn so
-far say and the prompt.
+drawings: plain sampling, best of 8, beams, with and without guidance. No caption of the picture and no reader is asked:
+the score is the cosine between what the tokens drawn so far say and the prompt, in the tokenizer's own text space.
+captions: of several the one that the picture is drawn from best.
+Test scenes that no setting was chosen on, half of them combinations that training never holds.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ar_model import SampleConfig
+from ar_model import SampleConfig, SeqGenerator
 from ar_model.sampling import SearchConfig
 from benchmarks.generators import FIRST
 from benchmarks.machine import describe_command, describe_machine
-from data_pipelines.scenes import make_scene
-from seq_tokenizer.prefixes import decode_all
+from data_pipelines.scenes import Scene, make_scene
+from seq_tokenizer import SeqTokenizer
+from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.scenes import generation
+from seqtok.evaluation.scenes.captions import attributes_right, caption_verdicts, summarise_captions
+from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.pictures.sample import load_pair
@@ -38,9 +43,12 @@ SEARCHES = {
 SAMPLES = {"guided": SampleConfig(guidance=2.0, temperature=0.6), "unguided": SampleConfig(guidance=1.0)}
 
 
-@torch.no_grad()
+CANDIDATES = (1, 8, 32)  # captions of a picture
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("drawings", "captions"))
     parser.add_argument("generator", type=Path)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("reader", type=Path)
@@ -48,8 +56,22 @@ def main() -> None:
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
     generator, tokenizer = load_pair(args.generator, args.tokenizer)
-    reader = load_or_train_reader(args.reader, ReaderConfig())
     scenes = [make_scene(0, index, "test") for index in range(FIRST, FIRST + args.prompts)]
+    if args.what == "captions":
+        runs = captions(generator, tokenizer, scenes)
+    else:
+        runs = drawings(generator, tokenizer, load_or_train_reader(args.reader, ReaderConfig()), scenes)
+    if args.results:
+        kept = json.loads(args.results.read_text()) if args.results.is_file() else {}
+        about = {"machine": describe_machine(), "command": describe_command("search")}
+        found = {**kept, args.what: {**about, "runs": runs}}
+        args.results.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+@torch.no_grad()
+def drawings(
+    generator: SeqGenerator, tokenizer: SeqTokenizer, reader: SceneReader, scenes: Sequence[Scene]
+) -> dict[str, Any]:
     prompts = [scene.captions[3] for scene in scenes]
     runs: dict[str, Any] = {}
     for how, sample in SAMPLES.items():
@@ -60,16 +82,34 @@ def main() -> None:
             seconds = (time.perf_counter() - start) / len(prompts)
             pictures = decode_all(tokenizer, latents, latents.shape[1])
             verdicts = generation.judge(generation.read_pictures(reader, pictures), scenes, 3)
-            row: dict[str, Any] = {"seconds_per_image": round(seconds, 4)}
-            for part, wanted in (("seen", False), ("unseen", True)):
-                own = [v for v, scene in zip(verdicts, scenes, strict=True) if scene.unseen == wanted]
-                value = generation.share(own, "everything") or 0.0
-                row[part] = {"value": value, "interval": generation.wilson(value, len(own))}
-            runs[f"{how}, {name}"] = row
+            runs[f"{how}, {name}"] = row = {"seconds_per_image": round(seconds, 4)} | _right(verdicts, scenes)
             print(f"{how}, {name}", json.dumps(row))
-    if args.results:
-        found = {"machine": describe_machine(), "command": describe_command("search"), "runs": runs}
-        args.results.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    return runs
+
+
+@torch.no_grad()
+def captions(generator: SeqGenerator, tokenizer: SeqTokenizer, scenes: Sequence[Scene]) -> dict[str, Any]:
+    latents = encode_all(tokenizer, generation.real_pictures(scenes, tokenizer.config.image_size))
+    runs: dict[str, Any] = {}
+    for candidates in CANDIDATES:
+        start = time.perf_counter()
+        said = generator.caption(latents, candidates=candidates)
+        seconds = (time.perf_counter() - start) / len(scenes)
+        row = {"seconds_per_image": round(seconds, 4)} | _right(caption_verdicts(said, scenes), scenes)
+        row["attributes"] = attributes_right(summarise_captions(said, scenes))
+        runs[str(candidates)] = row
+        print(candidates, json.dumps(row))
+    return runs
+
+
+def _right(verdicts: Sequence[generation.Verdict], scenes: Sequence[Scene]) -> dict[str, Any]:
+    """Share with everything right, of seen and of unseen combinations."""
+    found = {}
+    for part, wanted in (("seen", False), ("unseen", True)):
+        own = [v for v, scene in zip(verdicts, scenes, strict=True) if scene.unseen == wanted]
+        value = generation.share(own, "everything") or 0.0
+        found[part] = {"value": value, "interval": generation.wilson(value, len(own))}
+    return found
 
 
 if __name__ == "__main__":
