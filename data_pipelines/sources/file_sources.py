@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines.sources.csv_rows import scan_csv
+from data_pipelines.sources.folders.layout import TableKind
+from data_pipelines.sources.folders.pictures import WORDS, list_pictures
 from data_pipelines.sources.parquet_rows import ParquetRows
-from data_pipelines.sources.picture_folders import WORDS, list_pictures
 from data_pipelines.sources.record_source import RecordSource, record_source
 from data_pipelines.sources.records import CAPTIONS, Fields
 from data_pipelines.sources.rows import PackedRows, Rows, join_rows, scan_jsonl
@@ -19,14 +20,6 @@ from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import read_json, sha256_file
 from seqtok_core.foundation.packed import pack
 
-TableKind = Literal["csv", "jsonl", "parquet"]
-TABLE_ENDINGS: dict[str, TableKind] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
 CAPTIONS_FILE = "captions.jsonl"
 
 

@@ -1,0 +1,150 @@
+"""What a folder is: tars, tables of one kind, or pictures; in it or in the folders in it.
+
+Tables at the top count alone; only where there are none do those of deeper folders. What img2dataset writes about a
+shard beside it (a table of the same name) is no table of samples.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data_pipelines.sources.folders.sidecars import captioned
+from data_pipelines.tars.folders import files_under, split_of_folder
+from data_pipelines.tars.names import IMAGE_EXTENSIONS, PACKED
+from seqtok_core.foundation.errors import DataError
+
+TableKind = Literal["csv", "jsonl", "parquet"]
+FolderKind = Literal["tars", "pictures", "csv", "jsonl", "parquet"]
+TABLE_ENDINGS: dict[str, TableKind] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+PICTURE_ENDINGS = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Paths under the folder."""
+
+    tars: tuple[str, ...]
+    tables: tuple[str, ...]
+    aside: tuple[str, ...]  # tables in deeper folders than those
+    pictures: dict[str, str]  # folder -> its first picture
+
+
+def kind_of_folder(path: Path) -> FolderKind | None:
+    """None where nothing known is there. Raises DataError where the folder is of several kinds."""
+    layout = _look(path)
+    kinds: dict[FolderKind, str] = {"tars": layout.tars[0]} if layout.tars else {}
+    for table in layout.tables:
+        kinds.setdefault(table_kind(table), table)
+    kinds = _with_pictures(path, layout, kinds)
+    if len(kinds) > 1:
+        shown = "; ".join(f"{kind}, as {kinds[kind]}" for kind in sorted(kinds))
+        raise DataError(
+            f"{path}: not a source: holds data of several kinds; name one with `kind` ({', '.join(sorted(kinds))}), or "
+            f"the folder or file of one ({shown})"
+        )
+    if not kinds:
+        return "pictures" if any(entry.is_dir() for entry in path.iterdir()) else None
+    return next(iter(kinds))
+
+
+def tables_under(path: Path, kind: TableKind) -> list[str]:
+    """The tables of a folder, as paths under it; deeper ones that are left aside are warned of."""
+    layout = _look(path)
+    passed = [name for name in layout.aside if table_kind(name) == kind]
+    if passed:
+        warnings.warn(
+            f"{path}: its own tables count, and {len(passed)} in deeper folders are left aside, as {passed[0]}",
+            stacklevel=2,
+        )
+    return [name for name in layout.tables if table_kind(name) == kind]
+
+
+def split_folders(path: Path) -> dict[str, Path]:
+    """Folders of pictures called train, val, test (or as people call them), where no other one holds pictures; they may
+    lie in one folder of `path`. Raises DataError for two of one split."""
+    pictures = _look(path).pictures
+    while "" not in pictures and len({folder.partition("/")[0] for folder in pictures}) == 1:
+        inner = next(iter(pictures)).partition("/")[0]
+        if split_of_folder(inner):
+            break
+        path, pictures = path / inner, {folder.partition("/")[2]: name for folder, name in pictures.items()}
+    splits: dict[str, Path] = {}
+    for name in sorted({folder.partition("/")[0] for folder in pictures}):
+        split = split_of_folder(name) if name else ""
+        if not split:
+            return {}
+        if split in splits:
+            raise DataError(f"{path}: {splits[split].name}/ and {name}/ are both of split {split}; name one of them")
+        splits[split] = path / name
+    return splits
+
+
+def table_kind(name: str) -> TableKind:
+    return TABLE_ENDINGS[_ending(name)]
+
+
+def _look(path: Path) -> _Layout:
+    tars, tables = [], []
+    pictures: dict[str, str] = {}
+    for name in files_under(path):
+        ending = _ending(name)
+        if ending in PICTURE_ENDINGS:
+            pictures.setdefault(os.path.dirname(name), name)
+        elif ending in TABLE_ENDINGS:
+            tables.append(name)
+        elif name.endswith((".tar", *PACKED)):
+            tars.append(name)
+    stems = {name.partition(".tar")[0] for name in tars}
+    tables = [t for t in tables if (stem := os.path.splitext(t)[0]) not in stems and not (path / stem).is_dir()]
+    top = [name for name in tables if "/" not in name]
+    return _Layout(tuple(tars), tuple(top or tables), tuple(t for t in tables if top and "/" in t), pictures)
+
+
+def _with_pictures(path: Path, layout: _Layout, kinds: dict[FolderKind, str]) -> dict[FolderKind, str]:
+    """The kinds of a folder that holds pictures as well. A table speaks of the pictures of its folder and of those in
+    it; a table deeper than that, among pictures with captions of their own, is none of samples."""
+    first = next(iter(layout.pictures.values()), "")
+    if not first or (layout.tables and "/" not in layout.tables[0]):
+        return kinds
+    if not kinds:
+        return {"pictures": first}
+    if layout.tables and not layout.tars:
+        homes = tuple(f"{os.path.dirname(table)}/" for table in layout.tables)
+        if "parquet" in kinds or any(f"{folder}/".startswith(homes) for folder in layout.pictures):
+            return kinds
+    found = next(_with_captions(path), "")
+    if layout.tars and not found:
+        warnings.warn(f"{path}: its tars count, and the pictures beside them are left aside, as {first}", stacklevel=3)
+        return kinds
+    if found and not layout.tars:
+        warnings.warn(
+            f"{path}: its pictures count, and tables are left aside, as {layout.tables[0]}",
+            stacklevel=3,
+        )
+        return {"pictures": found}
+    return {**kinds, "pictures": found or first}
+
+
+def _with_captions(path: Path) -> Iterator[str]:
+    """Pictures with a text of their own."""
+    folder, names = "", list[str]()
+    for name in (*files_under(path), "/"):
+        if os.path.dirname(name) != folder:
+            yield from (f"{folder}/{found}".lstrip("/") for found in captioned(names, PICTURE_ENDINGS))
+            folder, names = os.path.dirname(name), []
+        names.append(os.path.basename(name))
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
