@@ -73,8 +73,8 @@ def _text(text: str) -> str:
 def _bad_run(run: Sequence[Bad]) -> str:
     first, last = run[0], run[-1]
     return (
-        f"{len(run)} bad samples in a row, from {first.source} ({first.reason}) to {last.source} ({last.reason} "
-        f"{last.detail}); mend the source, or allow longer runs (`max_bad_run`)"
+        f"{len(run)} bad samples in a row, from {first} to {last}; mend the source, or allow longer runs "
+        "(`max_bad_run`)"
     )
 
 
@@ -92,7 +92,7 @@ def _build(
     try:
         extension, data, digest = _picture(pair, config, pixels, notes)
     except DecodeError as error:
-        return Bad(pair.source, error.reason, str(error)[:200])
+        return Bad(pair.source, error.reason, str(error))
     record = {
         "captions": captions,
         "labels": {name: _text(value) if isinstance(value, str) else value for name, value in pair.labels.items()},

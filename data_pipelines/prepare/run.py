@@ -21,7 +21,7 @@ from data_pipelines.prepare.tasks import PrepareWork, ShardDone, do_task, make_t
 from data_pipelines.shards import manifest as manifests
 from data_pipelines.shards.manifest import Manifest
 from data_pipelines.shards.output import LOCK, Resume, output_folder
-from data_pipelines.sources.base import Source
+from data_pipelines.sources.base import Bad, Source
 from seqtok_core.foundation import faults, fingerprint
 from seqtok_core.foundation.errors import DataError
 
@@ -93,7 +93,7 @@ def _refuse_bad(work: PrepareWork, tally: Tally) -> None:
         raise DataError(f"{work.out}: all {total} samples are left out ({listed}); change the filter")
     if bad > allowed * total or dropped.total() == total:
         first = tally.first_bad
-        example = f"; first: {first.source} ({first.reason} {first.detail})" if first else ""
+        example = f"; first: {Bad(first.source, first.reason, first.detail)}" if first else ""
         raise DataError(
             f"{work.out}: {bad} of {total} samples are bad ({listed}){example}; allowed share: {allowed:g}; "
             "mend them, or allow a larger share (`max_bad_share`)"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from seqtok_core.foundation.errors import shown
+
 if TYPE_CHECKING:
     from data_pipelines.prepare.preview import PreviewedSample
     from data_pipelines.prepare.settings import PrepareConfig
@@ -77,13 +79,14 @@ def _plan(
 
 
 def _sample(item: PreviewedSample) -> Iterator[str]:
-    yield f"{item.split} {item.source}: {item.picture}" if item.picture else f"{item.split} {item.source}"
+    place = f"{item.split} {shown(item.source)}"
+    yield f"{place}: {item.picture}" if item.picture else place
     if item.problem:
         yield f"  BAD: {item.problem}"
     for number, text in enumerate(item.captions):
         yield f"  {number} {text}"
     if item.labels:
-        yield "  " + ", ".join(f"{name}={value}" for name, value in item.labels.items())
+        yield "  " + ", ".join(f"{name}={shown(value)}" for name, value in item.labels.items())
     if item.notes:
         yield "  (" + ", ".join(item.notes) + ")"
 

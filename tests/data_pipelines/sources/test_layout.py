@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipelines.prepare.preview import preview
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.shards.shard_set import open_shards
 from data_pipelines.sources.base import Bad
 from data_pipelines.sources.open import SourceConfig, detect_kind, open_source
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import ConfigError, DataError
 from tests.data_pipelines.sources.test_folders import put
 from tests.data_pipelines.sources.test_tables import everything, opened
 from tests.data_pipelines.toy import file_bytes, foreign_members, picture, write_tar
@@ -185,3 +186,28 @@ def test_a_split_that_no_sample_falls_into_is_left_out_and_named(tmp_path):
     put(tmp_path, {f"{n}.{ending}": None for n in range(3) for ending in ("png", "txt")})
     with pytest.warns(UserWarning, match="none of its 3 samples falls into split val, which is left out"):
         assert set(opened(tmp_path, val_share=1e-9)) == {"train"}
+
+
+def test_no_message_shows_megabytes_of_a_cell(tmp_path):
+    """A cell that is no path, a key, a caption field, a column: what is shown of each is short; what is kept, too."""
+    huge = "x" * 300_000
+    lines = [{"image": huge, "text": "t"}, {"image": f"https://{huge}", "text": "t"}, {"image": "a.png", "text": 7}]
+    put(tmp_path / "in", {"t.jsonl": "\n".join(map(json.dumps, [*({"image": "0.png", "text": "t"},) * 20, *lines]))})
+    source = opened(tmp_path / "in")["train"]
+    for item in everything(source):
+        assert len(str(item)) < 260
+        assert max(map(len, (item.source, item.reason, item.detail))) <= 200
+    assert all(len(shown.source + shown.problem) < 460 for shown in preview({"train": source}, PrepareConfig()))
+    for config in (PrepareConfig(), PrepareConfig(max_bad_run=2)):
+        with pytest.raises(DataError) as raised:
+            prepare({"train": source}, tmp_path / f"out{config.max_bad_run}", config)
+        assert len(str(raised.value)) < 800
+    columns = {f"column {n} {huge[: 1000 * n]}": "x" for n in range(100)}
+    put(tmp_path / "wide", {"t.jsonl": json.dumps(columns)})
+    with pytest.raises(ConfigError) as wide:
+        opened(tmp_path / "wide")
+    assert len(str(wide.value)) < 2500
+    write_tar(tmp_path / "t/0.tar", [(f"{huge[:150]}/{n}.txt", b"x") for n in (0, 1, 0)])
+    with pytest.raises(DataError, match="comes twice") as twice:
+        opened(tmp_path / "t")
+    assert huge[:100] not in str(twice.value)
