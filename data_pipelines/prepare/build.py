@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.captions.clean import clean_captions
 from data_pipelines.pictures.decode import DecodeError, decode_picture, encode_image, fitting_form
+from data_pipelines.pictures.profiles import CONVERTED
 from data_pipelines.pictures.resize import square
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.shards.files import json_member
@@ -114,7 +115,8 @@ def _picture(pair: Pair, config: PrepareConfig, out: NDArray[np.uint8], notes: C
         return form, encode_image(pixels, form, config.quality, config.subsampling), digest
     digest = hashlib.sha256(pair.image).hexdigest()
     picture = decode_picture(pair.image, size, config.max_pixels, out, config.resize)
-    kept = fitting_form(pair.image, size) if picture.stored == (size, size) else None
+    fits = picture.stored == (size, size) and CONVERTED not in picture.notes
+    kept = fitting_form(pair.image, size) if fits else None
     if kept:
         notes["pictures kept byte for byte"] += 1
         return kept, pair.image, digest

@@ -25,7 +25,7 @@ class PrepareConfig(Config):
     subsampling: Subsampling = Field("444", description="Colour of jpg; 420 is a sixth smaller and loses 4.5 dB.")
     resize: Resize = Field("fast", description="How large JPEG shrinks: docs/images.md.")
     samples_per_shard: int = Field(1000, ge=1, description="Samples of a shard; the last has fewer.")
-    max_pixels: int = Field(MAX_PIXELS, ge=1, description="Larger pictures are bad samples.")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="Most that are held while a picture is decoded.")
     captions: CaptionRules = CaptionRules()
     no_caption: Literal["drop", "keep"] = Field("drop", description="Pictures without any caption.")
     max_bad_share: float = Field(0.02, ge=0, le=1, description="More bad samples than this are an error.")
