@@ -59,6 +59,7 @@ class Facts:
     level_names: tuple[str, ...] = ()
     level_labels: tuple[tuple[str, ...], ...] = ()  # per level: the labels that speak of the same thing
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # label -> words of its classes
+    block: int = 1  # neighbours that are read together at little more than the cost of one
     levels_made: Mapping[str, Any] = field(default_factory=dict)  # how captions became levels; for dataset.json
 
 

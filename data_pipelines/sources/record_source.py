@@ -17,6 +17,7 @@ from data_pipelines.sources.folders.files import (
     picture_in_text,
     read_picture,
 )
+from data_pipelines.sources.parquet_rows import block_of
 from data_pipelines.sources.records import (
     Fields,
     check_columns,
@@ -69,7 +70,7 @@ class RecordSource:
         return {"kind": self.kind, "records": self.rows.identity(), "fields": fields}
 
     def facts(self) -> Facts:
-        return Facts(level_names=level_names(self.fields), levels_made=self.made)
+        return Facts(level_names=level_names(self.fields), levels_made=self.made, block=block_of(self.rows))
 
     def _name(self, index: int, record: Record | Bad) -> str:
         """The key, else the picture's path without its ending. Pictures inside a table are named by their place:

@@ -48,7 +48,7 @@ class Joined:
         return {"kind": self.kind, "fields": self._first.identity().get("fields", {}), "folders": folders}
 
     def facts(self) -> Facts:
-        return self._first.facts()
+        return replace(self._first.facts(), block=max(part.facts().block for part in self.parts.values()))
 
     def _each(
         self, start: int, stop: int, method: Callable[[Recorded], Callable[[int, int], Iterator[Item]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
         for part in identity.get("parts", ()):
             for reason, count in part.get("left_out", {}).items():
                 yield f"{split}: {count} samples left out by {reason}"
+            if "shuffled" in part:
+                yield f"{split}: shuffled; --shuffle off keeps the order of the source"
 
 
 def _found(identity: Any, key: str) -> Iterator[Any]:
@@ -48,8 +51,8 @@ def _listed(identity: Any, key: str) -> list[str]:
     return [name for names in _found(identity, key) for name in names]
 
 
-def _merged(identity: Any, key: str) -> dict[str, int]:
-    return {what: count for counts in _found(identity, key) for what, count in counts.items()}
+def _merged(identity: Any, key: str) -> Counter[str]:
+    return sum(map(Counter, _found(identity, key)), Counter())
 
 
 def _plan(
