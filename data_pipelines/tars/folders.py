@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -36,6 +37,20 @@ def files_under(folder: Path, prefix: str = "") -> Iterator[str]:
     for name, is_dir, linked in entries:
         if is_dir and not linked and not is_aside(name):
             yield from files_under(folder, f"{prefix}{name}/")
+
+
+def files_that_count(root: Path, names: Sequence[str]) -> list[str]:
+    """Those of `names`, paths of alike files under `root`, that lie in it; where there are none, all. Warns of what is
+    left aside."""
+    top = [name for name in names if "/" not in name]
+    if top and len(top) < len(names):
+        first = next(name for name in names if "/" in name)
+        left = len(names) - len(top)
+        warnings.warn(
+            f"{root}: {left} in deeper folders are left aside, as {first}; {top[0]} and what lies beside it count",
+            stacklevel=2,
+        )
+    return top or list(names)
 
 
 def is_aside(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data_pipelines.tars.folders import by_split, files_under, split_of
+from data_pipelines.tars.folders import by_split, files_that_count, files_under, split_of
 from data_pipelines.tars.index import TarSample
 from seqtok_core.foundation.errors import DataError
 
@@ -20,11 +20,11 @@ IMAGE_EXTENSIONS = (
 
 
 def find_tars(path: Path, rest: str = "train") -> dict[str, list[Path]]:
-    """Split -> its tars, those of folders in the folder too; see `by_split`."""
+    """Split -> its tars; see `by_split`. Where none lie in the folder itself, those of the folders in it."""
     path = Path(path)
     if path.is_file():
         return {split_of(path.name, rest): [path]}
-    names = [name for name in files_under(path) if name.endswith((".tar", *PACKED))]
+    names = files_that_count(path, [name for name in files_under(path) if name.endswith((".tar", *PACKED))])
     packed = [name for name in names if name.endswith(PACKED)]
     if packed:
         shown = ", ".join(packed[:3]) + (f" and {len(packed) - 3} more" if len(packed) > 3 else "")

@@ -1,7 +1,7 @@
 """What a folder is: tars, tables of one kind, or pictures; in it or in the folders in it.
 
-Tables at the top count alone; only where there are none do those of deeper folders. What img2dataset writes about a
-shard beside it (a table of the same name) is no table of samples.
+Tars or tables at the top count alone; only where there are none do those of deeper folders. What img2dataset writes
+about a shard beside it (a table of the same name) is no table of samples.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipelines.sources.folders.sidecars import captioned
-from data_pipelines.tars.folders import files_under, split_of_folder
+from data_pipelines.tars.folders import files_that_count, files_under, split_of_folder
 from data_pipelines.tars.names import IMAGE_EXTENSIONS, PACKED
 from seqtok_core.foundation.errors import DataError
 
@@ -36,7 +36,6 @@ class _Layout:
 
     tars: tuple[str, ...]
     tables: tuple[str, ...]
-    aside: tuple[str, ...]  # tables in deeper folders than those
     pictures: dict[str, str]  # folder -> its first picture
 
 
@@ -44,9 +43,12 @@ def kind_of_folder(path: Path) -> FolderKind | None:
     """None where nothing known is there. Raises DataError where the folder is of several kinds."""
     layout = _look(path)
     kinds: dict[FolderKind, str] = {"tars": layout.tars[0]} if layout.tars else {}
-    for table in layout.tables:
+    top = [name for name in (*layout.tars, *layout.tables) if "/" not in name]
+    tables = [name for name in layout.tables if not top or name in top]
+    for table in tables:
         kinds.setdefault(table_kind(table), table)
-    kinds = _with_pictures(path, layout, kinds)
+    if layout.pictures and not (tables and top):
+        kinds = _with_pictures(path, layout, kinds)
     if len(kinds) > 1:
         shown = "; ".join(f"{kind}, as {kinds[kind]}" for kind in sorted(kinds))
         raise DataError(
@@ -59,15 +61,8 @@ def kind_of_folder(path: Path) -> FolderKind | None:
 
 
 def tables_under(path: Path, kind: TableKind) -> list[str]:
-    """The tables of a folder, as paths under it; deeper ones that are left aside are warned of."""
-    layout = _look(path)
-    passed = [name for name in layout.aside if table_kind(name) == kind]
-    if passed:
-        warnings.warn(
-            f"{path}: its own tables count, and {len(passed)} in deeper folders are left aside, as {passed[0]}",
-            stacklevel=2,
-        )
-    return [name for name in layout.tables if table_kind(name) == kind]
+    """The tables of a folder, as paths under it."""
+    return files_that_count(path, [name for name in _look(path).tables if table_kind(name) == kind])
 
 
 def split_folders(path: Path) -> dict[str, Path]:
@@ -107,33 +102,25 @@ def _look(path: Path) -> _Layout:
             tars.append(name)
     stems = {name.partition(".tar")[0] for name in tars}
     tables = [t for t in tables if (stem := os.path.splitext(t)[0]) not in stems and not (path / stem).is_dir()]
-    top = [name for name in tables if "/" not in name]
-    return _Layout(tuple(tars), tuple(top or tables), tuple(t for t in tables if top and "/" in t), pictures)
+    return _Layout(tuple(tars), tuple(tables), pictures)
 
 
 def _with_pictures(path: Path, layout: _Layout, kinds: dict[FolderKind, str]) -> dict[FolderKind, str]:
-    """The kinds of a folder that holds pictures as well. A table speaks of the pictures of its folder and of those in
-    it; a table deeper than that, among pictures with captions of their own, is none of samples."""
-    first = next(iter(layout.pictures.values()), "")
-    if not first or (layout.tables and "/" not in layout.tables[0]):
-        return kinds
-    if not kinds:
-        return {"pictures": first}
-    if layout.tables and not layout.tars:
-        homes = tuple(f"{os.path.dirname(table)}/" for table in layout.tables)
-        if "parquet" in kinds or any(f"{folder}/".startswith(homes) for folder in layout.pictures):
-            return kinds
-    found = next(_with_captions(path), "")
-    if layout.tars and not found:
-        warnings.warn(f"{path}: its tars count, and the pictures beside them are left aside, as {first}", stacklevel=3)
-        return kinds
-    if found and not layout.tars:
-        warnings.warn(
-            f"{path}: its pictures count, and tables are left aside, as {layout.tables[0]}",
-            stacklevel=3,
-        )
+    """The kinds of a folder that holds pictures as well, and no table at its top. Pictures with texts of their own are
+    data; others are what a table in their folder, or above it, speaks of."""
+    first = next(iter(layout.pictures.values()))
+    found = next(_with_captions(path), "") if kinds else first
+    if layout.tars:
+        if not found:
+            warnings.warn(f"{path}: its tars count, and the pictures are left aside, as {first}", stacklevel=3)
+        return {**kinds, "pictures": found} if found else kinds
+    if found:
+        if kinds:
+            warnings.warn(f"{path}: its pictures count, and tables are left aside, as {layout.tables[0]}", stacklevel=3)
         return {"pictures": found}
-    return {**kinds, "pictures": found or first}
+    homes = tuple(f"{os.path.dirname(table)}/" for table in layout.tables)
+    spoken_of = any(f"{folder}/".startswith(homes) for folder in layout.pictures)
+    return kinds if spoken_of or "parquet" in kinds else {**kinds, "pictures": first}
 
 
 def _with_captions(path: Path) -> Iterator[str]:

@@ -116,7 +116,7 @@ def test_data_of_several_kinds_is_refused_by_name(tmp_path):
     assert captions(tmp_path / "mixed", kind="tars") == {"train": ["fine 0"]}
     write_tar(tmp_path / "tars/0.tar", foreign_members(0, 1))
     put(tmp_path / "tars", {"1.png": None})
-    with pytest.warns(UserWarning, match=r"pictures beside them are left aside, as 1\.png"):
+    with pytest.warns(UserWarning, match=r"pictures are left aside, as 1\.png"):
         assert detect_kind(tmp_path / "tars") == "tars"
     put(tmp_path / "tars", {"1.txt": "a caption"})
     with pytest.raises(DataError, match=r"several kinds.*pictures, as 1\.png"):
