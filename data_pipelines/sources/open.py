@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_pipelines.sources.base import Bad, Source
-from data_pipelines.sources.derived.cut import Recorded, keep_in_all, parse_condition, split_by_name
+from data_pipelines.sources.derived.cut import Recorded, keep_in_all, parse_condition, split_by_folder, split_by_name
 from data_pipelines.sources.derived.joined import join_folders
 from data_pipelines.sources.file_sources import CAPTIONS_FILE, coco_source, folder_source, picture_source, table_source
 from data_pipelines.sources.folders.files import NO_DOWNLOAD
@@ -25,7 +25,7 @@ from data_pipelines.sources.folders.layout import (
 )
 from data_pipelines.sources.records import Fields, check_columns, check_fields
 from data_pipelines.sources.tar_source import TarSource, tar_source
-from data_pipelines.tars.folders import by_split
+from data_pipelines.tars.folders import OWN_FOLDER, by_split
 from data_pipelines.tars.index import OnBadShard
 from data_pipelines.tars.names import PACKED, find_tars
 from seqtok_core.foundation.config import Config
@@ -70,6 +70,8 @@ def open_source(path: Path, config: SourceConfig) -> dict[str, Source]:
     if config.split is not None and config.split not in found:
         raise ConfigError(f"{path}: the names of its files say their splits ({', '.join(found)}); leave out `split`")
     sources: dict[str, Source] = keep_in_all(found, conditions) if conditions else {**found}
+    if config.split is None and len(sources) == 1 and (path / f"{OWN_FOLDER}.{kind}").is_file():
+        sources = split_by_folder(next(iter(sources.values()))) or sources
     return _cut(path, sources, config)
 
 

@@ -16,6 +16,7 @@ from data_pipelines.sources.folders.files import (
     is_base64,
     picture_in_text,
     read_picture,
+    real_folder,
 )
 from data_pipelines.sources.parquet_rows import block_of
 from data_pipelines.sources.records import (
@@ -56,7 +57,7 @@ class RecordSource:
             yield self._name(index, record)
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
-        root = os.path.realpath(self.root)
+        root = real_folder(str(self.root))
         records = self.rows.read(start, stop, columns_of(self.fields))
         for index, record in enumerate(records, start):
             yield record if isinstance(record, Bad) else self._pair(index, record, root)

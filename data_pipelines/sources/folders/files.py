@@ -108,7 +108,7 @@ def _inside(root: str, path: str) -> tuple[str, int]:
     Folders are resolved once: a folder of pictures holds thousands, and resolving costs as much as reading one.
     """
     folder, base = os.path.split(path)
-    real, flags = os.path.join(_real_folder(folder), base), os.O_NOFOLLOW
+    real, flags = os.path.join(real_folder(folder), base), os.O_NOFOLLOW
     if base in ("", ".", "..") or os.path.islink(real):
         real, flags = os.path.realpath(path), 0
     if os.path.commonpath([root, real]) != root:
@@ -116,6 +116,7 @@ def _inside(root: str, path: str) -> tuple[str, int]:
     return real, flags
 
 
-@lru_cache(maxsize=64)
-def _real_folder(path: str) -> str:
+@lru_cache(maxsize=4096)  # class folders, in any order
+def real_folder(path: str) -> str:
+    """`os.path.realpath` of a folder that does not change meanwhile."""
     return os.path.realpath(path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines.sources.base import Bad
+from data_pipelines.sources.folders.files import real_folder
 from data_pipelines.sources.folders.layout import PICTURE_ENDINGS
 from data_pipelines.sources.folders.listing import Listing
 from data_pipelines.sources.folders.sidecars import SidecarForm, read_sidecars
@@ -48,7 +49,7 @@ class PictureRows:
         return tuple(names)
 
     def read(self, start: int, stop: int, columns: Sequence[str], pictures: bool = True) -> Iterator[Record | Bad]:
-        root = os.path.realpath(self.root)
+        root = real_folder(str(self.root))
         for index in range(start, stop):
             name = os.fsdecode(self.files[index])
             record: dict[str, Any] = {}

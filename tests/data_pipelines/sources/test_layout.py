@@ -211,3 +211,14 @@ def test_no_message_shows_megabytes_of_a_cell(tmp_path):
     with pytest.raises(DataError, match="comes twice") as twice:
         opened(tmp_path / "t")
     assert huge[:100] not in str(twice.value)
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("cats", "test")])
+def test_a_table_of_metadata_above_folders_of_splits_is_cut_by_them(tmp_path, folders):
+    names = [f"{folder}/{n}.png" for folder in folders for n in range(2)]
+    put(tmp_path, dict.fromkeys(names))
+    lines = [json.dumps({"file_name": name, "text": name}) for name in names]
+    put(tmp_path, {"metadata.jsonl": "\n".join(lines)})
+    by_folder = {folder: [name for name in names if name.startswith(folder)] for folder in folders}
+    assert captions(tmp_path) == (by_folder if "train" in folders else {"train": names})
+    assert captions(tmp_path, split="train") == {"train": names}
