@@ -82,7 +82,8 @@ def split_folders(path: Path) -> dict[str, Path]:
         if split in splits:
             raise DataError(f"{path}: {splits[split].name}/ and {name}/ are both of split {split}; name one of them")
         splits[split] = path / name
-    return splits
+    alone = next(iter(splits.values())).name if len(splits) == 1 else "train"
+    return splits if alone.isalpha() else {}  # a lone train2017/ is where the pictures are
 
 
 def table_kind(name: str) -> TableKind:
