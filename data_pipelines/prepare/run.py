@@ -16,7 +16,7 @@ from typing import Any
 
 from data_pipelines.executors.progress import OnProgress, Progress, ProgressCount, silent
 from data_pipelines.executors.run import run_tasks
-from data_pipelines.prepare.settings import ONLY_HOW, PrepareConfig
+from data_pipelines.prepare.settings import OF_SOURCE, ONLY_HOW, PrepareConfig
 from data_pipelines.prepare.tally import Tally
 from data_pipelines.prepare.tasks import PrepareWork, ShardDone, do_task, make_tasks
 from data_pipelines.shards import manifest as manifests
@@ -79,7 +79,7 @@ def plan_of(sources: Mapping[str, Source], config: PrepareConfig) -> dict[str, A
     bad = [split for split in sources if not re.fullmatch(r"[a-z]{1,32}", split)]
     if not sources or bad:
         raise DataError(f"splits must be named in small letters, not {bad}" if bad else "there is no source")
-    settings = config.model_dump(mode="json", exclude=ONLY_HOW)
+    settings = config.model_dump(mode="json", exclude=ONLY_HOW | OF_SOURCE)
     return {"config": settings, "splits": {split: source.identity() for split, source in sources.items()}}
 
 

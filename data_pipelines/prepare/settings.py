@@ -12,8 +12,8 @@ from data_pipelines.pictures.jpeg import Subsampling
 from data_pipelines.pictures.resize import Resize
 from seqtok_core.foundation.config import Config
 
-# No part of a data set's identity; that it is shuffled stands in its source's.
-ONLY_HOW = {"processes", "engine", "ray_address", "max_bad_share", "max_bad_run", "shuffle"}
+ONLY_HOW = {"processes", "engine", "ray_address", "max_bad_share", "max_bad_run"}  # no part of a data set's identity
+OF_SOURCE = {"shuffle"}  # what it makes of a source is part of the source's identity
 
 
 class PrepareConfig(Config):
