@@ -1,7 +1,7 @@
 """Files of a folder and of the folders in it, tars and tables alike: which split each is of, and which belong together.
 
 A split is a word of the file's name, else of the nearest folder's. Folders that are no splits and no numbered parts
-(`00/`, `part-1/`) and hold files of equal names look like configurations of one data set: these are never mixed.
+(`00/`, `part-1/`) and hold files of like names look like configurations of one data set: these are never mixed.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _refuse_configurations(root: Path, names: Sequence[str]) -> None:
         other, other_place = seen.setdefault((_split_of_path(name), alike), (config, place))
         if other != config:
             raise DataError(
-                f"{root}: {other_place or '.'} and {place} hold files of equal names ({base}), as configurations of "
+                f"{root}: {other_place or '.'} and {place} hold files of like names ({base}), as configurations of "
                 f"one data set do; they are not mixed: name one of them, as {root / place}"
             )
 

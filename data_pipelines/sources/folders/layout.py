@@ -10,12 +10,14 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from data_pipelines.sources.folders.sidecars import captioned
+from data_pipelines.sources.folders.endings import PictureFinder
+from data_pipelines.sources.folders.sidecars import is_sidecar, owners
 from data_pipelines.tars.folders import files_that_count, files_under, split_of_folder
-from data_pipelines.tars.names import IMAGE_EXTENSIONS, PACKED
+from data_pipelines.tars.names import PACKED
 from seqtok_core.foundation.errors import DataError
 
 TableKind = Literal["csv", "jsonl", "parquet"]
@@ -27,7 +29,6 @@ TABLE_ENDINGS: dict[str, TableKind] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-PICTURE_ENDINGS = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,14 @@ def table_kind(name: str) -> TableKind:
 def _look(path: Path) -> _Layout:
     tars, tables = [], []
     pictures: dict[str, str] = {}
+    finder = PictureFinder(path)
     for name in files_under(path):
-        ending = _ending(name)
-        if ending in PICTURE_ENDINGS:
-            pictures.setdefault(os.path.dirname(name), name)
-        elif ending in TABLE_ENDINGS:
+        if _ending(name) in TABLE_ENDINGS:
             tables.append(name)
         elif name.endswith((".tar", *PACKED)):
             tars.append(name)
+        elif finder.is_picture(name):
+            pictures.setdefault(os.path.dirname(name), name)
     stems = {name.partition(".tar")[0] for name in tars}
     tables = [t for t in tables if (stem := os.path.splitext(t)[0]) not in stems and not (path / stem).is_dir()]
     return _Layout(tuple(tars), tuple(tables), pictures)
@@ -126,12 +127,13 @@ def _with_pictures(path: Path, layout: _Layout, kinds: dict[FolderKind, str]) ->
 
 def _with_captions(path: Path) -> Iterator[str]:
     """Pictures with a text of their own."""
-    folder, names = "", list[str]()
-    for name in (*files_under(path), "/"):
-        if os.path.dirname(name) != folder:
-            yield from (f"{folder}/{found}".lstrip("/") for found in captioned(names, PICTURE_ENDINGS))
-            folder, names = os.path.dirname(name), []
-        names.append(os.path.basename(name))
+    finder = PictureFinder(path)
+    for _, group in groupby(files_under(path), os.path.dirname):
+        names = list(group)
+        texts = {os.path.splitext(os.path.basename(name))[0] for name in names if is_sidecar(name)}
+        for name in names:
+            if finder.is_picture(name) and not texts.isdisjoint(owners(os.path.basename(name))):
+                yield name
 
 
 def _ending(name: str) -> str:

@@ -8,20 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines.sources.folders.files import begins_as_picture
-from data_pipelines.sources.folders.layout import PICTURE_ENDINGS
+from data_pipelines.sources.folders.endings import NOT_READ, PictureFinder
 from data_pipelines.sources.folders.sidecars import SidecarForm, forms_of, is_sidecar, owners
 from data_pipelines.tars.folders import OUR_MARK, is_aside
-from data_pipelines.tars.index import is_litter
 from seqtok_core.foundation.errors import DataError
 
-_TRIED = 20  # files of an ending that are looked into before it is taken for no picture's
 _SAMPLE = 100  # names of a folder that are compared with those of another
-# Pictures that are not read: what they are called says so, and they are counted.
-_NOT_READ = (
-    *(".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr", ".hdr", ".tga", ".svg"),
-    *(".eps", ".ico", ".dds", ".pcx", ".xcf", ".ai", ".jxr", ".wdp", ".pdf"),
-)
 
 
 class Listing:
@@ -38,7 +30,7 @@ class Listing:
         self.classes: set[str] = set()  # first folders that hold pictures
         self._stems: dict[str, list[str]] = {}  # folder -> names of some of its pictures, without their endings
         self._lonely: dict[str, list[str]] = {}  # the same of texts without a picture
-        self._strange: Counter[str] = Counter()  # ending -> files that were looked into and are no pictures
+        self._finder = PictureFinder(root)
 
     def pictures(self) -> Iterator[bytes]:
         """Paths under the root. The other facts are complete once all have been taken."""
@@ -74,7 +66,9 @@ class Listing:
         owned: set[str] = set()
         stems: list[str] = []
         for name, size in sorted(files.items()):
-            picture = self._is_picture(prefix, name)
+            picture = self._finder.is_picture(prefix + name)
+            ending = os.path.splitext(name)[1].lower()
+            self.aside[f"{ending[1:]}_files_that_are_not_read"] += ending in NOT_READ
             if picture or is_sidecar(name):
                 self.digest.update(f"{prefix}{name}\0{size}\0".encode("utf-8", "surrogateescape"))
             if picture:
@@ -100,21 +94,6 @@ class Listing:
             self._lonely[prefix] = list(lonely)[:_SAMPLE]
         alone = next((stem for stem, endings in lonely.items() if ".json" in endings), None)
         self.records = self.records or (f"{prefix}{alone}.json" if alone is not None else "")
-
-    def _is_picture(self, prefix: str, name: str) -> bool:
-        ending = os.path.splitext(name)[1].lower()
-        if ending in PICTURE_ENDINGS:
-            return True
-        if is_sidecar(name) or is_litter(name):
-            return False
-        if ending in _NOT_READ:
-            self.aside[f"{ending[1:]}_files_that_are_not_read"] += 1
-            return False
-        if self._strange[ending] >= _TRIED:
-            return False
-        found = begins_as_picture(self._root / prefix / name)
-        self._strange[ending] += not found
-        return found
 
     def _entries(self, prefix: str) -> tuple[dict[str, int], list[str]]:
         files: dict[str, int] = {}

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines.sources.base import Bad
+from data_pipelines.sources.folders.endings import PICTURE_ENDINGS
 from data_pipelines.sources.folders.files import real_folder
-from data_pipelines.sources.folders.layout import PICTURE_ENDINGS
 from data_pipelines.sources.folders.listing import Listing
 from data_pipelines.sources.folders.sidecars import SidecarForm, read_sidecars
 from data_pipelines.sources.rows import Record

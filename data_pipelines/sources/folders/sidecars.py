@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines.sources.base import Bad
@@ -41,15 +41,6 @@ def forms_of(picture: str, texts: Mapping[str, Collection[str]]) -> Iterator[Sid
     for whole, owner in enumerate(owners(picture)):
         for ending in texts.get(owner, ()):
             yield SidecarForm(bool(whole), ending)
-
-
-def captioned(names: Iterable[str], picture_endings: Sequence[str]) -> Iterator[str]:
-    """Those of the names of one folder that are pictures with a sidecar."""
-    names = list(names)
-    stems = {os.path.splitext(name)[0] for name in names if is_sidecar(name)}
-    for name in names:
-        if os.path.splitext(name)[1].lower() in picture_endings and not stems.isdisjoint(owners(name)):
-            yield name
 
 
 def read_sidecars(root: str, picture: str, forms: Sequence[SidecarForm]) -> dict[str, Any] | Bad:

@@ -167,6 +167,10 @@ def test_the_content_of_a_file_says_that_it_is_a_picture(tmp_path):
     assert list(source.names(0, len(source))) == ["a/1", "a/2", "b/3"]
     assert not any(isinstance(item, Bad) for item in everything(source))
     assert source.identity()["records"]["left_aside"] == {"psd_files_that_are_not_read": 1}
+    for split in ("train", "val"):
+        put(tmp_path / "splits", {f"{split}/1": None, f"{split}/1.txt": f"of {split}"})
+    assert captions(tmp_path / "splits") == {"train": ["of train"], "val": ["of val"]}
+    assert captions(tmp_path / "splits/val") == {"train": ["of val"]}
 
 
 @pytest.mark.parametrize("before", ["", "data:image/png;base64,"])
