@@ -99,7 +99,7 @@ def _warn_of_sorted(shards: ShardSet, window: int) -> None:
             record = shards.record(index)
         except DataError:  # whoever trains on it meets it again
             return {}
-        return {CAPTION: record.captions[:1], **record.labels}
+        return {**record.labels, CAPTION: record.captions[:1]}
 
     label = sorted_by(len(shards), look)
     shards.close()

@@ -68,7 +68,7 @@ def sorted_label(source: Source) -> str | None:
 
     def look(index: int) -> Mapping[str, Any]:
         pair = next(iter(source.pairs(index, index + 1)))
-        return {} if isinstance(pair, Bad) else {CAPTION: pair.captions[:1], **pair.labels}
+        return {} if isinstance(pair, Bad) else {**pair.labels, CAPTION: pair.captions[:1]}
 
     return sorted_by(len(source), look)
 

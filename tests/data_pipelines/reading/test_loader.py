@@ -294,4 +294,4 @@ def test_sorted_classes_that_a_window_does_not_mix_are_warned_of(tmp_path):
             loader(out, batch=4, shuffle=False)
         texts = [str(item.message) for item in caught if "sorted by" in str(item.message)]
         assert len(texts) == warned, texts
-        assert not warned or "sorted by caption, and 8 of 20 shards" in texts[0]
+        assert not warned or "sorted by label, and 8 of 20 shards" in texts[0]
