@@ -96,7 +96,9 @@ def _jobs(folder: Path, own: Manifest | None) -> list[VerifyTask]:
     else:
         if (folder / "prepare.json").is_file():
             raise DataError(f"{folder}: the data set is not finished; run the command that makes it again")
-        names = {split: [path.name for path in paths] for split, paths in find_tars(folder).items()}
+        root = folder if folder.is_dir() else folder.parent
+        found = find_tars(folder)
+        names = {split: [path.relative_to(root).as_posix() for path in paths] for split, paths in found.items()}
     pairs = [(split, file) for split in sorted(names) for file in names[split]]
     return [VerifyTask(number, split, file) for number, (split, file) in enumerate(pairs)]
 

@@ -27,7 +27,7 @@ from data_pipelines.tars.index import TarSample, read_span
 from data_pipelines.tars.names import SAFE_KEY, image_extension
 from data_pipelines.tars.walk import walk_tar
 from seqtok_core.foundation.digests import digests_of
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.files import sha256_file
 
 _KEPT = 100  # problems of one shard that are named; the others are counted
@@ -130,7 +130,7 @@ def _names(sample: TarSample) -> set[str]:
 
 def _check_sample(checks: Checks, handle: int, sample: TarSample, usual: set[str], report: Report) -> bytes | None:
     """The picture's or latents' bytes, if they can be read."""
-    place = f"{checks.folder / report.job.file}:{sample.key}"
+    place = f"{checks.folder / report.job.file}:{shown(sample.key)}"
     for missing in sorted(usual - _names(sample)):
         report.add(f"{place}: has no {missing if missing == _PICTURE else '.' + missing}")
     try:

@@ -13,6 +13,7 @@ from data_pipelines.pictures.resize import Resize
 from seqtok_core.foundation.config import Config
 
 ONLY_HOW = {"processes", "engine", "ray_address", "max_bad_share", "max_bad_run"}  # no part of a data set's identity
+OF_SOURCE = {"shuffle"}  # what it makes of a source is part of the source's identity
 
 
 class PrepareConfig(Config):
@@ -25,7 +26,10 @@ class PrepareConfig(Config):
     subsampling: Subsampling = Field("444", description="Colour of jpg; 420 is a sixth smaller and loses 4.5 dB.")
     resize: Resize = Field("fast", description="How large JPEG shrinks: docs/images.md.")
     samples_per_shard: int = Field(1000, ge=1, description="Samples of a shard; the last has fewer.")
-    max_pixels: int = Field(MAX_PIXELS, ge=1, description="Larger pictures are bad samples.")
+    shuffle: Literal["auto", "on", "off"] = Field(
+        "auto", description="Mix the samples of all shards; auto: where the source is sorted by a label or caption."
+    )
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="Most that are held while a picture is decoded.")
     captions: CaptionRules = CaptionRules()
     no_caption: Literal["drop", "keep"] = Field("drop", description="Pictures without any caption.")
     max_bad_share: float = Field(0.02, ge=0, le=1, description="More bad samples than this are an error.")

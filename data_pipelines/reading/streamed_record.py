@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from data_pipelines.shards.shard_set import MISSING_LABEL
 from data_pipelines.sources.records import Fields, labels_of, parse_record, record_captions
 from data_pipelines.tars.names import IMAGE_EXTENSIONS
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 
 EXTENSIONS = (*IMAGE_EXTENSIONS, "json", "txt", "cls")  # nothing else is looked at, and nothing is ever unpickled
 
@@ -36,7 +36,7 @@ class Streamed:
 
 def read_streamed(shard: str, key: str, members: Mapping[str, bytes], fields: Fields, visit: int) -> Streamed:
     """Never raises: what is wrong with a sample is said when its picture is asked for."""
-    place = f"{shard}:{key}"
+    place = f"{shard}:{shown(key)}"
     named = f"{shard.rpartition('/')[2]}:{key}"  # the same wherever the shards are mounted
     index = int.from_bytes(hashlib.sha256(named.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
     image = next((members[extension] for extension in IMAGE_EXTENSIONS if extension in members), None)

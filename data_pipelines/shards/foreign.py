@@ -31,12 +31,12 @@ def scan_foreign(folder: Path, split: str, fields: Fields, on_bad_shard: OnBadSh
     tars = find_tars(folder)
     if split not in tars:
         raise DataError(f"{folder}: no split {split!r} among its tars; there are {', '.join(sorted(tars))}")
-    source = tar_source(tars[split], fields, on_bad_shard)
+    source = tar_source(tars[split], fields, on_bad_shard, folder)
     words: dict[str, set[str]] = {label: set() for label in fields.labels}
     found = _read_split(source, words)
     if fields.labels:
         for other in sorted(set(tars) - {split}):
-            _read_split(tar_source(tars[other], fields, on_bad_shard), words)
+            _read_split(tar_source(tars[other], fields, on_bad_shard, folder), words)
     if not any(len(samples) for _, samples in found.shards):
         raise DataError(f"{folder}: split {split!r} has no usable sample; first: {found.dropped[0]}")
     if not found.levels:

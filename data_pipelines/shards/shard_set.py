@@ -25,7 +25,7 @@ from data_pipelines.sources.records import Fields, labels_of, read_record, recor
 from data_pipelines.tars.index import OnBadShard, TarSample, read_span
 from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation import fingerprint
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.files import sha256_file
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class ShardSet:
 
     def place(self, index: int) -> str:
         """Shard and key, for messages."""
-        return f"{self.paths[self._shard(index)]}:{self.key(index)}"
+        return f"{self.paths[self._shard(index)]}:{shown(self.key(index))}"
 
     def members(self, index: int) -> tuple[str, ...]:
         """Extensions of a sample's members."""
@@ -127,7 +127,7 @@ class ShardSet:
             return value
         number = self._numbers.get(label, {}).get(value)
         if number is None:
-            raise DataError(f"label {label!r} has the unknown class {value!r}")
+            raise DataError(f"label {label!r} has the unknown class {shown(value)!r}")
         return number
 
     def _shard(self, index: int) -> int:

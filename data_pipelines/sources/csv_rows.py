@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.sources.base import Bad
 from data_pipelines.sources.rows import Record
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.packed import read_spans
 
 _BOM = b"\xef\xbb\xbf"
@@ -135,7 +135,7 @@ def _columns(cells: Sequence[str], path: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: its header is not UTF-8; convert the file (iconv -t utf-8)") from None
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
+        raise DataError(f"{path}: two columns are called {shown(twice[0])!r}; rename one")
     return names
 
 

@@ -10,23 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines.sources.csv_rows import scan_csv
+from data_pipelines.sources.folders.layout import TableKind
+from data_pipelines.sources.folders.pictures import WORDS, list_pictures
 from data_pipelines.sources.parquet_rows import ParquetRows
-from data_pipelines.sources.picture_folders import WORDS, list_pictures
 from data_pipelines.sources.record_source import RecordSource, record_source
 from data_pipelines.sources.records import CAPTIONS, Fields
 from data_pipelines.sources.rows import PackedRows, Rows, join_rows, scan_jsonl
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.files import read_json, sha256_file
 from seqtok_core.foundation.packed import pack
 
-TableKind = Literal["csv", "jsonl", "parquet"]
-TABLE_ENDINGS: dict[str, TableKind] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
 CAPTIONS_FILE = "captions.jsonl"
 
 
@@ -106,7 +99,7 @@ def _coco_records(path: Path, aside: Counter[str]) -> Iterator[bytes]:
             found = sorted(captions[item["id"]], key=lambda text: len(text.split()))
             yield json.dumps({"file_name": os.fspath(item["file_name"]), CAPTIONS: found}).encode()
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not in the form of COCO captions ({error!r})") from None
+        raise DataError(f"{path}: not in the form of COCO captions ({shown(repr(error))})") from None
 
 
 def _coco_files(path: Path, images: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
@@ -116,8 +109,8 @@ def _coco_files(path: Path, images: Sequence[Mapping[str, Any]]) -> dict[Any, st
         name = os.fspath(item["file_name"])
         if found.setdefault(item["id"], name) != name:
             raise DataError(
-                f"{path}: id {item['id']!r} names two pictures, {found[item['id']]} and {name}; where sets are merged, "
-                "number the images of one anew, and its annotations with them"
+                f"{path}: id {shown(item['id'])} names two pictures, {shown(found[item['id']])} and {shown(name)}; "
+                "where sets are merged, number the images of one anew, and its annotations with them"
             )
     return found
 
@@ -127,5 +120,5 @@ def _find_images(path: Path, first: str) -> Path:
     for folder in candidates:
         if (folder / first).is_file():
             return folder
-    shown = ", ".join(str(folder) for folder in candidates)
-    raise DataError(f"{path}: its first picture {first} is in none of {shown}; name the folder with `images`")
+    tried = ", ".join(str(folder) for folder in candidates)
+    raise DataError(f"{path}: its first picture {shown(first)} is in none of {tried}; name the folder with `images`")

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from data_pipelines.sources.base import Bad, Source
-from data_pipelines.sources.cut import keep_in_all, parse_condition, split_by_name
-from data_pipelines.sources.file_sources import (
-    CAPTIONS_FILE,
+from data_pipelines.sources.derived.cut import Recorded, keep_in_all, parse_condition, split_by_folder, split_by_name
+from data_pipelines.sources.derived.joined import join_folders
+from data_pipelines.sources.file_sources import CAPTIONS_FILE, coco_source, folder_source, picture_source, table_source
+from data_pipelines.sources.folders.files import NO_DOWNLOAD
+from data_pipelines.sources.folders.layout import (
     TABLE_ENDINGS,
     TableKind,
-    coco_source,
-    folder_source,
-    picture_source,
-    table_source,
+    kind_of_folder,
+    split_folders,
+    tables_under,
 )
-from data_pipelines.sources.picture_folders import NO_DOWNLOAD, PICTURE_ENDINGS
 from data_pipelines.sources.records import Fields, check_columns, check_fields
-from data_pipelines.sources.tar_source import TarSource, tar_sources
+from data_pipelines.sources.tar_source import TarSource, tar_source
+from data_pipelines.tars.folders import OWN_FOLDER, by_split
 from data_pipelines.tars.index import OnBadShard
-from data_pipelines.tars.names import PACKED, split_of
+from data_pipelines.tars.names import PACKED, find_tars
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError, DataError
 
@@ -67,6 +70,8 @@ def open_source(path: Path, config: SourceConfig) -> dict[str, Source]:
     if config.split is not None and config.split not in found:
         raise ConfigError(f"{path}: the names of its files say their splits ({', '.join(found)}); leave out `split`")
     sources: dict[str, Source] = keep_in_all(found, conditions) if conditions else {**found}
+    if config.split is None and len(sources) == 1 and (path / f"{OWN_FOLDER}.{kind}").is_file():
+        sources = split_by_folder(next(iter(sources.values()))) or sources
     return _cut(path, sources, config)
 
 
@@ -83,16 +88,10 @@ def detect_kind(path: Path) -> Kind:
         raise DataError(f"{path}: not a source; known are {_KNOWN}")
     if (path / CAPTIONS_FILE).is_file():
         return "folder"
-    if any(entry.name.endswith((".tar", *PACKED)) for entry in path.iterdir()):
-        return "tars"
-    tables = sorted({TABLE_ENDINGS[table.suffix.lower()] for table in _tables(path)})
-    if len(tables) > 1:
-        raise DataError(f"{path}: holds tables of several kinds; name one with `kind` ({', '.join(tables)})")
-    if tables:
-        return tables[0]
-    if any(entry.is_dir() or entry.suffix.lower() in PICTURE_ENDINGS for entry in path.iterdir()):
-        return "pictures"
-    raise DataError(f"{path}: not a source; known are {_KNOWN}")
+    kind = kind_of_folder(path)
+    if kind is None:
+        raise DataError(f"{path}: not a source; known are {_KNOWN}")
+    return kind
 
 
 def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
@@ -108,32 +107,58 @@ def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
 def _open(path: Path, kind: Kind, config: SourceConfig, rest: str, also: tuple[str, ...]) -> Mapping[str, Any]:
     """`rest`: the split of what no name gives one."""
     if kind == "tars":
-        sources = tar_sources(path, config.fields, config.on_bad_shard, rest)
-        for source in sources.values():
-            _check_tar(source, config.fields, also)
-        return sources
+        return _open_tars(path, config, rest, also)
     if kind in ("csv", "jsonl", "parquet"):
         return _open_tables(path, kind, config, rest, also)
     if kind == "coco":
         return {rest: coco_source(path, config.images, config.fields, also)}
     if kind == "folder":
         return {rest: folder_source(path, config.fields, config.images, also)}
-    splits = _split_folders(path)
-    found = splits or {rest: path}
+    found = split_folders(path) or {rest: path}
     picture_kind: Any = "auto" if kind == "pictures" else kind
     return {split: picture_source(folder, picture_kind, config.fields, also) for split, folder in found.items()}
+
+
+def _open_tars(path: Path, config: SourceConfig, rest: str, also: tuple[str, ...]) -> Mapping[str, Any]:
+    root = path if path.is_dir() else path.parent
+    sources: dict[str, Recorded] = {}
+    for split, tars in find_tars(path, rest).items():
+        twice = len({tar.name for tar in tars}) < len(tars)
+        parts = {
+            folder: tar_source(part, config.fields, config.on_bad_shard, root)
+            for folder, part in (_by_folder(root, tars) if twice else {"": tars}).items()
+        }
+        for part in parts.values():
+            _check_tar(part, config.fields, also)
+        sources[split] = join_folders(parts)
+    return sources
 
 
 def _open_tables(
     path: Path, kind: TableKind, config: SourceConfig, rest: str, also: tuple[str, ...]
 ) -> Mapping[str, Any]:
-    files = [path] if path.is_file() else [table for table in _tables(path) if TABLE_ENDINGS[_ending(table)] == kind]
-    if not files:
+    root = path if path.is_dir() else path.parent
+    names = [path.name] if path.is_file() else tables_under(path, kind)
+    if not names:
         raise DataError(f"{path}: no table of kind {kind} there")
-    splits: dict[str, list[Path]] = {}
+    return {
+        split: join_folders(
+            {
+                folder: table_source(kind, part, config.fields, config.images, also)
+                for folder, part in _by_folder(root, files).items()
+            }
+        )
+        for split, files in by_split(root, names, rest).items()
+    }
+
+
+def _by_folder(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Folder under `root` ("" for it) -> its files."""
+    folders: dict[str, list[Path]] = {}
     for file in files:
-        splits.setdefault(split_of(file.name, rest), []).append(file)
-    return {split: table_source(kind, part, config.fields, config.images, also) for split, part in splits.items()}
+        folder = os.path.relpath(file.parent, root)
+        folders.setdefault("" if folder == "." else folder, []).append(file)
+    return folders
 
 
 def _cut(path: Path, sources: dict[str, Source], config: SourceConfig) -> dict[str, Source]:
@@ -144,25 +169,13 @@ def _cut(path: Path, sources: dict[str, Source], config: SourceConfig) -> dict[s
     if len(sources) > 1:
         raise ConfigError(f"{path}: its files say their splits ({', '.join(sources)}); leave out the shares")
     split, source = next(iter(sources.items()))
-    return {**split_by_name(source, shares, split)}
-
-
-def _tables(folder: Path) -> list[Path]:
-    """In order of names; without what img2dataset writes about the shards in folders of the same names."""
-    tables = sorted(p for p in folder.iterdir() if p.suffix.lower() in TABLE_ENDINGS and p.is_file())
-    return [table for table in tables if not table.with_suffix("").is_dir() and not table.name.startswith(".")]
-
-
-def _ending(path: Path) -> str:
-    return path.suffix.lower()
-
-
-def _split_folders(path: Path) -> dict[str, Path]:
-    """Folders called train, val, test (or as people call them), where there are no others."""
-    folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    splits = {split_of(f"{folder.name}.", ""): folder for folder in folders}
-    known = "" not in splits and len(splits) == len(folders)
-    return splits if folders and known and all(re.fullmatch(r"[A-Za-z]+", f.name) for f in folders) else {}
+    parts = split_by_name(source, shares, split)
+    for empty in [name for name, part in parts.items() if not len(part)]:
+        warnings.warn(
+            f"{path}: none of its {len(source)} samples falls into split {empty}, which is left out", stacklevel=3
+        )
+        del parts[empty]
+    return {**parts}
 
 
 def _check_tar(source: TarSource, fields: Fields, also: tuple[str, ...]) -> None:

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.sources.base import Bad
-from data_pipelines.sources.rows import Record
+from data_pipelines.sources.rows import JoinedRows, Record, Rows
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.packed import starts_of
 
 _BATCH = 64  # rows decoded at once: pictures of 1 MB make 64 MB
 _BUFFER = 1 << 20  # bytes; a column of a row group is streamed, never read whole
+_BLOCKS = 8  # of a row group, when rows are shuffled
 _FOOTER = 8  # bytes at the end: length of the metadata, "PAR1"
 
 
@@ -42,6 +43,10 @@ class ParquetRows:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def block(self) -> int:
+        return max(1, int(np.diff(self._starts).max(initial=0)) // _BLOCKS)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cursors": {}}
@@ -88,6 +93,14 @@ class ParquetRows:
                 yield from (f"{name}.{part.name}" for part in parts if not _is_bytes(part))
             elif not _is_bytes(self._schema.field(name)):
                 yield name
+
+
+def block_of(rows: Rows) -> int:
+    """Rows that a shuffle should keep together: an eighth of the largest row group, which has to be read from its start
+    to them, so that some five rows are read for one. 1 of other records."""
+    if isinstance(rows, JoinedRows):
+        return max(map(block_of, rows.parts))
+    return rows.block if isinstance(rows, ParquetRows) else 1
 
 
 class _Cursor:

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.sources.base import Bad, Facts, Pair
-from data_pipelines.sources.picture_folders import NO_DOWNLOAD, PictureError, is_address, read_picture
+from data_pipelines.sources.folders.files import (
+    NO_DOWNLOAD,
+    PictureError,
+    is_address,
+    is_base64,
+    picture_in_text,
+    read_picture,
+    real_folder,
+)
+from data_pipelines.sources.parquet_rows import block_of
 from data_pipelines.sources.records import (
     Fields,
     check_columns,
@@ -48,7 +57,7 @@ class RecordSource:
             yield self._name(index, record)
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
-        root = os.path.realpath(self.root)
+        root = real_folder(str(self.root))
         records = self.rows.read(start, stop, columns_of(self.fields))
         for index, record in enumerate(records, start):
             yield record if isinstance(record, Bad) else self._pair(index, record, root)
@@ -62,7 +71,7 @@ class RecordSource:
         return {"kind": self.kind, "records": self.rows.identity(), "fields": fields}
 
     def facts(self) -> Facts:
-        return Facts(level_names=level_names(self.fields), levels_made=self.made)
+        return Facts(level_names=level_names(self.fields), levels_made=self.made, block=block_of(self.rows))
 
     def _name(self, index: int, record: Record | Bad) -> str:
         """The key, else the picture's path without its ending. Pictures inside a table are named by their place:
@@ -72,9 +81,8 @@ class RecordSource:
         value = value_of(record, self.fields.key or self.fields.image)
         if self.fields.key and isinstance(value, str | int) and value != "":
             return str(value)
-        if not self.fields.key and isinstance(value, str) and value:
-            return os.path.splitext(value)[0]
-        return self.rows.place(index)
+        path = None if self.fields.key or isinstance(value, Mapping) else _path_of(value)
+        return self.rows.place(index) if path is None else os.path.splitext(path)[0]
 
     def _pair(self, index: int, record: Record, root: str) -> Pair | Bad:
         value = value_of(record, self.fields.image)
@@ -124,12 +132,16 @@ def record_source(
 
 
 def _path_of(value: Any) -> str | None:
+    """None where the text is the picture itself."""
     if isinstance(value, Mapping):
         value = value.get("path")
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and not is_base64(value) else None
 
 
 def _bytes_of(value: Any) -> bytes | None:
+    """Raises PictureError for base64 text that is damaged."""
     if isinstance(value, Mapping):
         value = value.get("bytes")
+    if isinstance(value, str) and is_base64(value):
+        return picture_in_text(value)
     return value if isinstance(value, bytes) else None

@@ -16,13 +16,14 @@ from pydantic import Field
 from data_pipelines.captions.sentences import sentence_levels
 from data_pipelines.tars.index import TarSample, read_span
 from seqtok_core.foundation.config import Config
-from seqtok_core.foundation.errors import ConfigError, DataError
+from seqtok_core.foundation.errors import ConfigError, DataError, shown
 
 CAPTIONS = "captions"
 TEXT = "txt"  # text that lies beside a picture, as KEY.txt
 CAPTION_FIELDS = (CAPTIONS, "caption", "text", TEXT)  # the first that a record has, where none is asked for
 IMAGE_FIELDS = ("file_name", "image", "image_path", "path", "filepath", "filename", "file", "jpg", "png", "webp")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
+_SHOWN_COLUMNS = 20
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -72,7 +73,7 @@ def labels_of(record: Mapping[str, Any], fields: Fields) -> dict[str, int | str]
         if value is None or value != value:
             continue
         if not isinstance(value, int | str):
-            raise DataError(f"label field {name!r} holds {type(value).__name__}, not a number or a word")
+            raise DataError(f"label field {shown(name)!r} holds {type(value).__name__}, not a number or a word")
         labels[name] = int(value) if isinstance(value, int) else value
     return labels
 
@@ -127,7 +128,7 @@ def check_columns(asked: Sequence[tuple[str, str]], columns: Sequence[str], plac
     """`asked` are (what names it, name). Raises ConfigError naming the nearest columns."""
     for setting, name in asked:
         if name not in columns:
-            raise ConfigError(f"{place}: no field {name!r} ({setting}); {_near(name, columns)}")
+            raise ConfigError(f"{place}: no field {shown(name)!r} ({setting}); {_near(name, columns)}")
 
 
 def levels_made(fields: Fields, columns: Sequence[str] = CAPTION_FIELDS) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _texts(record: Mapping[str, Any], field: str, fields: Fields) -> list[str]:
         levels = field == TEXT and fields.pyramid == "given"
         return [line for line in value.splitlines() if line.strip()] if levels else [value]
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise DataError(f"field {field!r} is not a caption or a list of captions")
+        raise DataError(f"field {shown(field)!r} is not a caption or a list of captions")
     return list(value)
 
 
@@ -167,7 +168,9 @@ def _asked(fields: Fields) -> list[tuple[str, str]]:
 
 def _near(name: str, columns: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, columns, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(columns) or 'none'}"
+    more = f" and {len(columns) - _SHOWN_COLUMNS} more" if len(columns) > _SHOWN_COLUMNS else ""
+    listed = ", ".join(map(shown, columns[:_SHOWN_COLUMNS])) or "none"
+    return f"did you mean {' or '.join(map(shown, near))}?" if near else f"there are {listed}{more}"
 
 
 def read_record(handle: int, sample: TarSample, fields: Fields) -> dict[str, Any]:

@@ -27,8 +27,9 @@ class TarSource:
     shards: tuple[Path, ...]
     samples: tuple[PackedSamples, ...]  # of each shard
     fields: Fields
-    skipped: Mapping[str, str] = field(default_factory=dict)  # file name -> message
+    skipped: Mapping[str, str] = field(default_factory=dict)  # name -> message
     litter: int = 0
+    root: Path | None = None  # the folder under which shards are named; None: their own
     kind: str = "tars"
 
     def __len__(self) -> int:
@@ -43,10 +44,10 @@ class TarSource:
             found = self._describe(handle, path, sample)
             extension = image_extension(sample)
             if isinstance(found, Bad) or extension is None:
-                yield found if isinstance(found, Bad) else _no_picture(path, sample)
+                yield found if isinstance(found, Bad) else self._no_picture(path, sample)
                 continue
             data = read_span(handle, sample.members[extension])
-            yield Pair(image=data, captions=found[0], labels=found[1], source=f"{path.name}:{sample.key}")
+            yield Pair(image=data, captions=found[0], labels=found[1], source=self._place(path, sample))
 
     def records(self, start: int, stop: int) -> Iterator[Mapping[str, Any] | Bad]:
         """The record of each sample, without its picture; `__key__` is its key."""
@@ -54,7 +55,7 @@ class TarSource:
             try:
                 yield {**read_record(handle, sample, self.fields), "__key__": sample.key}
             except DataError as error:
-                yield Bad(f"{path.name}:{sample.key}", str(error))
+                yield Bad(self._place(path, sample), str(error))
 
     def described(self, shard: int) -> Iterator[tuple[tuple[str, ...], dict[str, int | str]] | Bad]:
         """(captions, labels) of every sample of a shard, or why it cannot be used; pictures are not read."""
@@ -64,7 +65,7 @@ class TarSource:
                 yield self._describe(stream.fileno(), path, self.samples[shard][index])
 
     def identity(self) -> dict[str, Any]:
-        shards = {path.name: path.stat().st_size for path in self.shards}
+        shards = {_called(path, self.root): path.stat().st_size for path in self.shards}
         fields = self.fields.model_dump(mode="json")
         aside: dict[str, Any] = {"skipped": sorted(self.skipped)} if self.skipped else {}
         aside |= {"left_aside": {"litter_of_a_system": self.litter}} if self.litter else {}
@@ -93,12 +94,18 @@ class TarSource:
         self, handle: int, path: Path, sample: TarSample
     ) -> tuple[tuple[str, ...], dict[str, int | str]] | Bad:
         if image_extension(sample) is None:
-            return _no_picture(path, sample)
+            return self._no_picture(path, sample)
         try:
             record = read_record(handle, sample, self.fields)
             return record_captions(record, self.fields), labels_of(record, self.fields)
         except DataError as error:
-            return Bad(f"{path.name}:{sample.key}", str(error))
+            return Bad(self._place(path, sample), str(error))
+
+    def _no_picture(self, path: Path, sample: TarSample) -> Bad:
+        return Bad(self._place(path, sample), "no picture", f"members {sorted(sample.members)}")
+
+    def _place(self, path: Path, sample: TarSample) -> str:
+        return f"{_called(path, self.root)}:{sample.key}"
 
 
 def tar_sources(
@@ -109,10 +116,13 @@ def tar_sources(
     Raises DataError when there is no tar.
     """
     found = find_tars(path, rest)
-    return {split: tar_source(shards, fields, on_bad_shard) for split, shards in found.items()}
+    root = path if path.is_dir() else None
+    return {split: tar_source(shards, fields, on_bad_shard, root) for split, shards in found.items()}
 
 
-def tar_source(shards: Sequence[Path], fields: Fields, on_bad_shard: OnBadShard = "error") -> TarSource:
+def tar_source(
+    shards: Sequence[Path], fields: Fields, on_bad_shard: OnBadShard = "error", root: Path | None = None
+) -> TarSource:
     """Scans every shard once. A damaged one is an error, or left out and named in `skipped`."""
     kept: list[Path] = []
     skipped: dict[str, str] = {}
@@ -124,14 +134,14 @@ def tar_source(shards: Sequence[Path], fields: Fields, on_bad_shard: OnBadShard 
         except DataError as error:
             if on_bad_shard == "error":
                 raise
-            skipped[path.name] = str(error)
+            skipped[_called(path, root)] = str(error)
             continue
         kept.append(path)
         samples.append(found)
     if not any(map(len, samples)):
         raise DataError(f"{shards[0].parent}: no samples in {len(shards)} shard(s); damaged: {len(skipped)}")
-    return TarSource(tuple(kept), tuple(samples), fields, skipped, len(litter))
+    return TarSource(tuple(kept), tuple(samples), fields, skipped, len(litter), root)
 
 
-def _no_picture(path: Path, sample: TarSample) -> Bad:
-    return Bad(f"{path.name}:{sample.key}", "no picture", f"members {sorted(sample.members)}")
+def _called(path: Path, root: Path | None) -> str:
+    return path.name if root is None else path.relative_to(root).as_posix()

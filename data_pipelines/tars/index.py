@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.packed import pack
 
 OnBadShard = Literal["error", "skip"]
@@ -121,11 +121,11 @@ def _group(members: Iterable[tuple[str, Span | None]], name: str) -> list[TarSam
             continue
         if not samples or samples[-1].key != key:
             if key in seen:
-                raise DataError(f"{name}: key {key!r} comes twice; members of a key must lie together")
+                raise DataError(f"{name}: key {shown(key)!r} comes twice; members of a key must lie together")
             seen.add(key)
             samples.append(TarSample(key, {}))
         if extension in samples[-1].members:
-            raise DataError(f"{name}: {key}.{extension} comes twice")
+            raise DataError(f"{name}: {shown(key)}.{extension} comes twice")
         if span is not None:
             samples[-1].members[extension] = span
     return samples

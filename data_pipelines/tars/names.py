@@ -1,10 +1,11 @@
-"""What names in and of tars mean: keys, endings of pictures, the split in a file's name."""
+"""What names in and of tars mean: keys, endings of pictures, which tars of a folder are of which split."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from data_pipelines.tars.folders import by_split, files_that_count, files_under, split_of
 from data_pipelines.tars.index import TarSample
 from seqtok_core.foundation.errors import DataError
 
@@ -16,33 +17,21 @@ IMAGE_EXTENSIONS = (
     *("png", "jpg", "jpeg", "webp", "gif", "bmp", "avif", "tif", "tiff", "jfif", "jpe", "jp2", "ppm", "pgm", "pnm"),
     *("heic", "heif", "jxl"),
 )
-SPLITS = ("train", "val", "test")
-_SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val", "training": "train"}
 
 
 def find_tars(path: Path, rest: str = "train") -> dict[str, list[Path]]:
-    """Split -> its tars in order of their names. The split is a word of the name, else `rest`."""
+    """Split -> its tars; see `by_split`. Where none lie in the folder itself, those of the folders in it."""
     path = Path(path)
-    packed = [] if path.is_file() else sorted(p.name for p in path.iterdir() if p.name.endswith(PACKED))
+    if path.is_file():
+        return {split_of(path.name, rest): [path]}
+    names = files_that_count(path, [name for name in files_under(path) if name.endswith((".tar", *PACKED))])
+    packed = [name for name in names if name.endswith(PACKED)]
     if packed:
         shown = ", ".join(packed[:3]) + (f" and {len(packed) - 3} more" if len(packed) > 3 else "")
         raise DataError(f"{path}: {shown}: {_UNPACK}")
-    tars = [path] if path.is_file() else sorted(p for p in path.glob("*.tar") if p.is_file())
-    if not tars:
-        raise DataError(f"{path}: no *.tar there")
-    splits: dict[str, list[Path]] = {}
-    for tar in tars:
-        splits.setdefault(split_of(tar.name, rest), []).append(tar)
-    return splits
-
-
-def split_of(name: str, rest: str = "train") -> str:
-    """The last word of a file's name that is one of a split; `rest` where there is none."""
-    for word in reversed(re.split(r"[^A-Za-z]+", name.rpartition(".")[0].lower())):
-        word = _SPLIT_ALIASES.get(word, word)
-        if word in SPLITS:
-            return word
-    return rest
+    if not names:
+        raise DataError(f"{path}: no *.tar there or in its folders")
+    return by_split(path, names, rest)
 
 
 def image_extension(sample: TarSample) -> str | None:

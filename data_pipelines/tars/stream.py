@@ -14,7 +14,7 @@ from typing import IO
 
 from data_pipelines.tars.index import is_litter, split_name
 from data_pipelines.tars.remote import open_shard
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 
 _BUFFER = 512 * tarfile.BLOCKSIZE  # bytes asked for at once
 _LARGEST = 256 * 2**20  # bytes of a member; larger ones are not what this reads
@@ -48,13 +48,13 @@ def _grouped(stream: IO[bytes], name: str, extensions: frozenset[str]) -> Iterat
             if members:
                 yield key, members
             if found in seen:
-                raise DataError(f"{name}: key {found!r} comes twice; members of a key must lie together")
+                raise DataError(f"{name}: key {shown(found)!r} comes twice; members of a key must lie together")
             seen.add(found)
             key, members = found, {}
         if content is None:
             continue
         if extension in members:
-            raise DataError(f"{name}: {key}.{extension} comes twice")
+            raise DataError(f"{name}: {shown(key)}.{extension} comes twice")
         members[extension] = content
     if members:
         yield key, members
@@ -75,7 +75,9 @@ def _members(stream: IO[bytes], name: str, extensions: frozenset[str]) -> Iterat
                         yield info.name, None
                         continue
                     if info.size > _LARGEST:
-                        raise DataError(f"{name}: {info.name} has {info.size} bytes; at most {_LARGEST} are read")
+                        raise DataError(
+                            f"{name}: {shown(info.name)} has {info.size} bytes; at most {_LARGEST} are read"
+                        )
                     content = tar.extractfile(info)
                     assert content is not None
                     yield info.name, content.read()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_pipelines.tars.index import Span, TarSample, is_litter, next_archive, span_of, split_name
+from seqtok_core.foundation.errors import shown
 
 _END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
 
@@ -78,7 +79,7 @@ def _read(stream: BinaryIO, size: int, members: list[tuple[str, Span | None]]) -
                 end = tar.offset
                 if info.isreg() and info.offset_data + info.size > size:
                     stop = info.offset_data + info.size
-                    return f"cut inside {info.name}, which ends at byte {stop}, at byte {size}"
+                    return f"cut inside {shown(info.name)}, which ends at byte {stop}, at byte {size}"
                 last = info.name
                 if not info.isdir():
                     members.append((info.name, span_of(info)))
@@ -110,13 +111,15 @@ def _group(members: Iterable[tuple[str, Span | None]], name: str, found: Walk) -
         if key != current or key not in seen:
             current = key
             if key in seen:
-                found.problems.append(f"{name}: key {key!r} comes again{_at(span)}; its members must lie together")
+                found.problems.append(
+                    f"{name}: key {shown(key)!r} comes again{_at(span)}; its members must lie together"
+                )
                 continue
             seen[key] = len(found.samples)
             found.samples.append(TarSample(key, {}))
         sample = found.samples[seen[key]]
         if extension in sample.members:
-            found.problems.append(f"{name}: {key}.{extension} comes again{_at(span)}")
+            found.problems.append(f"{name}: {shown(key)}.{extension} comes again{_at(span)}")
         elif span is not None:
             sample.members[extension] = span
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from seqtok_core.foundation.errors import shown
 
 if TYPE_CHECKING:
     from data_pipelines.prepare.preview import PreviewedSample
@@ -31,6 +34,8 @@ def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
         for part in identity.get("parts", ()):
             for reason, count in part.get("left_out", {}).items():
                 yield f"{split}: {count} samples left out by {reason}"
+            if "shuffled" in part:
+                yield f"{split}: shuffled; --shuffle off keeps the order of the source"
 
 
 def _found(identity: Any, key: str) -> Iterator[Any]:
@@ -46,8 +51,8 @@ def _listed(identity: Any, key: str) -> list[str]:
     return [name for names in _found(identity, key) for name in names]
 
 
-def _merged(identity: Any, key: str) -> dict[str, int]:
-    return {what: count for counts in _found(identity, key) for what, count in counts.items()}
+def _merged(identity: Any, key: str) -> Counter[str]:
+    return sum(map(Counter, _found(identity, key)), Counter())
 
 
 def _plan(
@@ -77,13 +82,14 @@ def _plan(
 
 
 def _sample(item: PreviewedSample) -> Iterator[str]:
-    yield f"{item.split} {item.source}: {item.picture}" if item.picture else f"{item.split} {item.source}"
+    place = f"{item.split} {shown(item.source)}"
+    yield f"{place}: {item.picture}" if item.picture else place
     if item.problem:
         yield f"  BAD: {item.problem}"
     for number, text in enumerate(item.captions):
         yield f"  {number} {text}"
     if item.labels:
-        yield "  " + ", ".join(f"{name}={value}" for name, value in item.labels.items())
+        yield "  " + ", ".join(f"{name}={shown(value)}" for name, value in item.labels.items())
     if item.notes:
         yield "  (" + ", ".join(item.notes) + ")"
 

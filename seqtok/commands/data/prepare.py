@@ -39,7 +39,7 @@ WRITING = Flags(
     panels={
         "Captions": ("captions.max_characters", "captions.min_characters", "captions.unescape_html", "no_caption"),
         "Shards": (
-            *("size", "form", "quality", "subsampling", "resize", "max_pixels", "name", "samples_per_shard"),
+            *("size", "form", "quality", "subsampling", "resize", "max_pixels", "name", "samples_per_shard", "shuffle"),
             *("max_bad_share", "max_bad_run"),
         ),
     },
@@ -71,13 +71,14 @@ def run_prepare(
     dry_run: bool,
 ) -> None:
     from data_pipelines.prepare.preview import preview
-    from data_pipelines.prepare.run import plan_of
+    from data_pipelines.prepare.run import arrange_sources, plan_of
     from data_pipelines.prepare.run import prepare as run
     from data_pipelines.shards.output import refuse_used
     from seqtok.commands.data.plan import left_out, show_plan
     from seqtok.commands.data.view import progress_bar, show_manifest
 
     if dry_run:
+        sources = arrange_sources(sources, config, None if overwrite else out)
         refuse_used(out, plan_of(sources, config), overwrite=overwrite, resume=resume.value)
         show_plan(out, sources, config, preview(sources, config))
         return

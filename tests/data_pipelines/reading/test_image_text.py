@@ -169,11 +169,13 @@ def test_foreign_samples_that_cannot_be_used_are_counted(tmp_path):
 
 
 def test_missing_things_are_one_clear_error(folder, foreign, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
     cases = [
         (lambda: loader(tmp_path / "nowhere"), "no such folder"),
         (lambda: loader(folder, split="valid"), "no split 'valid'; there are test, train"),
         (lambda: loader(foreign, split="test"), "no split 'test'"),
-        (lambda: loader(tmp_path), "no \\*.tar"),
+        (lambda: loader(empty), "no \\*.tar"),
         (
             lambda: loader(foreign, fields=Fields(captions="text"), batch=4),
             "captions in the field 'text'",

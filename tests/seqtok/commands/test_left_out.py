@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_pipelines.shards.shard_set import open_shards
-from data_pipelines.sources.cut import keep_in_all, parse_condition, split_by_name
+from data_pipelines.sources.derived.cut import keep_in_all, parse_condition, split_by_name
 from data_pipelines.sources.records import Fields
 from data_pipelines.sources.tar_source import tar_source
 from seqtok.commands.data.plan import left_out

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.sources.base import Bad, Facts, Pair, Source
+from data_pipelines.tars.folders import split_of_folder
 from seqtok_core.foundation.errors import ConfigError, DataError
 
 _RUN = 4096  # indices looked at together
@@ -79,6 +80,18 @@ def split_by_name(source: Source, shares: Mapping[str, float], rest: str = "trai
     text = ", ".join(f"{split} {share:g}" for split, share in shares.items())
     parts = {split: np.array(found, dtype=np.int64) for split, found in chosen.items()}
     return {split: Subset(source, found, f"{split} of {text}") for split, found in parts.items()}
+
+
+def split_by_folder(source: Source) -> dict[str, Source]:
+    """By the first folder of each sample's name; {} unless all of these are called as splits are."""
+    chosen: dict[str, array[int]] = {}
+    for index, name in enumerate(source.names(0, len(source))):
+        folder, slash, _ = name.partition("/")
+        split = split_of_folder(folder) if slash else ""
+        if not split:
+            return {}
+        chosen.setdefault(split, array("q")).append(index)
+    return {split: Subset(source, np.array(found, np.int64), f"folder {split}") for split, found in chosen.items()}
 
 
 def _draw(name: str, shares: Mapping[str, float], rest: str) -> str:
