@@ -88,6 +88,8 @@ class PackedRows:
     names: tuple[str, ...]
     digest: str  # sha256 of the file that they come from
     aside: Mapping[str, int] = field(default_factory=dict)  # what of it became no record, by what it is
+    unit: str = "image"  # what a record is, for messages
+    order: str = ""  # how captions became levels, where the records do not say
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -100,7 +102,7 @@ class PackedRows:
             yield json.loads(self.packed[index])
 
     def place(self, index: int) -> str:
-        return f"{self.name} image {index + 1}"
+        return f"{self.name} {self.unit} {index + 1}"
 
     def identity(self) -> dict[str, Any]:
         aside = {"left_aside": dict(self.aside)} if self.aside else {}
