@@ -45,5 +45,11 @@ def split_of(name: str, rest: str = "train") -> str:
     return rest
 
 
+def split_word(word: str) -> str:
+    """The split that a word by itself stands for; the word in small letters where none is known."""
+    word = word.strip().lower()
+    return {**_SPLIT_ALIASES, "testing": "test", "restval": "train"}.get(word, word)
+
+
 def image_extension(sample: TarSample) -> str | None:
     return next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
