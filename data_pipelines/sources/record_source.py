@@ -28,7 +28,7 @@ from data_pipelines.sources.rows import Record, Rows
 from data_pipelines.sources.values import FieldError, base_of, shape_of
 from seqtok_core.foundation.errors import ConfigError, DataError
 
-_LOCAL = re.compile(r"file:(//(localhost)?)?(?=/)", re.IGNORECASE)
+_LOCAL = re.compile(r"file:(//(localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 _LOOKED_AT = 20  # records in which an address is looked for before anything is written
 
 

@@ -136,9 +136,8 @@ def _texts_of_objects(items: list[Mapping[str, Any]], field: str) -> list[str]:
     for name in _TEXTS:
         if all(isinstance(item.get(name), str) for item in items):
             return [item[name] for item in items]
-    raise DataError(
-        f"field {field!r} is a list of objects ({_keys(items[0])}); name one, as {field}.{_first(items[0])}"
-    )
+    first = items[0]
+    raise _no_caption(field, f"it is a list of objects ({_keys(first)}); name one, as {field}.{_first(first)}")
 
 
 def _said(content: Any) -> str:
