@@ -85,7 +85,7 @@ def open_source(path: Path, config: SourceConfig) -> dict[str, Source]:
         raise ConfigError(f"{path}: {who} say their splits ({', '.join(found)}); leave out `split`")
     sources: dict[str, Source] = keep_in_all(found, conditions) if conditions else {**found}
     if config.group == "rows" and kind not in ("coco", "tars"):
-        sources = {split: group_rows(source) for split, source in sources.items()}
+        sources = group_rows(sources)
     return _cut(path, sources, config, who)
 
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from data_pipelines.captions.sentences import sentence_levels
 from data_pipelines.sources.values import TURNS, base_of, is_blank, texts_of, value_at
 from data_pipelines.tars.index import TarSample, read_span
+from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError, DataError
 
@@ -29,6 +30,7 @@ _OTHER_CAPTIONS = (*TURNS, "sentences")  # of a table that has none of CAPTION_F
 _OTHER_IMAGES = ("images",)  # of a table that has none of IMAGE_FIELDS: lists of one
 _SHOWN = 20  # columns that a message names
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
+_FILE = re.compile(rf"[/0-9][^/]*\.({'|'.join(IMAGE_EXTENSIONS)})\b")  # a path in place of the name of a column
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -179,7 +181,8 @@ def _near(name: str, columns: Sequence[str]) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-    return f"there are {', '.join(named[:_SHOWN]) or 'no named fields'}{more}"
+    row = "; these look like a row: put names of columns in a line before it" if any(map(_FILE.search, named)) else ""
+    return f"there are {', '.join(named[:_SHOWN]) or 'no named fields'}{more}{row}"
 
 
 def read_record(handle: int, sample: TarSample, fields: Fields) -> dict[str, Any]:

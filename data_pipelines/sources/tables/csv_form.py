@@ -8,6 +8,7 @@ line feed at its head has carriage returns as line ends.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,18 @@ class CsvForm:
         options: dict[str, Any] = {"escapechar": "\\"} if self.quoting == "backslash" else {}
         options |= {"quoting": csv.QUOTE_NONE} if self.quoting == "none" else {}
         return csv.reader(lines, delimiter=self.divider, skipinitialspace=self.spaced, strict=True, **options)
+
+    def cells(self, text: str) -> list[str]:
+        """The cells of one row. Raises csv.Error where it does not fit the form."""
+        line = text.rstrip("\r\n")
+        if self._is_plain(line) and "\r" not in line and "\n" not in line:
+            cells = line.split(self.divider)
+            return [cell.lstrip(" ") for cell in cells] if self.spaced else cells
+        return next(self.reader(io.StringIO(text, newline="\n")), [])
+
+    def _is_plain(self, line: str) -> bool:
+        """Whether dividers alone make its cells."""
+        return self.quoting == "none" or ('"' not in line and (self.quoting == "minimal" or "\\" not in line))
 
     def lines(self, stream: IO[bytes]) -> Iterator[bytes]:
         """The rest of a file by lines, each with its end."""

@@ -9,7 +9,6 @@ file and row (1 = first after the header).
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,10 +56,10 @@ class CsvRows:
     def _parse(self, raw: bytes) -> dict[str, str | None] | tuple[str, str]:
         """The record, or (reason, detail)."""
         try:
-            cells = next(self.form.reader(io.StringIO(raw.decode("utf-8"), newline="\n")))
+            cells = self.form.cells(raw.decode("utf-8"))
         except UnicodeDecodeError as error:
             return "not UTF-8", f"byte {error.start} of the row; iconv -t utf-8 mends a file"
-        except (csv.Error, StopIteration) as error:
+        except csv.Error as error:
             return "row cannot be read", str(error)
         if len(cells) != len(self.header):
             return "ragged row", f"{len(cells)} cells, the header has {len(self.header)}"

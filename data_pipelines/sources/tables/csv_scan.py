@@ -39,7 +39,6 @@ class QuoteTraces:
     ragged: int = 0  # rows without as many cells as the header
     quoted_header: bool = False
     broken: int = 0  # rows that the form cannot read
-    first_broken: int = 0  # number of the first one
     proper: int = 0  # cells of one line that only a quoting writer makes: with a divider or doubled quotes inside
     bare: int = 0  # cells with quotes and none around them, where a writer that quotes would have doubled them
     escaped: int = 0  # rows with backslashes before quotes that end no cell
@@ -70,27 +69,34 @@ def scan_rows(path: Path, form: CsvForm, begin: int) -> CsvScan:
 class _Scanner:
     def __init__(self, path: Path, form: CsvForm, begin: int) -> None:
         self._path, self._form, self._position = path, form, begin
-        self._marks = (b'"', b"\\") if form.quoting == "backslash" else () if form.quoting == "none" else (b'"',)
         self._digest = hashlib.sha256(form.divider.encode())
-        self._divider = form.divider.encode()
         self._traces = QuoteTraces()
+        self._sampled = 0
+        self._lines: Iterator[bytes] = iter(())
+        self._kept: list[str] = []  # first lines of a row with quotes
+        self._given = 0  # lines of it that the reader has
 
     def scan(self, stream: Iterator[bytes]) -> CsvScan:
+        self._lines = self._counted(stream)
+        reader, starts, traces = self._form.reader(self._fed()), array("q"), self._traces
+        divider, quotes = self._form.divider.encode(), self._form.quoting != "none"
+        escapes = self._form.quoting == "backslash"
         header: tuple[bytes, ...] = ()
-        starts, lines, traces = array("q"), self._counted(stream), self._traces
-        for line in lines:
+        for line in self._lines:
             first = self._position - len(line)
             if not line.strip(b"\r\n"):
                 continue
             if not header:
-                header = self._header(line, lines)
+                header = self._header(line, reader)
+                columns = len(header)
                 continue
             starts.append(first)
-            if any(mark in line for mark in self._marks):
-                self._quoted(line, lines, len(starts), len(header))
+            if (quotes and b'"' in line) or (escapes and b"\\" in line):
+                self._quoted(line, reader, len(starts), columns)
             else:
-                traces.ragged += line.count(self._divider) + 1 != len(header)
-                self._note_kinds(line.decode("latin-1").strip("\r\n").split(self._form.divider))
+                traces.ragged += line.count(divider) + 1 != columns
+                if self._sampled < _SAMPLED:
+                    self._note_kinds(line.decode("latin-1").strip("\r\n").split(self._form.divider))
         traces.rows = len(starts)
         starts.append(self._position)
         return CsvScan(header, starts, self._digest.hexdigest(), traces)
@@ -101,51 +107,72 @@ class _Scanner:
             self._position += len(line)
             yield line
 
-    def _header(self, line: bytes, lines: Iterator[bytes]) -> tuple[bytes, ...]:
-        text = [line.decode("latin-1")]
-        self._traces.quoted_header = '"' in text[0]
+    def _fed(self) -> Iterator[str]:
+        """The line of a row that is kept, then those that the reader asks for; the first of these are kept too."""
+        while True:
+            self._given += 1
+            if self._given == 1:
+                yield self._kept[0]
+                continue
+            line = next(self._lines, None)
+            if line is None:
+                return
+            text = line.decode("latin-1")
+            if len(self._kept) <= _KEPT_LINES:
+                self._kept.append(text[:_KEPT_BYTES])
+            yield text
+
+    def _parse(self, line: bytes, reader: Iterator[list[str]]) -> list[str]:
+        self._kept, self._given = [line.decode("latin-1")], 0
+        return next(reader)
+
+    def _header(self, line: bytes, reader: Iterator[list[str]]) -> tuple[bytes, ...]:
+        self._traces.quoted_header = b'"' in line
         try:
-            cells = next(self._form.reader(_then(text, lines)))
+            cells = self._parse(line, reader)
         except csv.Error as error:
             raise DataError(f"{self._path}: its header cannot be read ({error})") from None
         self._traces.kinds = [Counter() for _ in cells]
         return tuple(cell.encode("latin-1") for cell in cells)
 
-    def _quoted(self, line: bytes, lines: Iterator[bytes], number: int, columns: int) -> None:
+    def _quoted(self, line: bytes, reader: Iterator[list[str]], number: int, columns: int) -> None:
         """A row that begins with a line with quotes; takes the lines that belong to it."""
-        traces, kept, error = self._traces, [line.decode("latin-1")], ""
-        begin, cells = self._position, list[str]()
+        traces, error, cells = self._traces, "", list[str]()
         try:
-            cells = next(self._form.reader(_then(kept, lines)))
+            cells = self._parse(line, reader)
         except csv.Error as reason:
             error = str(reason)
             traces.broken += 1
-            traces.first_broken = traces.first_broken or number
-        traces.endless = number if "end of data" in error else 0
-        traces.escaped += any(_escapes(text, self._form.divider) for text in kept)
-        if self._position > begin:
-            doubled = any('"' in cell for cell in cells)  # inside quotes: no row is lost there
-            if not doubled and any(text.count(self._form.divider) + 1 == columns for text in kept[1:]):
-                traces.long += [LongRow(number, tuple(kept))] if len(traces.long) < _KEPT_ROWS else []
-            else:
-                traces.wrapped += 1
+            traces.endless = number if "end of data" in error else 0
         if not error:
             traces.ragged += len(cells) != columns
+        traces.escaped += any("\\" in text and _escapes(text, self._form.divider) for text in self._kept)
+        if self._sampled < _SAMPLED:
             self._note_kinds(cells)
-            if self._position == begin:
-                self._note_quotes(cells, kept[0])
+        if self._given == 1:
+            self._note_quotes(cells)
+        else:
+            self._note_lines(cells, number, columns)
 
-    def _note_quotes(self, cells: Sequence[str], text: str) -> None:
+    def _note_lines(self, cells: Sequence[str], number: int, columns: int) -> None:
+        """A row over several lines; with doubled quotes inside quotes it has swallowed no others."""
+        doubled = any('"' in cell for cell in cells)
+        if doubled or all(text.count(self._form.divider) + 1 != columns for text in self._kept[1:]):
+            self._traces.wrapped += 1
+        elif len(self._traces.long) < _KEPT_ROWS:
+            self._traces.long.append(LongRow(number, tuple(self._kept)))
+
+    def _note_quotes(self, cells: Sequence[str]) -> None:
         for cell in cells:
-            if self._form.divider in cell or ('"' in cell and cell not in text):
+            if self._form.divider in cell or ('"' in cell and cell not in self._kept[0]):
                 self._traces.proper += 1
             elif '"' in cell and cell.count('"') != cell.count('\\"'):
                 self._traces.bare += 1
 
     def _note_kinds(self, cells: Sequence[str]) -> None:
-        kinds = self._traces.kinds
-        if len(cells) == len(kinds) and kinds[0].total() < _SAMPLED:
-            for seen, cell in zip(kinds, cells, strict=True):
+        if len(cells) == len(self._traces.kinds):
+            self._sampled += 1
+            for seen, cell in zip(self._traces.kinds, cells, strict=True):
                 seen[kind_of_cell(cell)] += cell != "" and "\n" not in cell
 
 
@@ -164,16 +191,6 @@ def column_names(header: Sequence[bytes], path: Path) -> tuple[str, ...]:
     if twice:
         raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
     return names
-
-
-def _then(kept: list[str], lines: Iterator[bytes]) -> Iterator[str]:
-    """The line that is kept, then those that the reader asks for; the first of these are kept too."""
-    yield kept[0]
-    for line in lines:
-        text = line.decode("latin-1")
-        if len(kept) <= _KEPT_LINES:
-            kept.append(text[:_KEPT_BYTES])
-        yield text
 
 
 def _escapes(text: str, divider: str) -> bool:

@@ -7,9 +7,8 @@ differ within a picture make it a bad sample. Pictures that lie inside a table a
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from data_pipelines.sources.cut import Subset, runs_of
 from data_pipelines.sources.record_source import RecordSource
 from data_pipelines.sources.records import BY_WORDS
 from data_pipelines.sources.rows import Record
+from seqtok_core.foundation.errors import DataError
 
 _LOOKED_AT = 100  # records that show whether pictures are files
 _AT_ONCE = 1024  # groups whose rows are read together
@@ -98,12 +98,46 @@ class GroupedSource:
         return replace(pair, captions=tuple(sorted(captions, key=lambda text: len(text.split()))), labels=labels)
 
 
-def group_rows(source: Source) -> Source:
-    """The source itself where no picture has several rows."""
-    base, rows = _rows_of(source)
-    if base is None or not _has_paths(base):
-        return source
-    hashes = _hashes(base, rows)
+def group_rows(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Each split as it is where no picture of it has several rows.
+
+    Raises DataError where a field puts rows of one picture into two splits.
+    """
+    found: dict[str, Source] = {}
+    seen: dict[str, _Hashed] = {}
+    for split, source in sources.items():
+        base, rows = _rows_of(source)
+        found[split] = source
+        if base is not None and _has_paths(base):
+            mine = _Hashed(base, rows, _hashes(base, rows))
+            for other, theirs in seen.items():
+                _refuse_shared(split, mine, other, theirs)
+            found[split] = _grouped(source, mine)
+            seen[split] = mine
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Hashed:
+    base: RecordSource
+    rows: NDArray[np.int64]  # (R,) of `base`
+    hashes: NDArray[np.int64]  # (R,) equal where rows are of one sample
+
+
+def _refuse_shared(split: str, mine: _Hashed, other: str, theirs: _Hashed) -> None:
+    if mine.base is not theirs.base:
+        return
+    shared = np.isin(theirs.hashes, mine.hashes)
+    if shared.any():
+        first = int(np.argmax(shared))
+        rows = (int(theirs.rows[first]), int(mine.rows[mine.hashes == theirs.hashes[first]][0]))
+        one, two = (mine.base.rows.place(row) for row in rows)
+        name = next(mine.base.names(rows[0], rows[0] + 1))
+        raise DataError(f"{one} and {two} are of one picture, {name}, but of the splits {other} and {split}")
+
+
+def _grouped(source: Source, found: _Hashed) -> Source:
+    base, rows, hashes = found.base, found.rows, found.hashes
     order = np.argsort(hashes, kind="stable")
     new = np.insert(hashes[order[1:]] != hashes[order[:-1]], 0, True)
     if new.all():
@@ -112,8 +146,7 @@ def group_rows(source: Source) -> Source:
     sample = np.cumsum(new) - 1
     rank = np.argsort(np.argsort(order[new]))
     order = order[np.argsort(rank[sample], kind="stable")]
-    lengths = np.bincount(rank[sample])
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rank[sample]))]).astype(np.int64)
     in_place = len(rows) == len(base) and bool((order == np.arange(len(base))).all())
     return GroupedSource(source, base, None if in_place else rows[order], starts)
 
@@ -132,12 +165,14 @@ def _has_paths(base: RecordSource) -> bool:
     return any(base.path_of(record) for _, record in base.named(0, min(len(base), _LOOKED_AT)))
 
 
-def _hashes(base: RecordSource, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """(R,) of the name and the path of each row; a row without a path is like no other."""
-    blob = bytearray()
+def _hashes(base: RecordSource, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(R,) of the key and the path of each row, equal where these are; a row without a path is like no other."""
+    return np.fromiter(_keys(base, rows), np.int64, len(rows))
+
+
+def _keys(base: RecordSource, rows: NDArray[np.int64]) -> Iterator[int]:
+    named = base.fields.key != ""
     for first, end in runs_of(rows):
         for index, record in base.named(first, end):
             path = base.path_of(record)
-            text = f"{base.name(index, record)}\0{path}" if path else f"\0{index}"
-            blob += hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return np.frombuffer(bytes(blob), np.uint64)
+            yield hash((base.name(index, record), path) if path and named else path or (index,))

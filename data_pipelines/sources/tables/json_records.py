@@ -4,7 +4,8 @@
    LLaVA's `[{"image": ..., "conversations": [...]}, ...]`;
 2. Karpathy's splits: `{"images": [{"filename", "filepath", "split", "sentences": [{"raw": ...}]}]}`; a picture's
    captions are put in order of their number of words, shortest first, as those of COCO;
-3. an object of pictures: `{"images/0.jpg": "a caption", "images/1.jpg": ["several", "captions"]}`.
+3. an object of pictures: `{"images/0.jpg": "a caption", "images/1.jpg": ["several", "captions"]}`, or of their records
+   by name: `{"a": {"image": ..., "caption": ...}}`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from data_pipelines.sources.records import BY_WORDS, CAPTIONS, IMAGE_FIELDS
+from data_pipelines.sources.records import BY_WORDS, CAPTION_FIELDS, CAPTIONS, IMAGE_FIELDS
 from data_pipelines.sources.rows import PackedRows
 from data_pipelines.sources.values import TURNS, shape_of, value_at
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import read_json, sha256_file
 from seqtok_core.foundation.packed import pack
 
-JsonShape = Literal["coco", "json", ""]
+JsonShape = Literal["coco", "json", "jsonl", ""]
 _HEAD = 1 << 16  # characters of a file that show its shape
 _LOOKED_AT = 1000  # records whose fields are taken for those of all
 _KARPATHY = "of Karpathy's form"
@@ -41,14 +42,29 @@ def json_shape(path: Path) -> JsonShape:
             head = stream.read(_HEAD).lstrip()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    if head.startswith("{") and re.search(r'"(images|annotations)"\s*:\s*\[', head):
-        return "json" if re.search(r'"sentences"\s*:', head) else "coco"
-    known = rf'"({"|".join((*IMAGE_FIELDS, "images"))})"\s*:'
-    first = re.match(r'\{\s*"((?:[^"\\]|\\.)*)"\s*:', head)
-    if re.match(r"\[\s*\{", head) and re.search(known, head):
+    if _are_lines(head):
+        return "jsonl"
+    known = re.search(rf'"({"|".join((*IMAGE_FIELDS, "images"))})"\s*:', head) is not None
+    if re.match(r"\[\s*\{", head):
+        return "json" if known else ""
+    if re.search(r'"sentences"\s*:', head):
         return "json"
+    if re.search(r'"images"\s*:\s*\[\s*\{', head) or re.search(r'"annotations".*"image_id"\s*:', head, re.DOTALL):
+        return "coco"
+    first = re.match(r'\{\s*"((?:[^"\\]|\\.)*)"\s*:', head)
     named = first is not None and _PICTURE.fullmatch(first.group(1)) is not None
-    return "json" if named or (re.search(r":\s*\[\s*\{", head) and re.search(known, head)) else ""
+    return "json" if named or (known and head.startswith("{")) else ""
+
+
+def _are_lines(head: str) -> bool:
+    """Whether a file called .json holds an object on each line."""
+    line, _, rest = head.partition("\n")
+    if not rest.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def read_json_records(path: Path) -> PackedRows:
@@ -78,6 +94,9 @@ def _records(path: Path, content: Any, aside: Counter[str]) -> Iterator[Mapping[
         ):
             yield from ({"file_name": name, CAPTIONS: found} for name, found in content.items())
             return
+        if _are_records_by_name(content):
+            yield from ({**_named(name), **record} for name, record in content.items())
+            return
         if len(lists) != 1:
             raise DataError(f"{path}: its structure is not known: {shape_of(content)}; {_parts(content)}; {_WAY_OUT}")
         content = lists[0]
@@ -98,6 +117,15 @@ def _records(path: Path, content: Any, aside: Counter[str]) -> Iterator[Mapping[
 def _is_captions_by_file(content: Mapping[str, Any]) -> bool:
     found = content.values()
     return bool(content) and all(map(_PICTURE.fullmatch, content)) and all(isinstance(v, str | list) for v in found)
+
+
+def _are_records_by_name(content: Mapping[str, Any]) -> bool:
+    texts = {*CAPTION_FIELDS, *TURNS}
+    return bool(content) and all(isinstance(record, Mapping) and texts & record.keys() for record in content.values())
+
+
+def _named(name: str) -> dict[str, str]:
+    return {"key": name, "file_name": name} if _PICTURE.fullmatch(name) else {"key": name}
 
 
 def _of_karpathy(record: Mapping[str, Any]) -> dict[str, Any]:

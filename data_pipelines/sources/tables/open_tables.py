@@ -75,7 +75,7 @@ def is_arrow_folder(folder: Path) -> bool:
     return (folder / STATE).is_file() or (folder / SPLITS).is_file()
 
 
-def lone_table(folder: Path) -> tuple[Path, Literal["csv", "coco", "json"]] | None:
+def lone_table(folder: Path) -> tuple[Path, Literal["csv", "coco", "json", "jsonl"]] | None:
     """The one .json or .txt at the top of a folder that belongs to no picture and looks like captions of pictures,
     with its kind. None where there is none, or several, or where pictures have captions beside them."""
     files = [entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
@@ -83,7 +83,7 @@ def lone_table(folder: Path) -> tuple[Path, Literal["csv", "coco", "json"]] | No
     return found[0] if len(found) == 1 and not _has_sidecars(folder) else None
 
 
-def kind_of_json(path: Path) -> Literal["coco", "json"]:
+def kind_of_json(path: Path) -> Literal["coco", "json", "jsonl"]:
     """Of a .json that is asked for: what is not COCO's is read, or refused, as a list of records."""
     return json_shape(path) or "json"
 

@@ -42,11 +42,13 @@ def choose_quoting(path: Path, divider: str, scan: Callable[[Quoting], CsvScan])
             return "none", raw
     rows = sorted([*swallowed, *doubtful, *([traces.endless] if traces.endless else [])])
     if rows:
-        raise DataError(
-            f'{path}: the quote (") that row {rows[0]} opens ends '
-            f"{'nowhere' if rows[0] == traces.endless else 'in a later line, and the lines between look like rows'}, "
-            f"though other rows are quoted; {WAY_OUT}"
+        ends = "nowhere" if rows[0] == traces.endless else "in a later line, and the lines between look like rows"
+        why = (
+            "though other rows are quoted"
+            if quotes
+            else "but some lines do not fit the header if quotes are characters"
         )
+        raise DataError(f'{path}: the quote (") that row {rows[0]} opens ends {ends}, {why}; {WAY_OUT}')
     return "minimal", plain  # rows that it cannot read are named when they are read
 
 

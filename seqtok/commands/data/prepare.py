@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from data_pipelines.sources.base import Source
 
 SourcePath = Annotated[
-    Path, typer.Argument(help="Folder with captions.jsonl, of pictures or tars; table; COCO JSON; tar.")
+    Path, typer.Argument(help="Folder with captions.jsonl, of pictures or tars; table; JSON of captions; tar.")
 ]
 READING = Flags(
     SourceConfig,

@@ -186,6 +186,15 @@ def test_a_column_counts_more_than_the_names_of_files_and_groups_within_a_split(
     assert {len(pair.captions) for source in found.values() for pair in everything(source)} == {5}
 
 
+def test_a_picture_in_two_splits_is_an_error_that_names_both_rows(tmp_path):
+    picture_table(tmp_path)
+    records = [{**row, "split": "val" if n == 17 else "train"} for n, row in enumerate(rows())]
+    path = write(tmp_path / "t.csv", records)
+    with pytest.raises(DataError, match=r"row 16 and t\.csv row 18 .* images/p3, but of the splits train and val"):
+        opened(path)
+    assert len(open_source(path, SourceConfig(split_field=""))["train"]) == 6
+
+
 @pytest.mark.parametrize("option", [{"quoting": "none"}, {"group": "none"}, {"split_field": "split"}])
 def test_options_for_tables_are_refused_where_there_is_none(tmp_path, option):
     picture_table(tmp_path)
