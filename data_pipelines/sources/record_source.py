@@ -25,7 +25,7 @@ from data_pipelines.sources.records import (
     value_of,
 )
 from data_pipelines.sources.rows import Record, Rows
-from data_pipelines.sources.values import FieldError, base_of, shape_of
+from data_pipelines.sources.values import FieldError, base_of, shape_of, value_at
 from seqtok_core.foundation.errors import ConfigError, DataError
 
 _LOCAL = re.compile(r"file:(//(localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
@@ -160,12 +160,15 @@ def check_paths(rows: Rows, fields: Fields, also: Sequence[str], place: str) -> 
     for path in paths:
         base = base_of(path, columns) or ""
         whole = [record[base] for record in found if record.get(base) is not None]
-        if whole and all(value_of(record, path) is None for record in found):
-            last = path.rpartition(".")[2]
-            if not any(last in part for part in map(shape_of, whole)):
-                raise ConfigError(
-                    f"{place}: nothing is at {path!r} in the first records; {base} is {shape_of(whole[0])}"
-                )
+        if whole and not any(_is_there(record, path) for record in found):
+            shape = shape_of(whole[0])
+            raise ConfigError(f"{place}: nothing is at {path!r} in the first records; {base} is {shape}")
+
+
+def _is_there(record: Record, path: str) -> bool:
+    above, _, last = path.rpartition(".")
+    holder = value_at(record, above) if above else None
+    return value_at(record, path) is not None or (isinstance(holder, Mapping) and last in holder)
 
 
 def local_path(path: str) -> str:

@@ -151,7 +151,7 @@ class _Scanner:
             self._note_kinds(cells)
         if self._given == 1:
             self._note_quotes(cells)
-        else:
+        elif len(self._kept) > 1:
             self._note_lines(cells, number, columns)
 
     def _note_lines(self, cells: Sequence[str], number: int, columns: int) -> None:

@@ -132,6 +132,7 @@ def test_paths_into_parquet_and_json_lines(tmp_path):
     [
         ({"captions": "meta.captoin"}, r"nothing is at 'meta.captoin'.*meta is an object \(caption, kind, path\)"),
         ({"captions": "texts.middle"}, r"nothing is at 'texts.middle'.*list of 1: an object \(short, long\)"),
+        ({"captions": "meta.caption.t"}, r"nothing is at 'meta.caption.t'"),
         ({"captions": "mta.caption"}, r"no field 'mta.caption'.*did you mean"),
         ({"image": "images[1]"}, r"nothing is at 'images\[1\]'"),
     ],
