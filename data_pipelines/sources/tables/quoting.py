@@ -43,11 +43,7 @@ def choose_quoting(path: Path, divider: str, scan: Callable[[Quoting], CsvScan])
     rows = sorted([*swallowed, *doubtful, *([traces.endless] if traces.endless else [])])
     if rows:
         ends = "nowhere" if rows[0] == traces.endless else "in a later line, and the lines between look like rows"
-        why = (
-            "though other rows are quoted"
-            if quotes
-            else "but some lines do not fit the header if quotes are characters"
-        )
+        why = "though other rows are quoted" if quotes else "and without quoting some lines do not fit the header"
         raise DataError(f'{path}: the quote (") that row {rows[0]} opens ends {ends}, {why}; {WAY_OUT}')
     return "minimal", plain  # rows that it cannot read are named when they are read
 

@@ -25,7 +25,7 @@ def save(folder, images, files=2, batch=2, first=0):
     schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": FEATURES}})})
     names = [f"data-{n:05d}-of-{files:05d}.arrow" for n in range(files)]
     rows = [
-        {"image": {"bytes": data, "path": "x.png"}, "text": f"no {n}", "label": n % 2}
+        {"image": data and {"bytes": data, "path": "x.png"}, "text": f"no {n}", "label": n % 2}
         for n, data in enumerate(images, first)
     ]
     share = -(-len(rows) // files)
@@ -67,6 +67,14 @@ def test_any_rows_in_any_order_and_pictures_only_when_asked(tmp_path):
             bare = list(rows.read(first, end, ("text", "image"), pictures=False))
             assert bare == [{"text": f"no {n}", "image": {"path": "x.png"}} for n in range(first, min(end, 7))]
     assert len(pickle.dumps(rows)) < 2000 + 8 * 7
+
+
+def test_a_row_without_a_picture_is_a_bad_sample(tmp_path):
+    folder = save(tmp_path / "set", [None, *picture_table(tmp_path, 1)])
+    bad, good = everything(opened(folder)["train"])
+    assert (bad.reason, good.captions) == ("no picture", ("no 1",))
+    rows = ArrowRows(folder / "data-00000-of-00002.arrow")
+    assert list(rows.read(0, 1, ("image",), pictures=False)) == [{"image": None}]
 
 
 def test_identity_changes_with_the_rows(tmp_path):

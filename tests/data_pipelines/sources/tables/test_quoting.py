@@ -81,7 +81,7 @@ def test_a_doubtful_table_is_an_error_that_names_row_and_option(tmp_path):
     assert captions_of(path, quoting="none") == ['"it says ""yes"""', '"Hello', "x", 'bye"', "y"]
     assert len(captions_of(path, quoting="minimal")) == 3
     path.write_text(raw([(n, f"no {n}") for n in range(5)]) + 'images/p5.jpg\t"one\ttwo\n')
-    with pytest.raises(DataError, match=r"row 6 opens ends nowhere, and if quotes are characters some lines"):
+    with pytest.raises(DataError, match=r"row 6 opens ends nowhere, and without quoting some lines"):
         scan_csv(path)
     no_kind = "a\tb\nred\t" + '"x\nblue\ty\ngreen\tz"\n'
     path.write_text(no_kind)
