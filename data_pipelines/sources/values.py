@@ -73,11 +73,11 @@ def texts_of(value: Any, field: str) -> list[str]:
         raise _no_caption(field, f"it is an object ({_keys(value)}); name one, as {field}.{_first(value)}")
     if not isinstance(value, list):
         raise _no_caption(field, f"it is {shape_of(value)}")
-    if value and all(isinstance(item, Mapping) for item in value):
+    if all(isinstance(text, str) for text in value):
+        return list(value)
+    if all(isinstance(item, Mapping) for item in value):
         return _texts_of_objects(value, field)
-    if not all(isinstance(text, str) for text in value):
-        raise _no_caption(field, f"it is {shape_of(value)}")
-    return list(value)
+    raise _no_caption(field, f"it is {shape_of(value)}")
 
 
 def is_blank(value: Any) -> bool:

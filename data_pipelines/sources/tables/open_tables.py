@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,7 @@ TABLE_ENDINGS: dict[str, TableKind] = {
     ".arrow": "arrow",
 }
 _BESIDE = (".json", ".txt")  # a file of captions, or of one picture
+_MOST = 20  # files that are looked into; where there are more, each belongs to a picture
 _LOOKED_AT = 20  # records in which a path is looked for
 
 
@@ -78,7 +80,10 @@ def is_arrow_folder(folder: Path) -> bool:
 def lone_table(folder: Path) -> tuple[Path, Literal["csv", "coco", "json", "jsonl"]] | None:
     """The one .json or .txt at the top of a folder that belongs to no picture and looks like captions of pictures,
     with its kind. None where there is none, or several, or where pictures have captions beside them."""
-    files = [entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
+    texts = (entry for entry in folder.iterdir() if entry.suffix.lower() in _BESIDE and not entry.name.startswith("."))
+    files = [entry for entry in islice(texts, _MOST + 1) if entry.is_file()]
+    if len(files) > _MOST:
+        return None
     found = [(file, kind) for file in files if (kind := _kind_beside(file))]
     return found[0] if len(found) == 1 and not _has_sidecars(folder) else None
 
@@ -103,13 +108,9 @@ def _kind_beside(file: Path) -> Literal["csv"] | JsonShape:
 
 def _has_sidecars(folder: Path) -> bool:
     for _, _, names in os.walk(folder):
-        stems = {ending: set[str]() for ending in ("picture", "text")}
-        for stem, ending in map(os.path.splitext, names):
-            if ending.lower() in PICTURE_ENDINGS:
-                stems["picture"].add(stem)
-            elif ending.lower() in _BESIDE:
-                stems["text"].add(stem)
-        if stems["picture"] & stems["text"]:
+        parts = [os.path.splitext(name) for name in names]
+        pictures = {stem for stem, ending in parts if ending.lower() in PICTURE_ENDINGS}
+        if any(ending.lower() in _BESIDE and stem in pictures for stem, ending in parts):
             return True
     return False
 

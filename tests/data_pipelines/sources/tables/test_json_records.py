@@ -108,6 +108,10 @@ def test_what_belongs_to_a_picture_or_is_no_list_of_captions_is_no_table(tmp_pat
     put(tmp_path / "all.json", LISTS)
     put(tmp_path / "more.json", LISTS)
     assert detect_kind(tmp_path) == "pictures", "two of them: which one?"
+    for n in range(30):
+        put(tmp_path / f"{n}.json", {"n": n})
+    (tmp_path / "more.json").unlink()
+    assert detect_kind(tmp_path) == "pictures", "a file for each picture"
 
 
 def test_coco_stays_coco_and_is_found_alone_in_a_folder(tmp_path):

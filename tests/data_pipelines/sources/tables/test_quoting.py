@@ -72,6 +72,12 @@ def test_lines_inside_quotes_are_text_though_they_could_be_rows(tmp_path):
         assert "quoting" not in scan_csv(tmp_path / name).identity(), "as it was before there was a choice"
 
 
+def test_doubled_quotes_show_that_no_row_is_lost(tmp_path):
+    """Where no column tells what a row looks like."""
+    (tmp_path / "t.csv").write_text('colour,caption\nred,"x ""y""\nblue, z"\ngreen,w\n')
+    assert captions_of(tmp_path / "t.csv") == ['x "y"\nblue, z', "w"]
+
+
 def test_a_doubtful_table_is_an_error_that_names_row_and_option(tmp_path):
     path = tmp_path / "t.tsv"
     quoted = 'images/p0.jpg\t"it says ""yes"""\n'
