@@ -20,6 +20,7 @@ from seqtok_core.foundation.errors import DataError
 
 _KEPT_ROWS, _KEPT_LINES, _KEPT_BYTES = 200, 20, 1000  # of rows over several lines: what of them is judged later
 _SAMPLED = 1000  # rows from which the kinds of the columns are known
+_CODE = re.compile(r"\S*[0-9]\S*")  # as ids are
 _FILE = re.compile(r"\S\.[A-Za-z][A-Za-z0-9]{1,4}$")
 
 
@@ -181,7 +182,9 @@ def kind_of_cell(cell: str) -> str:
     cell = cell.strip(' "\r\n')
     if "://" in cell:
         return "address"
-    return "number" if cell.isdigit() else "file" if _FILE.search(cell) else "text"
+    if cell.isdigit():
+        return "number"
+    return "file" if _FILE.search(cell) else "code" if _CODE.fullmatch(cell) else "text"
 
 
 def column_names(header: Sequence[bytes], path: Path) -> tuple[str, ...]:

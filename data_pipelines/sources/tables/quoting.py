@@ -16,7 +16,7 @@ from data_pipelines.sources.tables.csv_scan import CsvScan, LongRow, QuoteTraces
 from seqtok_core.foundation.errors import DataError
 
 _FEW = 0.01  # share of ragged lines that a table without quoting may have
-_MOST = 0.9  # share of its cells that make a column one of files, numbers or addresses
+_MOST = 0.9  # share of its cells that make a column one of files, numbers, ids or addresses
 WAY_OUT = "say how it is written with `quoting`: none (a quote is a character), minimal or backslash; or mend that row"
 Verdict = Literal["rows", "text", "doubtful"]
 
@@ -33,23 +33,25 @@ def choose_quoting(path: Path, divider: str, scan: Callable[[Quoting], CsvScan])
         escaped = scan("backslash")
         if _reads_well(escaped.traces, divider) and escaped.traces.ragged <= traces.ragged:
             return "backslash", escaped
+    lines = len(judged) - len(swallowed) - len(doubtful)  # rows over several lines that are clearly text
+    quotes = bool(traces.quoted_header or traces.proper or lines or traces.wrapped)
+    doubtful = [] if quotes else doubtful
     if not (swallowed or doubtful or traces.broken):
         return "minimal", plain
-    quotes = traces.quoted_header or traces.proper or len(judged) > len(swallowed) or traces.wrapped
-    if not quotes:
+    if not quotes and not doubtful:
         raw = scan("none")
         if raw.traces.ragged <= max(traces.ragged, _FEW * raw.traces.rows):
             return "none", raw
     rows = sorted([*swallowed, *doubtful, *([traces.endless] if traces.endless else [])])
     if rows:
         ends = "nowhere" if rows[0] == traces.endless else "in a later line, and the lines between look like rows"
-        why = "though other rows are quoted" if quotes else "and without quoting some lines do not fit the header"
+        why = "though other rows are quoted" if quotes else "and nothing else tells how quotes are meant"
         raise DataError(f'{path}: the quote (") that row {rows[0]} opens ends {ends}, {why}; {WAY_OUT}')
     return "minimal", plain  # rows that it cannot read are named when they are read
 
 
 def _reads_well(traces: QuoteTraces, divider: str) -> bool:
-    return not traces.broken and all(_judge(row, traces, divider) == "text" for row in traces.long)
+    return not traces.broken and all(_judge(row, traces, divider) != "rows" for row in traces.long)
 
 
 def _judge(row: LongRow, traces: QuoteTraces, divider: str) -> Verdict:

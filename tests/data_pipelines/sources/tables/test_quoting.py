@@ -72,6 +72,14 @@ def test_lines_inside_quotes_are_text_though_they_could_be_rows(tmp_path):
         assert "quoting" not in scan_csv(tmp_path / name).identity(), "as it was before there was a choice"
 
 
+@pytest.mark.parametrize("name", ["red", "COCO_1", "17", "a/b.png"])
+def test_text_over_lines_beside_other_quoted_text_is_text(tmp_path, name):
+    """A line with as many commas as a row has, in a table that quotes elsewhere."""
+    lines = ["key,caption", f'{name},"one, two"', f'{name},"a dog runs\nfast, and far"', f"{name},plain"]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    assert captions_of(tmp_path / "t.csv") == ["one, two", "a dog runs\nfast, and far", "plain"]
+
+
 def test_doubled_quotes_show_that_no_row_is_lost(tmp_path):
     """Where no column tells what a row looks like."""
     (tmp_path / "t.csv").write_text('colour,caption\nred,"x ""y""\nblue, z"\ngreen,w\n')
@@ -87,7 +95,7 @@ def test_a_doubtful_table_is_an_error_that_names_row_and_option(tmp_path):
     assert captions_of(path, quoting="none") == ['"it says ""yes"""', '"Hello', "x", 'bye"', "y"]
     assert len(captions_of(path, quoting="minimal")) == 3
     path.write_text(raw([(n, f"no {n}") for n in range(5)]) + 'images/p5.jpg\t"one\ttwo\n')
-    with pytest.raises(DataError, match=r"row 6 opens ends nowhere, and without quoting some lines"):
+    with pytest.raises(DataError, match=r"row 6 opens ends nowhere, and nothing else tells"):
         scan_csv(path)
     no_kind = "a\tb\nred\t" + '"x\nblue\ty\ngreen\tz"\n'
     path.write_text(no_kind)
