@@ -1,6 +1,7 @@
 """A record of a sample -> its picture, captions, labels and name. Which fields hold them is the user's choice.
 
-A field is named by itself (`title`) or as a text with fields in braces (`a photo of a {label}`, `images/{id}.jpg`).
+A field is named by itself (`title`), by a path into it (`json.caption`, `images[0]`; values.py) or as a text with
+fields in braces (`a photo of a {label}`, `images/{id}.jpg`).
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_pipelines.captions.sentences import sentence_levels
+from data_pipelines.sources.values import TURNS, base_of, is_blank, texts_of, value_at
 from data_pipelines.tars.index import TarSample, read_span
+from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError, DataError, shown
 
 CAPTIONS = "captions"
 TEXT = "txt"  # text that lies beside a picture, as KEY.txt
+BY_WORDS = "the captions of a picture by their number of words, shortest first"  # several that nobody has ordered
 CAPTION_FIELDS = (CAPTIONS, "caption", "text", TEXT)  # the first that a record has, where none is asked for
 IMAGE_FIELDS = ("file_name", "image", "image_path", "path", "filepath", "filename", "file", "jpg", "png", "webp")
+_OTHER_CAPTIONS = (*TURNS, "sentences")  # of a table that has none of CAPTION_FIELDS
+_OTHER_IMAGES = ("images",)  # of a table that has none of IMAGE_FIELDS: lists of one
+_SHOWN = 20  # columns that a message names
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
-_SHOWN_COLUMNS = 20
+_FILE = re.compile(rf"[/0-9][^/]*\.({'|'.join(IMAGE_EXTENSIONS)})\b")  # a path in place of the name of a column
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -55,7 +62,8 @@ def record_captions(record: Mapping[str, Any], fields: Fields) -> tuple[str, ...
     """Raises DataError when a field is there but holds no text; () when all are absent or empty."""
     names = fields.caption_fields
     if fields.default_captions:
-        names = next(((name,) for name in CAPTION_FIELDS if record.get(name) is not None), ())
+        there = [name for name in CAPTION_FIELDS if record.get(name) is not None]
+        names = next(((name,) for name in there if not is_blank(record[name])), tuple(there[:1]))
     texts = [text for name in names for text in _texts(record, name, fields)]
     if fields.pyramid == "sentences" and texts:
         texts[-1:] = sentence_levels(texts[-1], fields.max_levels)
@@ -67,7 +75,7 @@ def labels_of(record: Mapping[str, Any], fields: Fields) -> dict[str, int | str]
     left out, and 3.0 is 3. Raises DataError otherwise."""
     labels: dict[str, int | str] = {}
     for name in fields.labels:
-        value = record.get(name)
+        value = value_at(record, name)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if value is None or value != value:
@@ -81,8 +89,8 @@ def labels_of(record: Mapping[str, Any], fields: Fields) -> dict[str, int | str]
 def value_of(record: Mapping[str, Any], field: str) -> Any:
     """What a field, or a text with fields in braces, is for this record; None where a field is absent."""
     if "{" not in field:
-        return record.get(field)
-    values = {name: record.get(name) for name in _BRACES.findall(field)}
+        return value_at(record, field)
+    values = {name: value_at(record, name) for name in _BRACES.findall(field)}
     if any(value is None for value in values.values()):
         return None
     return _BRACES.sub(lambda match: str(values[match.group(1)]), field)
@@ -106,12 +114,16 @@ def choose_fields(fields: Fields, columns: Sequence[str], place: str, *, table: 
     """
     check_fields(fields, columns, place)
     if table and fields.default_captions and not set(CAPTION_FIELDS) & set(columns):
-        known = ", ".join(CAPTION_FIELDS)
-        raise ConfigError(
-            f"{place}: no field with captions is known ({known}); name it with `fields.captions` ('' for none); "
-            f"{_near('', columns)}"
-        )
-    image = fields.image or next((name for name in IMAGE_FIELDS if name in columns), "")
+        other = next((name for name in _OTHER_CAPTIONS if name in columns), "")
+        if not other:
+            known = ", ".join(CAPTION_FIELDS)
+            raise ConfigError(
+                f"{place}: no field with captions is known ({known}); name it with `fields.captions` ('' for none); "
+                f"{_near('', columns)}"
+            )
+        fields = fields.model_copy(update={"captions": (other,)})
+    known_images = (*IMAGE_FIELDS, *_OTHER_IMAGES) if table else IMAGE_FIELDS
+    image = fields.image or next((name for name in known_images if name in columns), "")
     if not image:
         hint = "it has web addresses only: download with img2dataset first" if "url" in columns else _near("", columns)
         raise ConfigError(f"{place}: no field with pictures is known; name one with `fields.image`; {hint}")
@@ -127,7 +139,7 @@ def check_fields(fields: Fields, columns: Sequence[str], place: str) -> None:
 def check_columns(asked: Sequence[tuple[str, str]], columns: Sequence[str], place: str) -> None:
     """`asked` are (what names it, name). Raises ConfigError naming the nearest columns."""
     for setting, name in asked:
-        if name not in columns:
+        if base_of(name, columns) is None:
             raise ConfigError(f"{place}: no field {shown(name)!r} ({setting}); {_near(name, columns)}")
 
 
@@ -136,6 +148,8 @@ def levels_made(fields: Fields, columns: Sequence[str] = CAPTION_FIELDS) -> dict
     known = " else ".join(name for name in CAPTION_FIELDS if name in columns)
     names = known if fields.default_captions else list(fields.caption_fields)
     made: dict[str, Any] = {"fields": names, "order": "as given, coarse to fine"}
+    if set(fields.caption_fields) & set(TURNS):
+        made["order"] = "the answers of a conversation, in their order"
     if fields.pyramid == "sentences":
         made["order"] = f"the last text by sentences: first, first two, ... all; at most {fields.max_levels}"
     return made
@@ -149,14 +163,9 @@ def level_names(fields: Fields) -> tuple[str, ...]:
 
 def _texts(record: Mapping[str, Any], field: str, fields: Fields) -> list[str]:
     value = value_of(record, field)
-    if value is None:
-        return []
-    if isinstance(value, str):
-        levels = field == TEXT and fields.pyramid == "given"
-        return [line for line in value.splitlines() if line.strip()] if levels else [value]
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise DataError(f"field {shown(field)!r} is not a caption or a list of captions")
-    return list(value)
+    if field == TEXT and isinstance(value, str):
+        return [value] if fields.pyramid != "given" else [line for line in value.splitlines() if line.strip()]
+    return texts_of(value, field)
 
 
 def _asked(fields: Fields) -> list[tuple[str, str]]:
@@ -167,10 +176,13 @@ def _asked(fields: Fields) -> list[tuple[str, str]]:
 
 
 def _near(name: str, columns: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, columns, n=3, cutoff=0.5)
-    more = f" and {len(columns) - _SHOWN_COLUMNS} more" if len(columns) > _SHOWN_COLUMNS else ""
-    listed = ", ".join(map(shown, columns[:_SHOWN_COLUMNS])) or "none"
-    return f"did you mean {' or '.join(map(shown, near))}?" if near else f"there are {listed}{more}"
+    named = [column for column in columns if column.strip()]
+    near = difflib.get_close_matches(name, named, n=3, cutoff=0.5) if name else []
+    if near:
+        return f"did you mean {' or '.join(map(shown, near))}?"
+    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    row = "; these look like a row: put names of columns in a line before it" if any(map(_FILE.search, named)) else ""
+    return f"there are {', '.join(map(shown, named[:_SHOWN])) or 'no named fields'}{more}{row}"
 
 
 def read_record(handle: int, sample: TarSample, fields: Fields) -> dict[str, Any]:
@@ -209,5 +221,5 @@ def _is_wanted(extension: str, record: dict[str, Any], members: Collection[str],
     if extension != TEXT:
         return extension in fields.labels
     if fields.default_captions:
-        return not any(record.get(name) is not None for name in CAPTION_FIELDS)
+        return all(is_blank(record.get(name)) for name in CAPTION_FIELDS)
     return "json" not in members or TEXT in columns_of(fields)

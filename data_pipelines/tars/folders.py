@@ -67,6 +67,12 @@ def split_of(name: str, rest: str = "train") -> str:
     return rest
 
 
+def split_word(word: str) -> str:
+    """The split that a word by itself stands for; the word in small letters where none is known."""
+    word = word.strip().lower()
+    return {**_SPLIT_ALIASES, "testing": "test", "restval": "train"}.get(word, word)
+
+
 def split_of_folder(name: str) -> str:
     """As `split_of`; "" where no word is one of a split."""
     return split_of(f"{name}.", "")
@@ -82,6 +88,12 @@ def by_split(root: Path, names: Sequence[str], rest: str) -> dict[str, list[Path
     for name in names:
         splits.setdefault(_split_of_path(name) or rest, []).append(root / name)
     return splits
+
+
+def folder_under(root: Path, file: Path) -> str:
+    """The folder of a file as a path under `root`; "" for that itself."""
+    folder = os.path.relpath(file.parent, root)
+    return "" if folder == "." else folder
 
 
 def _split_of_path(name: str) -> str:

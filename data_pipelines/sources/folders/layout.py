@@ -1,7 +1,8 @@
 """What a folder is: tars, tables of one kind, or pictures; in it or in the folders in it.
 
 Tars or tables at the top count alone; only where there are none do those of deeper folders. What img2dataset writes
-about a shard beside it (a table of the same name) is no table of samples.
+about a shard beside it (a table of the same name) is no table of samples. A lone .json or .txt of captions at the top
+is what the caller finds; beside tars it does not count: it speaks of them.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from data_pipelines.tars.folders import files_that_count, files_under, split_of_
 from data_pipelines.tars.names import PACKED
 from seqtok_core.foundation.errors import DataError
 
-TableKind = Literal["csv", "jsonl", "parquet"]
-FolderKind = Literal["tars", "pictures", "csv", "jsonl", "parquet"]
+TableKind = Literal["csv", "jsonl", "parquet", "json", "arrow"]
+FolderKind = Literal["tars", "pictures", "coco", "csv", "jsonl", "parquet", "json", "arrow"]
 TABLE_ENDINGS: dict[str, TableKind] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
+_COMPUTED = "cache-"  # begins the name of an .arrow that Hugging Face keeps of a computation
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,21 @@ class _Layout:
     pictures: dict[str, str]  # folder -> its first picture
 
 
-def kind_of_folder(path: Path) -> FolderKind | None:
-    """None where nothing known is there. Raises DataError where the folder is of several kinds."""
+def kind_of_folder(path: Path, lone: tuple[Path, FolderKind] | None = None) -> FolderKind | None:
+    """None where nothing known is there. `lone`: a table at the top that its ending does not tell, and its kind.
+
+    Raises DataError where the folder is of several kinds.
+    """
     layout = _look(path)
     kinds: dict[FolderKind, str] = {"tars": layout.tars[0]} if layout.tars else {}
     top = [name for name in (*layout.tars, *layout.tables) if "/" not in name]
     tables = [name for name in layout.tables if not top or name in top]
     for table in tables:
         kinds.setdefault(table_kind(table), table)
-    if layout.pictures and not (tables and top):
+    lone = None if layout.tars else lone
+    if lone:
+        kinds.setdefault(lone[1], lone[0].name)
+    if layout.pictures and not lone and not (tables and top):
         kinds = _with_pictures(path, layout, kinds)
     if len(kinds) > 1:
         shown = "; ".join(f"{kind}, as {kinds[kind]}" for kind in sorted(kinds))
@@ -97,7 +106,8 @@ def _look(path: Path) -> _Layout:
     finder = PictureFinder(path)
     for name in files_under(path):
         if _ending(name) in TABLE_ENDINGS:
-            tables.append(name)
+            if _ending(name) != ".arrow" or not os.path.basename(name).startswith(_COMPUTED):
+                tables.append(name)
         elif name.endswith((".tar", *PACKED)):
             tars.append(name)
         elif finder.is_picture(name):
@@ -111,7 +121,7 @@ def _with_pictures(path: Path, layout: _Layout, kinds: dict[FolderKind, str]) ->
     """The kinds of a folder that holds pictures as well, and no table at its top. Pictures with texts of their own are
     data; others are what a table in their folder, or above it, speaks of."""
     first = next(iter(layout.pictures.values()))
-    found = next(_with_captions(path), "") if kinds else first
+    found = next(with_captions(path), "") if kinds else first
     if layout.tars:
         if not found:
             warnings.warn(f"{path}: its tars count, and the pictures are left aside, as {first}", stacklevel=3)
@@ -125,7 +135,7 @@ def _with_pictures(path: Path, layout: _Layout, kinds: dict[FolderKind, str]) ->
     return kinds if spoken_of or "parquet" in kinds else {**kinds, "pictures": first}
 
 
-def _with_captions(path: Path) -> Iterator[str]:
+def with_captions(path: Path) -> Iterator[str]:
     """Pictures with a text of their own."""
     finder = PictureFinder(path)
     for _, group in groupby(files_under(path), os.path.dirname):

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from data_pipelines.sources.base import Bad
 from data_pipelines.sources.folders.endings import PICTURE_ENDINGS
@@ -38,6 +38,7 @@ class PictureRows:
     forms: tuple[SidecarForm, ...]  # of what lies beside them
     digest: str  # of names and sizes of all files
     aside: Mapping[str, int]  # what was left aside: sidecars without a picture, linked folders
+    block: ClassVar[int] = 1
 
     def __len__(self) -> int:
         return len(self.files)

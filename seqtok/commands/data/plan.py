@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from data_pipelines.sources.base import Source
 
 
+_QUOTING = {
+    "none": "a quote is a character like any other, every line a row",
+    "backslash": "a backslash stands before quotes inside quotes",
+}
+
+
 def show_plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[PreviewedSample]) -> None:
     console = Console()
     for line in [*_plan(out, sources, config, shown), *(line for item in shown for line in _sample(item))]:
@@ -36,6 +42,17 @@ def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
                 yield f"{split}: {count} samples left out by {reason}"
             if "shuffled" in part:
                 yield f"{split}: shuffled; --shuffle off keeps the order of the source"
+
+
+def read_as(sources: Mapping[str, Source]) -> Iterator[str]:
+    """What is not plain in how the records of each split are read."""
+    for split, source in sorted(sources.items()):
+        identity = source.identity()
+        for quoting in sorted(set(_found(identity, "quoting"))):
+            yield f"{split}: quoting is {quoting}: {_QUOTING[quoting]} (--quoting says another)"
+        for rows in _found(identity, "grouped"):
+            made = f"{rows['rows']} rows make {rows['samples']} samples"
+            yield f"{split}: {made}: rows of one picture are one sample (--group none: they are not)"
 
 
 def _found(identity: Any, key: str) -> Iterator[Any]:
@@ -76,6 +93,7 @@ def _plan(
         shards = -(-len(source) // config.samples_per_shard)
         size = bytes_per_sample(shown) * len(source)
         yield f"{out}: would write split {split}, {len(source)} samples in {shards} shards, about {_mebibytes(size)}"
+    yield from read_as(sources)
     yield from left_out(sources)
     bad = sum(bool(item.problem) for item in shown)
     yield f"{len(shown)} samples of it, {bad} bad:"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from data_pipelines.sources.base import Source
 
 SourcePath = Annotated[
-    Path, typer.Argument(help="Folder with captions.jsonl, of pictures or tars; table; COCO JSON; tar.")
+    Path, typer.Argument(help="Folder with captions.jsonl, of pictures or tars; table; JSON of captions; tar.")
 ]
 READING = Flags(
     SourceConfig,
@@ -27,9 +27,9 @@ READING = Flags(
         "fields.labels": "label_field",
     },
     panels={
-        "Records": ("images", "fields.image", "fields.key", "fields.labels", "where"),
+        "Records": ("images", "fields.image", "fields.key", "fields.labels", "where", "quoting", "group"),
         "Captions": ("fields.captions", "fields.pyramid", "fields.max_levels"),
-        "Splits": ("split", "val_share", "test_share"),
+        "Splits": ("split", "split_field", "val_share", "test_share"),
         "Shards": ("on_bad_shard",),
     },
     defaults={"fields.captions": ("captions",)},  # as flags say it; part of a data set's identity
@@ -74,7 +74,7 @@ def run_prepare(
     from data_pipelines.prepare.run import arrange_sources, plan_of
     from data_pipelines.prepare.run import prepare as run
     from data_pipelines.shards.output import refuse_used
-    from seqtok.commands.data.plan import left_out, show_plan
+    from seqtok.commands.data.plan import left_out, read_as, show_plan
     from seqtok.commands.data.view import progress_bar, show_manifest
 
     if dry_run:
@@ -82,7 +82,7 @@ def run_prepare(
         refuse_used(out, plan_of(sources, config), overwrite=overwrite, resume=resume.value)
         show_plan(out, sources, config, preview(sources, config))
         return
-    for line in left_out(sources):
+    for line in (*read_as(sources), *left_out(sources)):
         typer.echo(f"{out}: {line}")
     with progress_bar() as on_progress:
         manifest = run(sources, out, config, overwrite=overwrite, resume=resume.value, on_progress=on_progress)

@@ -116,7 +116,8 @@ def test_the_first_of_two_equal_names_counts_in_every_order(tmp_path):
     lines = [{"image": f"{n % 20}.png", "text": f"line {n}"} for n in range(40)]
     put(tmp_path, {"t.jsonl": "\n".join(map(json.dumps, lines))})
     config = PrepareConfig(size=8, samples_per_shard=7, shuffle="on", max_bad_share=1)
-    assert prepare(opened(tmp_path), tmp_path / "out", config).splits["train"].dropped == {"duplicate name": 20}
+    source = opened(tmp_path, group="none")
+    assert prepare(source, tmp_path / "out", config).splits["train"].dropped == {"duplicate name": 20}
     shards = open_shards(tmp_path / "out", "train")
     texts = {shards.record(n).captions for n in range(len(shards))}
     assert texts == {(f"line {n}",) for n in range(20)}

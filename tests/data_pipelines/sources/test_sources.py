@@ -263,7 +263,7 @@ def test_the_split_that_is_asked_for_counts_more_than_a_name(tmp_path):
     for name in ("my_test_images.csv", "a/train.csv", "a/more.csv", "a/val.csv", "b/val-0.tar"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         if name.endswith("csv"):
-            (tmp_path / name).write_text("image,caption\nx.png,a dog\n")
+            (tmp_path / name).write_text(f"image,caption\n{name}.png,a dog\n")
     write_tar(tmp_path / "b" / "val-0.tar", foreign_members(0, 3))
     table, folder = tmp_path / "my_test_images.csv", tmp_path / "a"
     fields = Fields(image="image")
