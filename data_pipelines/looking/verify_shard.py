@@ -22,9 +22,9 @@ from data_pipelines.shards.latent_check import LIMIT, Statistics
 from data_pipelines.shards.latents import CODES, LATENT, load_array
 from data_pipelines.shards.manifest import ShardInfo
 from data_pipelines.shards.shard_set import checked_samples
-from data_pipelines.sources.records import Fields, labels_of, read_record, record_captions
+from data_pipelines.sources.records import Fields, labels_of, picture_member, read_record, record_captions
 from data_pipelines.tars.index import TarSample, read_span
-from data_pipelines.tars.names import SAFE_KEY, image_extension
+from data_pipelines.tars.names import SAFE_KEY
 from data_pipelines.tars.walk import walk_tar
 from seqtok_core.foundation.digests import digests_of
 from seqtok_core.foundation.errors import DataError
@@ -119,25 +119,25 @@ def _usual_members(checks: Checks, samples: list[TarSample]) -> set[str]:
     if checks.infos:
         beside = set() if checks.codes is None else {CODES}
         return {LATENT if checks.kind == "latents" else _PICTURE, "json", "txt", *beside}
-    counts = Counter(name for sample in samples for name in _names(sample))
+    counts = Counter(name for sample in samples for name in _names(sample, checks.fields))
     return {_PICTURE, *(name for name, count in counts.items() if 2 * count > len(samples))}
 
 
-def _names(sample: TarSample) -> set[str]:
-    picture = image_extension(sample)
+def _names(sample: TarSample, fields: Fields) -> set[str]:
+    picture = picture_member(sample.members, fields)
     return {_PICTURE if name == picture else name for name in sample.members}
 
 
 def _check_sample(checks: Checks, handle: int, sample: TarSample, usual: set[str], report: Report) -> bytes | None:
     """The picture's or latents' bytes, if they can be read."""
     place = f"{checks.folder / report.job.file}:{sample.key}"
-    for missing in sorted(usual - _names(sample)):
+    for missing in sorted(usual - _names(sample, checks.fields)):
         report.add(f"{place}: has no {missing if missing == _PICTURE else '.' + missing}")
     try:
         _check_record(checks, handle, sample, report)
     except DataError as error:
         report.add(f"{place}: {error}")
-    member = LATENT if checks.kind == "latents" else image_extension(sample)
+    member = LATENT if checks.kind == "latents" else picture_member(sample.members, checks.fields)
     if member is None or member not in sample.members:
         return None
     try:

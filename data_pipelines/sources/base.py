@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+OnBadSample = Literal["error", "skip"]
+MAX_BAD_SHARE = 0.02  # of the samples, wherever they are read; more bad ones are an error
 
 
 @dataclass(frozen=True, kw_only=True)

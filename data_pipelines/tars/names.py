@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
-from data_pipelines.tars.index import TarSample
+from data_pipelines.tars.index import Span, TarSample
 from seqtok_core.foundation.errors import DataError
 
 PACKED = (".tar.gz", ".tgz")
@@ -16,6 +17,7 @@ IMAGE_EXTENSIONS = (
     *("png", "jpg", "jpeg", "webp", "gif", "bmp", "avif", "tif", "tiff", "jfif", "jpe", "jp2", "ppm", "pgm", "pnm"),
     *("heic", "heif", "jxl"),
 )
+TEXTS = ("txt", "json", "cls")  # members that say something of a picture
 SPLITS = ("train", "val", "test")
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val", "training": "train"}
 
@@ -45,5 +47,40 @@ def split_of(name: str, rest: str = "train") -> str:
     return rest
 
 
-def image_extension(sample: TarSample) -> str | None:
-    return next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+def image_extension(members: Collection[str]) -> str | None:
+    """The first of the endings of pictures that a sample's members have."""
+    return next((extension for extension in IMAGE_EXTENSIONS if extension in members), None)
+
+
+def by_whole_names(sample: TarSample, texts: Collection[str] = TEXTS) -> list[TarSample]:
+    """Samples whose names hold dots fall on one key of webdataset, `v1.0.jpg` and `v1.0.txt` on `v1`; here they are
+    told apart. `0.jpg 0.seg.png 0.txt` stays one sample.
+
+    Members of one whole name are a sample of their own where they are a picture and a text; beside a picture of the
+    key itself, only with all the texts that that one has. Pictures whose names go on in numbers (`a.0.jpg a.1.jpg`)
+    are samples where the key itself has neither picture nor text. What belongs to none of these stays with the key.
+    """
+    if not any("." in extension for extension in sample.members):
+        return [sample]
+    endings: dict[str, set[str]] = {"": set()}  # what stands between key and ending -> endings
+    for extension in sample.members:
+        middle, _, ending = extension.rpartition(".")
+        endings.setdefault(middle, set()).add(ending)
+    plain, wanted = endings.pop(""), set(texts)
+    own = []
+    for middle, found in endings.items():
+        beside = plain & wanted <= found if image_extension(plain) else True
+        numbered = middle.replace(".", "").isdigit() and not image_extension(plain) and not plain & wanted
+        if image_extension(found) and ((found & wanted and beside) or numbered):
+            own.append(middle)
+    members: dict[str, dict[str, Span]] = {middle: {} for middle in ("", *own)}
+    for extension, span in sample.members.items():
+        middle = extension.rpartition(".")[0]
+        while middle and middle not in members:
+            middle = middle.rpartition(".")[0]
+        members[middle][extension.removeprefix(f"{middle}.") if middle else extension] = span
+    return [
+        TarSample(f"{sample.key}.{middle}" if middle else sample.key, found)
+        for middle, found in members.items()
+        if found or len(members) == 1
+    ]

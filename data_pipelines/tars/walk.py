@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipelines.tars.index import Span, TarSample, is_litter, next_archive, span_of, split_name
+from data_pipelines.tars.index import TOGETHER, Span, TarSample, is_litter, next_archive, span_of, split_name
 
 _END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
 
@@ -76,7 +76,7 @@ def _read(stream: BinaryIO, size: int, members: list[tuple[str, Span | None]]) -
                 if info is None:
                     break
                 end = tar.offset
-                if info.isreg() and info.offset_data + info.size > size:
+                if span_of(info) and info.offset_data + info.size > size:
                     stop = info.offset_data + info.size
                     return f"cut inside {info.name}, which ends at byte {stop}, at byte {size}"
                 last = info.name
@@ -110,7 +110,7 @@ def _group(members: Iterable[tuple[str, Span | None]], name: str, found: Walk) -
         if key != current or key not in seen:
             current = key
             if key in seen:
-                found.problems.append(f"{name}: key {key!r} comes again{_at(span)}; its members must lie together")
+                found.problems.append(f"{name}: key {key!r} comes again{_at(span)}; {TOGETHER}")
                 continue
             seen[key] = len(found.samples)
             found.samples.append(TarSample(key, {}))

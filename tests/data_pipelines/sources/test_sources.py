@@ -184,7 +184,8 @@ def test_joined_tars_are_read_to_the_end(tmp_path, padding):
     assert list(streamed) == [sample.key for sample in samples]
     for sample in samples:
         for extension, (start, size) in sample.members.items():
-            assert content[start : start + size] == streamed[sample.key].get(extension, content[start : start + size])
+            looked_at = None if extension == "txt" else content[start : start + size]
+            assert streamed[sample.key][extension] == looked_at
     assert len(everything(tar_sources(whole.parent, Fields())["train"])) == 9
 
 
