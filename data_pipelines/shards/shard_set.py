@@ -7,7 +7,7 @@ is read, every shard's size and every index's hash are checked; hashes of shards
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,10 @@ class ShardSet:
 
     def key(self, index: int) -> str:
         return self._sample(index)[0].key
+
+    def names(self, start: int, stop: int) -> Iterator[str]:
+        """Keys of the samples [start, stop)."""
+        return (self.key(index) for index in range(start, stop))
 
     def place(self, index: int) -> str:
         """Shard and key, for messages."""

@@ -99,10 +99,14 @@ def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
     """Options that a kind of source has no use for."""
     own = kind in ("tars", "pictures", "sidecar", "classes")
     given = {"`fields.image`": config.fields.image, "`images`": config.images} if own else {}
-    given |= {"`fields.key`": config.fields.key} if kind == "tars" else {}
+    given |= {"`fields.key`": config.fields.key} if kind == "tars" else _members(config.fields)
     unused = [option for option, value in given.items() if value]
     if unused:
         raise ConfigError(f"{path}: {', '.join(unused)} has no use for a source of kind {kind}; leave it out")
+
+
+def _members(fields: Fields) -> dict[str, Any]:
+    return {"`fields.image_member`": fields.image_member, "`fields.caption_members`": fields.caption_members}
 
 
 def _open(path: Path, kind: Kind, config: SourceConfig, rest: str, also: tuple[str, ...]) -> Mapping[str, Any]:

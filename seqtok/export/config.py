@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from data_pipelines.shards.parts import Format
+from data_pipelines.sources.base import MAX_BAD_SHARE
+from data_pipelines.sources.records import Fields
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 
@@ -18,7 +20,8 @@ _OTHER_FILES = (".npy", ".npz", ".tar", ".json", ".jsonl", ".csv")
 
 
 class ExportConfig(Config):
-    """Settings of an export; all but `processes` and `batch` decide which numbers are written."""
+    """Settings of an export; all but `processes`, `batch` and `max_bad_share` decide which numbers are written.
+    `fields` are those of foreign tars."""
 
     what: Literal["latents", "embeddings"] = Field(
         "latents", description="Latents, or embeddings in the space of texts."
@@ -36,6 +39,10 @@ class ExportConfig(Config):
     )
     processes: int = Field(1, ge=1, description="Worker processes (CPU); GPUs: torchrun.")
     on_outlier: Literal["error", "warn"] = Field("error", description="Latents far from their statistics.")
+    fields: Fields = Fields()
+    max_bad_share: float = Field(
+        MAX_BAD_SHARE, ge=0, le=1, description="Foreign tars: more bad samples than this are an error."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> ExportConfig:
