@@ -17,6 +17,7 @@ from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.errors import DataError
 
 _NAMED = 5  # bad samples that a warning names; all are counted
+_WAY_OUT = "mend them, let `prepare()` make shards of what is good"
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ def _judge(place: str, found: Found, rule: ForeignRule) -> None:
     counts = ", ".join(f"{reason}: {count}" for reason, count in Counter(item.reason for item in bad).most_common())
     said = f"{place}: {len(bad)} of {kept + len(bad)} samples are bad ({counts})"
     if not kept or rule.on_bad_sample == "error":
-        way_out = "`prepare()` leaves them out" + ("; `on_bad_sample=skip` reads the others" if kept else "")
-        raise DataError(f"{said}; first: {_named(bad[0])}; {way_out}")
+        way_out = "; `on_bad_sample=skip` reads the others" if kept else ""
+        raise DataError(f"{said}; first: {_named(bad[0])}; {_WAY_OUT}{way_out}")
     if len(bad) > rule.max_bad_share * (kept + len(bad)):
         raise DataError(
-            f"{said}; first: {_named(bad[0])}; allowed share: {rule.max_bad_share:g}; mend them with `prepare()`, or "
-            "allow a larger share (`max_bad_share`)"
+            f"{said}; first: {_named(bad[0])}; allowed share: {rule.max_bad_share:g}; {_WAY_OUT}, or allow a larger "
+            "share (`max_bad_share`)"
         )
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     warnings.warn(f"{said} and left out: {', '.join(map(_named, bad[:_NAMED]))}{more}", stacklevel=2)

@@ -22,13 +22,12 @@ SPLITS = ("train", "val", "test")
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val", "training": "train"}
 
 
-def find_tars(path: Path, rest: str = "train") -> dict[str, list[Path]]:
-    """Split -> its tars in order of their names. The split is a word of the name, else `rest`."""
+def find_tars(path: Path, rest: str = "train", *, without_packed: bool = False) -> dict[str, list[Path]]:
+    """Split -> its tars in order of their names. The split is a word of the name, else `rest`. Packed ones beside them
+    are an error, or left out where whoever asks names them himself (`packed_tars`)."""
     path = Path(path)
-    packed = [] if path.is_file() else sorted(p.name for p in path.iterdir() if p.name.endswith(PACKED))
-    if packed:
-        shown = ", ".join(packed[:3]) + (f" and {len(packed) - 3} more" if len(packed) > 3 else "")
-        raise DataError(f"{path}: {shown}: {_UNPACK}")
+    if not without_packed and (said := packed_tars(path)):
+        raise DataError(said)
     tars = [path] if path.is_file() else sorted(p for p in path.glob("*.tar") if p.is_file())
     if not tars:
         raise DataError(f"{path}: no *.tar there")
@@ -36,6 +35,13 @@ def find_tars(path: Path, rest: str = "train") -> dict[str, list[Path]]:
     for tar in tars:
         splits.setdefault(split_of(tar.name, rest), []).append(tar)
     return splits
+
+
+def packed_tars(path: Path) -> str:
+    """What is wrong with a folder that holds tars which cannot be read; "" where there are none."""
+    packed = [] if path.is_file() else sorted(p.name for p in path.iterdir() if p.name.endswith(PACKED))
+    shown = ", ".join(packed[:3]) + (f" and {len(packed) - 3} more" if len(packed) > 3 else "")
+    return f"{path}: {shown}: {_UNPACK}" if packed else ""
 
 
 def split_of(name: str, rest: str = "train") -> str:

@@ -23,6 +23,7 @@ class Walk:
 
     samples: list[TarSample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    archives: list[int] = field(default_factory=list)  # keys up to the end of each tar; several where some were joined
     ignored: int = 0  # links, devices, pipes, litter and members without an extension: nothing reads them
 
 
@@ -52,6 +53,7 @@ def _members(stream: BinaryIO, size: int, found: Walk) -> tuple[list[tuple[str, 
         fault = _archive(stream, size, members)
         if fault:
             return members, fault
+        found.archives.append(len({split_name(member)[0] for member, _ in members}))
         start = next_archive(stream)
     return members, ""
 

@@ -24,12 +24,11 @@ from seqtok.flags import Flags, flags
 
 app = typer.Typer(help="Tokenizer: train, export, reconstruct, lossless.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder, or a hub id such as owner/name.")]
-_FOREIGN = ("fields.captions", "fields.image_member", "fields.caption_members", "max_bad_share")
+_FOREIGN = ("captions_field", "image_member", "caption_members", "max_bad_share")
 EXPORTING = Flags(
     ExportConfig,
-    names={"prefixes": "prefix", "splits": "split", "fields.captions": "captions_field"},
+    names={"prefixes": "prefix", "splits": "split"},
     panels={"Foreign tars": _FOREIGN},
-    leave_out=tuple(f"fields.{name}" for name in ("labels", "image", "key", "pyramid", "max_levels")),
 )
 
 
