@@ -22,6 +22,7 @@ _CURL = ["curl", "--connect-timeout", "30", "--retry", "5", "--fail", "--silent"
 _COMMANDS = {"http": _CURL, "https": _CURL, "s3": ["aws", "s3", "cp"], "gs": ["gsutil", "cat"]}
 _LAST_WORDS = {"s3": ("-",)}  # behind the address: to its output
 _ENDED_EARLY = (141, -13, 23)  # a reader that closed the pipe: the shell's, the kernel's and curl's word for it
+_PATIENCE = 5.0  # seconds that a command has to end when nobody reads it any more
 _SAID = 400  # characters of a command's last words that are shown
 _SCHEME = re.compile(r"(pipe):|([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -153,6 +154,10 @@ class Command(io.RawIOBase):
     def close(self) -> None:
         if not self.closed and self._process.stdout is not None:
             self._process.stdout.close()  # a command that still writes ends by it
-            self._process.wait()
+            try:
+                self._process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._errors.close()
         super().close()

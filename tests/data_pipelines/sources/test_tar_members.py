@@ -185,11 +185,11 @@ def test_a_copy_of_a_shard_is_a_duplicate_and_named(tmp_path: Path, restarting: 
     assert len({read.key(n) for n in range(len(read))}) == len(read) == 4
 
 
-def test_equal_sizes_are_no_copy(tmp_path: Path):
-    """Raw pictures and class numbers that all have one size, in shards whose keys start again."""
-    shards = [
-        [(f"{n}.bmp", file_bytes(picture(10 * shard + n, (8, 8)), "BMP")) for n in range(2)] for shard in range(2)
-    ]
+@pytest.mark.parametrize("equal", [0, 1])
+def test_equal_sizes_are_no_copy(tmp_path: Path, equal: int):
+    """Raw pictures that all have one size, the first ones equal, in shards whose keys start again."""
+    seeds = [[0, 1], [0, 11] if equal else [10, 11]]
+    shards = [[(f"{n}.bmp", file_bytes(picture(seed, (8, 8)), "BMP")) for n, seed in enumerate(own)] for own in seeds]
     paths = [write_tar(tmp_path / f"{n}.tar", members) for n, members in enumerate(shards)]
     source = tar_source(paths, Fields())
     assert source.repeats.copies == {}

@@ -64,8 +64,11 @@ def test_keys_that_start_again_are_told_apart_and_splits_do_not_change_them(mode
     export(model, tmp_path / "in", tmp_path / "all")
     assert exported_keys(tmp_path / "all") == ["train-0_0", "train-0_1", "train-1_0", "train-1_1"]
     assert exported_keys(tmp_path / "all", "val") == ["0", "1"]
+    (tmp_path / "in/train-1.tar").unlink()
+    export(model, tmp_path / "in", tmp_path / "two")
     export(model, tmp_path / "in", tmp_path / "val", splits=("val",))
-    assert exported_keys(tmp_path / "val", "val") == ["0", "1"]
+    for out in ("two", "val"):
+        assert exported_keys(tmp_path / out, "val") == ["0", "1"], "whatever else is exported"
 
 
 def test_bad_samples_are_counted_and_limited(model: Path, tmp_path: Path):
