@@ -141,7 +141,7 @@ def _check_sample(checks: Checks, handle: int, sample: TarSample, usual: set[str
     place, names = f"{path}:{sample.key}", _names(sample, checks.fields)
     lost = [] if checks.infos else lost_to_dots(str(path), sample, TarRule(checks.fields, whole_names=False))
     for bad in lost:
-        report.add(f"{bad.source}: {bad.reason}: {bad.detail}")
+        report.add(f"{bad.source}: {bad.reason}: {bad.detail.partition(';')[0]}")
     if lost and _PICTURE not in names:
         return None
     for missing in sorted(usual - names):
