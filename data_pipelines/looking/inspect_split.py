@@ -104,7 +104,8 @@ def inspect_split(
         texts.add(record)
         labels.add(record)
         if "json" in shards.members(index):
-            fields.update(json.loads(shards.read(index, ("json",))).keys())
+            held = json.loads(shards.read(index, ("json",)))
+            fields.update(held.keys() if isinstance(held, dict) else ())  # else captions alone
         if own is None or own.kind == "images":
             pictures.add(shards.read_image(index))
     info = own.splits[split] if own else None

@@ -10,6 +10,7 @@ from data_pipelines.captions.clean import CaptionRules
 from data_pipelines.pictures.decode import MAX_PIXELS
 from data_pipelines.pictures.jpeg import Subsampling
 from data_pipelines.pictures.resize import Resize
+from data_pipelines.sources.base import MAX_BAD_SHARE
 from seqtok_core.foundation.config import Config
 
 ONLY_HOW = {"processes", "engine", "ray_address", "max_bad_share", "max_bad_run"}  # no part of a data set's identity
@@ -32,7 +33,7 @@ class PrepareConfig(Config):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="Most that are held while a picture is decoded.")
     captions: CaptionRules = CaptionRules()
     no_caption: Literal["drop", "keep"] = Field("drop", description="Pictures without any caption.")
-    max_bad_share: float = Field(0.02, ge=0, le=1, description="More bad samples than this are an error.")
+    max_bad_share: float = Field(MAX_BAD_SHARE, ge=0, le=1, description="More bad samples than this are an error.")
     max_bad_run: int = Field(100, ge=0, description="So many bad samples in a row are an error; 0: no limit.")
     processes: int = Field(1, ge=1, description="Worker processes.")
     engine: Literal["processes", "ray"] = Field(

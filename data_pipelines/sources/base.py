@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqtok_core.foundation.errors import cut_text, shown
 
+OnBadSample = Literal["error", "skip"]
+MAX_BAD_SHARE = 0.02  # of the samples, wherever they are read; more bad ones are an error
+Described = tuple[tuple[str, ...], dict[str, int | str]]  # captions, labels
 _KEPT = 200  # characters of each text of a bad sample
 
 

@@ -12,18 +12,16 @@ from pydantic import Field
 
 from data_pipelines.sources.base import Bad, Source
 from data_pipelines.sources.derived.cut import (
-    Recorded,
     Subset,
     keep_in_all,
     parse_condition,
     split_by_folder,
     split_by_name,
 )
-from data_pipelines.sources.derived.joined import join_folders
 from data_pipelines.sources.file_sources import CAPTIONS_FILE, coco_source, folder_source, picture_source
 from data_pipelines.sources.folders.files import NO_DOWNLOAD
 from data_pipelines.sources.folders.layout import TABLE_ENDINGS, kind_of_folder, split_folders
-from data_pipelines.sources.records import Fields, check_columns, check_fields
+from data_pipelines.sources.records import Fields, check_fields
 from data_pipelines.sources.tables.csv_form import Quoting
 from data_pipelines.sources.tables.groups import group_rows
 from data_pipelines.sources.tables.open_tables import (
@@ -34,10 +32,11 @@ from data_pipelines.sources.tables.open_tables import (
     open_tables,
 )
 from data_pipelines.sources.tables.splits import split_by_field, split_column
-from data_pipelines.sources.tar_source import TarSource, tar_source
-from data_pipelines.tars.folders import OWN_FOLDER, folder_under
+from data_pipelines.sources.tar_source import TarSource, tar_sources
+from data_pipelines.sources.values import check_columns
+from data_pipelines.tars.folders import OWN_FOLDER
 from data_pipelines.tars.index import OnBadShard
-from data_pipelines.tars.names import PACKED, find_tars
+from data_pipelines.tars.names import PACKED
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError, DataError
 
@@ -123,7 +122,7 @@ def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
     own = kind in ("tars", "pictures", "sidecar", "classes")
     given: dict[str, object] = {}
     given |= {"`fields.image`": config.fields.image, "`images`": config.images} if own else {}
-    given |= {"`fields.key`": config.fields.key} if kind == "tars" else {}
+    given |= {"`fields.key`": config.fields.key} if kind == "tars" else _members(config.fields)
     given |= {"`quoting`": config.quoting != "auto"} if kind != "csv" else {}
     if own or kind == "coco":
         given |= {"`split_field`": config.split_field is not None, "`group`": config.group != "rows"}
@@ -132,10 +131,17 @@ def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
         raise ConfigError(f"{path}: {', '.join(unused)} has no use for a source of kind {kind}; leave it out")
 
 
+def _members(fields: Fields) -> dict[str, Any]:
+    return {"`fields.image_member`": fields.image_member, "`fields.caption_members`": fields.caption_members}
+
+
 def _open(path: Path, kind: Kind, config: SourceConfig, rest: str, also: tuple[str, ...]) -> Mapping[str, Any]:
     """`rest`: the split of what no name gives one."""
     if kind == "tars":
-        return _open_tars(path, config, rest, also)
+        sources = tar_sources(path, config.fields, config.on_bad_shard, rest)
+        for source in sources.values():
+            _check_tar(source, config.fields, also)
+        return sources
     if kind in ("csv", "jsonl", "parquet", "json", "arrow"):
         reading = {name: getattr(config, name) for name in ("fields", "images", "quoting", "split_field")}
         return open_tables(path, TableReading(kind=kind, also=also, rest=rest, **reading))
@@ -150,21 +156,6 @@ def _open(path: Path, kind: Kind, config: SourceConfig, rest: str, also: tuple[s
     found = split_folders(path) or {rest: path}
     picture_kind: Any = "auto" if kind == "pictures" else kind
     return {split: picture_source(part, picture_kind, config.fields, also) for split, part in found.items()}
-
-
-def _open_tars(path: Path, config: SourceConfig, rest: str, also: tuple[str, ...]) -> Mapping[str, Any]:
-    root = path if path.is_dir() else path.parent
-    sources: dict[str, Recorded] = {}
-    for split, tars in find_tars(path, rest).items():
-        twice = len({tar.name for tar in tars}) < len(tars)
-        folders: dict[str, list[Path]] = {}
-        for tar in tars:
-            folders.setdefault(folder_under(root, tar) if twice else "", []).append(tar)
-        parts = {folder: tar_source(part, config.fields, config.on_bad_shard, root) for folder, part in folders.items()}
-        for part in parts.values():
-            _check_tar(part, config.fields, also)
-        sources[split] = join_folders(parts)
-    return sources
 
 
 def _cut(path: Path, sources: dict[str, Source], config: SourceConfig, who: str) -> dict[str, Source]:

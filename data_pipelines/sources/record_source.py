@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from data_pipelines.sources.base import Bad, Facts, Pair
+from data_pipelines.sources.base import Bad, Described, Facts, Pair
 from data_pipelines.sources.folders.files import (
     NO_DOWNLOAD,
     PictureError,
@@ -22,7 +22,6 @@ from data_pipelines.sources.folders.files import (
 )
 from data_pipelines.sources.records import (
     Fields,
-    check_columns,
     choose_fields,
     columns_in,
     columns_of,
@@ -33,11 +32,10 @@ from data_pipelines.sources.records import (
     value_of,
 )
 from data_pipelines.sources.rows import Record, Rows
-from data_pipelines.sources.values import FieldError, base_of, shape_of, value_at
+from data_pipelines.sources.values import FieldError, base_of, check_columns, shape_of, value_at
 from seqtok_core.foundation.errors import ConfigError, DataError, shown
 
 _LOCAL = re.compile(r"file:(//(localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
-Described = tuple[tuple[str, ...], dict[str, int | str]]  # captions, labels
 _LOOKED_AT = 20  # records in which an address is looked for before anything is written
 
 

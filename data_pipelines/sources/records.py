@@ -6,19 +6,18 @@ fields in braces (`a photo of a {label}`, `images/{id}.jpg`).
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from data_pipelines.captions.sentences import sentence_levels
-from data_pipelines.sources.values import TURNS, base_of, is_blank, texts_of, value_at
+from data_pipelines.sources.values import TURNS, check_columns, is_blank, near_columns, texts_of, value_at
 from data_pipelines.tars.index import TarSample, read_span
-from data_pipelines.tars.names import IMAGE_EXTENSIONS
-from seqtok_core.foundation.config import Config
+from data_pipelines.tars.names import TEXTS, image_extension
+from seqtok_core.foundation.config import LATER, Config
 from seqtok_core.foundation.errors import ConfigError, DataError, shown
 
 CAPTIONS = "captions"
@@ -28,9 +27,7 @@ CAPTION_FIELDS = (CAPTIONS, "caption", "text", TEXT)  # the first that a record 
 IMAGE_FIELDS = ("file_name", "image", "image_path", "path", "filepath", "filename", "file", "jpg", "png", "webp")
 _OTHER_CAPTIONS = (*TURNS, "sentences")  # of a table that has none of CAPTION_FIELDS
 _OTHER_IMAGES = ("images",)  # of a table that has none of IMAGE_FIELDS: lists of one
-_SHOWN = 20  # columns that a message names
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
-_FILE = re.compile(rf"[/0-9][^/]*\.({'|'.join(IMAGE_EXTENSIONS)})\b")  # a path in place of the name of a column
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -47,6 +44,23 @@ class Fields(Config):
         "given", description="sentences: the last text becomes a level per sentence."
     )
     max_levels: int = Field(6, ge=1, description="Most levels of sentences.")
+    image_member: Annotated[str, LATER] = Field("", description="Tars: member that is the picture, e.g. input.jpg.")
+    caption_members: Annotated[tuple[str, ...], LATER] = Field(
+        (), description="Tars: member with captions, e.g. caption or outputs.txt; repeatable, coarse to fine."
+    )
+
+    @field_validator("image_member", "caption_members")
+    @classmethod
+    def _as_in_tars(cls, value: Any) -> Any:
+        """Names of members are in small letters, without the dot after the key."""
+        plain = [name.lower().removeprefix(".") for name in ([value] if isinstance(value, str) else value)]
+        return plain[0] if isinstance(value, str) else tuple(plain)
+
+    @model_validator(mode="after")
+    def _one_place_for_captions(self) -> Fields:
+        if self.caption_members and not self.default_captions:
+            raise ValueError("captions are either in a field or in members of their own: `captions`, `caption_members`")
+        return self
 
     @property
     def caption_fields(self) -> tuple[str, ...]:
@@ -119,13 +133,14 @@ def choose_fields(fields: Fields, columns: Sequence[str], place: str, *, table: 
             known = ", ".join(CAPTION_FIELDS)
             raise ConfigError(
                 f"{place}: no field with captions is known ({known}); name it with `fields.captions` ('' for none); "
-                f"{_near('', columns)}"
+                f"{near_columns('', columns)}"
             )
         fields = fields.model_copy(update={"captions": (other,)})
     known_images = (*IMAGE_FIELDS, *_OTHER_IMAGES) if table else IMAGE_FIELDS
     image = fields.image or next((name for name in known_images if name in columns), "")
     if not image:
-        hint = "it has web addresses only: download with img2dataset first" if "url" in columns else _near("", columns)
+        web = "it has web addresses only: download with img2dataset first"
+        hint = web if "url" in columns else near_columns("", columns)
         raise ConfigError(f"{place}: no field with pictures is known; name one with `fields.image`; {hint}")
     key = fields.key or ("key" if table and "key" in columns else "")
     return fields.model_copy(update={"image": image, "key": key})
@@ -134,13 +149,6 @@ def choose_fields(fields: Fields, columns: Sequence[str], place: str, *, table: 
 def check_fields(fields: Fields, columns: Sequence[str], place: str) -> None:
     """Raises ConfigError for a field that was asked for and is none of `columns`."""
     check_columns([(setting, name) for setting, field in _asked(fields) for name in columns_in(field)], columns, place)
-
-
-def check_columns(asked: Sequence[tuple[str, str]], columns: Sequence[str], place: str) -> None:
-    """`asked` are (what names it, name). Raises ConfigError naming the nearest columns."""
-    for setting, name in asked:
-        if base_of(name, columns) is None:
-            raise ConfigError(f"{place}: no field {shown(name)!r} ({setting}); {_near(name, columns)}")
 
 
 def levels_made(fields: Fields, columns: Sequence[str] = CAPTION_FIELDS) -> dict[str, Any]:
@@ -175,16 +183,6 @@ def _asked(fields: Fields) -> list[tuple[str, str]]:
     return asked + ([("`fields.key`", fields.key)] if fields.key else [])
 
 
-def _near(name: str, columns: Sequence[str]) -> str:
-    named = [column for column in columns if column.strip()]
-    near = difflib.get_close_matches(name, named, n=3, cutoff=0.5) if name else []
-    if near:
-        return f"did you mean {' or '.join(map(shown, near))}?"
-    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-    row = "; these look like a row: put names of columns in a line before it" if any(map(_FILE.search, named)) else ""
-    return f"there are {', '.join(map(shown, named[:_SHOWN])) or 'no named fields'}{more}{row}"
-
-
 def read_record(handle: int, sample: TarSample, fields: Fields) -> dict[str, Any]:
     """KEY.json, with KEY.txt as its field `txt` where the captions may come from there, KEY.cls as `cls`: a number
     where it is one.
@@ -194,32 +192,81 @@ def read_record(handle: int, sample: TarSample, fields: Fields) -> dict[str, Any
     return parse_record(sample.members, lambda extension: read_span(handle, sample.members[extension]), fields)
 
 
+def picture_member(members: Collection[str], fields: Fields) -> str | None:
+    """Which of a sample's members is its picture; of `image_member` without an ending, the first that there is."""
+    if not fields.image_member:
+        return image_extension(members)
+    if fields.image_member in members:
+        return fields.image_member
+    extension = image_extension([name.removeprefix(f"{fields.image_member}.") for name in members])
+    named = f"{fields.image_member}.{extension}"
+    return named if named in members else None
+
+
+def text_members(fields: Fields) -> tuple[str, ...]:
+    """Members of a sample that are read beside its picture."""
+    return (*TEXTS, *fields.caption_members)
+
+
 def parse_record(members: Collection[str], content: Callable[[str], bytes], fields: Fields) -> dict[str, Any]:
     """As `read_record`; `content` gives the bytes of one of the `members`."""
     record: Any = {}
-    if "json" in members:
-        try:
-            record = json.loads(content("json"))
-        except (ValueError, RecursionError):
-            raise DataError("KEY.json is not JSON") from None
-        if not isinstance(record, dict):
-            raise DataError("KEY.json is not an object")
+    if "json" in members and "json" not in fields.caption_members:
+        record = _object(_json(content("json"), "json"), fields)
     for extension in (TEXT, "cls"):
         if extension in members and _is_wanted(extension, record, members, fields):
-            try:
-                text = content(extension).decode("utf-8-sig")
-            except UnicodeDecodeError:
-                raise DataError(f"KEY.{extension} is not UTF-8") from None
+            text = _decoded(content(extension), extension)
             number = extension == "cls" and _NUMBER.fullmatch(text.strip())
             record[extension] = int(text) if number else text
     if TEXT in record and "json" not in members and not fields.default_captions:
-        record.setdefault(fields.caption_fields[0] if fields.caption_fields else TEXT, record[TEXT])
+        record.setdefault(_captions_field(fields), record[TEXT])
+    if fields.caption_members:
+        given = [name for name in fields.caption_members if name in members]
+        record[CAPTIONS] = [text for name in given for text in _captions_of(name, content(name), fields)]
     return record
+
+
+def _captions_of(member: str, data: bytes, fields: Fields) -> list[str]:
+    """Of a .json its captions, else lines as of KEY.txt."""
+    if member.rpartition(".")[2] == "json":
+        return list(
+            record_captions(_object(_json(data, member), fields), fields.model_copy(update={"pyramid": "given"}))
+        )
+    return _texts({TEXT: _decoded(data, member)}, TEXT, fields)
+
+
+def _json(data: bytes, member: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise DataError(f"KEY.{member} is not JSON") from None
+
+
+def _object(value: Any, fields: Fields) -> dict[str, Any]:
+    """A text, or a list of texts, stands for the captions."""
+    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(text, str) for text in value)):
+        return {_captions_field(fields): value}
+    if not isinstance(value, dict):
+        raise DataError("KEY.json is not an object")
+    return value
+
+
+def _captions_field(fields: Fields) -> str:
+    return (CAPTIONS if fields.default_captions else fields.caption_fields[0]) if fields.caption_fields else TEXT
+
+
+def _decoded(data: bytes, member: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"KEY.{member} is not UTF-8") from None
 
 
 def _is_wanted(extension: str, record: dict[str, Any], members: Collection[str], fields: Fields) -> bool:
     if extension != TEXT:
         return extension in fields.labels
+    if fields.caption_members:
+        return False
     if fields.default_captions:
         return all(is_blank(record.get(name)) for name in CAPTION_FIELDS)
     return "json" not in members or TEXT in columns_of(fields)

@@ -8,16 +8,20 @@ so that a column called `caption.en` stays what it is. Text that is a JSON objec
 from __future__ import annotations
 
 import ast
+import difflib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from seqtok_core.foundation.errors import DataError, shown
+from data_pipelines.tars.names import IMAGE_EXTENSIONS
+from seqtok_core.foundation.errors import ConfigError, DataError, shown
 
 _ITEM = re.compile(r"\[(-?[0-9]*)\]\.?")
 _UNCUT = re.compile(r"""['"]\s+['"]""")  # between two texts of a list as numpy prints it
 _ANSWERS = ("gpt", "assistant", "model")  # who speaks about the picture in a conversation; the other one asks
+_SHOWN = 20  # columns that a message names
+_FILE = re.compile(rf"[/0-9][^/]*\.({'|'.join(IMAGE_EXTENSIONS)})\b")  # a path in place of the name of a column
 _TURN = (("from", "value"), ("role", "content"))
 _TEXTS = ("raw", "caption", "text")  # where an object that is one caption of several has its text
 TURNS = ("conversations", "messages")  # fields that hold the turns of a conversation
@@ -57,6 +61,24 @@ def base_of(path: str, names: Collection[str]) -> str | None:
         return path
     cuts = [place for place, letter in enumerate(path) if letter in ".["]
     return next((path[:cut] for cut in reversed(cuts) if path[:cut] in names), None)
+
+
+def check_columns(asked: Sequence[tuple[str, str]], columns: Sequence[str], place: str) -> None:
+    """`asked` are (what names it, name). Raises ConfigError naming the nearest columns."""
+    for setting, name in asked:
+        if base_of(name, columns) is None:
+            raise ConfigError(f"{place}: no field {shown(name)!r} ({setting}); {near_columns(name, columns)}")
+
+
+def near_columns(name: str, columns: Sequence[str]) -> str:
+    """For messages: the columns that are called nearly so, else the first ones."""
+    named = [column for column in columns if column.strip()]
+    near = difflib.get_close_matches(name, named, n=3, cutoff=0.5) if name else []
+    if near:
+        return f"did you mean {' or '.join(map(shown, near))}?"
+    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    row = "; these look like a row: put names of columns in a line before it" if any(map(_FILE.search, named)) else ""
+    return f"there are {', '.join(map(shown, named[:_SHOWN])) or 'no named fields'}{more}{row}"
 
 
 def texts_of(value: Any, field: str) -> list[str]:

@@ -1,31 +1,29 @@
-"""Sources of several folders as one: a sample's name begins with its folder, so that equal names stay apart."""
+"""Records of several folders as one source: a sample's name begins with its folder, so that equal names stay apart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.sources.base import Bad, Facts, Pair
-from data_pipelines.sources.derived.cut import Recorded
-from data_pipelines.sources.record_source import Described, RecordSource
+from data_pipelines.sources.base import Bad, Described, Facts, Pair
+from data_pipelines.sources.record_source import RecordSource
 from data_pipelines.sources.records import Fields
 from data_pipelines.sources.rows import Record
 from seqtok_core.foundation.packed import parts_of, starts_of
 
 Item = TypeVar("Item")
-Part = TypeVar("Part", bound=Recorded)
 
 
 @dataclass(frozen=True, eq=False)
-class Joined(Generic[Part]):
-    """One after another. `parts`: folder -> its source; all are of one kind."""
+class JoinedRecords:
+    """One after another; rows are asked for as those of one part. `parts`: folder -> its source, all of one kind."""
 
-    parts: Mapping[str, Part]
+    parts: Mapping[str, RecordSource]
 
     @property
     def kind(self) -> str:
@@ -54,7 +52,7 @@ class Joined(Generic[Part]):
         return replace(self._first.facts(), block=max(part.facts().block for part in self.parts.values()))
 
     def _each(
-        self, start: int, stop: int, method: Callable[[Part], Callable[[int, int], Iterator[Item]]]
+        self, start: int, stop: int, method: Callable[[RecordSource], Callable[[int, int], Iterator[Item]]]
     ) -> Iterator[tuple[str, Item]]:
         folders = list(self.parts)
         for number, first, end in parts_of(self._starts, start, stop):
@@ -66,13 +64,8 @@ class Joined(Generic[Part]):
         return starts_of(map(len, self.parts.values()))
 
     @property
-    def _first(self) -> Part:
+    def _first(self) -> RecordSource:
         return next(iter(self.parts.values()))
-
-
-@dataclass(frozen=True, eq=False)
-class JoinedRecords(Joined[RecordSource]):
-    """Of sources of records; its rows are asked for as theirs are."""
 
     @property
     def fields(self) -> Fields:
@@ -109,13 +102,8 @@ class JoinedRecords(Joined[RecordSource]):
         return folder, self.parts[folder], own
 
 
-def join_folders(parts: Mapping[str, Recorded]) -> Recorded:
-    """The only part as it is, with the names that it has; several as one."""
-    return next(iter(parts.values())) if len(parts) == 1 else Joined(parts)
-
-
 def join_records(parts: Mapping[str, RecordSource]) -> RecordSource | JoinedRecords:
-    """As `join_folders`."""
+    """The only part as it is, with the names that it has; several as one."""
     return next(iter(parts.values())) if len(parts) == 1 else JoinedRecords(parts)
 
 

@@ -13,8 +13,7 @@ from data_pipelines.sources.base import Bad
 from data_pipelines.sources.derived.cut import Subset
 from data_pipelines.sources.derived.joined import JoinedRecords
 from data_pipelines.sources.record_source import RecordSource
-from data_pipelines.sources.records import check_columns
-from data_pipelines.sources.values import is_blank, value_at
+from data_pipelines.sources.values import check_columns, is_blank, value_at
 from data_pipelines.tars.folders import SPLITS, split_word
 from seqtok_core.foundation.errors import DataError, shown
 

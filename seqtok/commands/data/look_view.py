@@ -139,7 +139,7 @@ def _print(table: Table) -> None:
 
 
 def _say(text: str) -> None:
-    Console().print(text, highlight=False, soft_wrap=True, markup=False)
+    Console().print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -26,7 +26,7 @@ _QUOTING = {
 def show_plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[PreviewedSample]) -> None:
     console = Console()
     for line in [*_plan(out, sources, config, shown), *(line for item in shown for line in _sample(item))]:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
@@ -37,6 +37,10 @@ def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
             yield f"{split}: {count} left aside: {what.replace('_', ' ')}"
         for name in _listed(identity, "skipped"):
             yield f"{split}: shard {name} is damaged and left out with all its samples"
+        for name, of in (pair for copies in _found(identity, "copies") for pair in copies.items()):
+            yield f"{split}: shard {name} is a copy of {of}: its samples are duplicates"
+        if any(_found(identity, "shards_in_keys")):
+            yield f"{split}: keys start again in other shards: the shard's name is part of each"
         for part in identity.get("parts", ()):
             for reason, count in part.get("left_out", {}).items():
                 yield f"{split}: {count} samples left out by {reason}"

@@ -25,12 +25,14 @@ READING = Flags(
         "fields.image": "image_field",
         "fields.key": "key_field",
         "fields.labels": "label_field",
+        "fields.image_member": "image_member",
+        "fields.caption_members": "caption_members",
     },
     panels={
         "Records": ("images", "fields.image", "fields.key", "fields.labels", "where", "quoting", "group"),
         "Captions": ("fields.captions", "fields.pyramid", "fields.max_levels"),
         "Splits": ("split", "split_field", "val_share", "test_share"),
-        "Shards": ("on_bad_shard",),
+        "Tars": ("on_bad_shard", "fields.image_member", "fields.caption_members"),
     },
     defaults={"fields.captions": ("captions",)},  # as flags say it; part of a data set's identity
 )

@@ -212,7 +212,7 @@ def write_sound(folder):
 def test_more_damaged_pictures_than_allowed_stop_the_run(damaged):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(DataError, match=r"2 pictures of 12 cannot be decoded, which is above max_bad_share=0\.1"):
+        with pytest.raises(DataError, match=r"2 samples of 12 cannot be used, which is above max_bad_share=0\.1"):
             take(loader(damaged, on_bad_sample="skip", max_bad_share=0.1, batch=4), 6)
     with pytest.raises(DataError, match="`on_bad_sample=skip` takes the next picture"):
         take(loader(damaged, batch=4), 6)

@@ -39,8 +39,11 @@ def pictures_in_parquet(path, texts) -> None:
 
 def test_tars_in_numbered_folders_are_one_set_even_where_names_and_keys_begin_again(tmp_path):
     for number in range(3):
-        write_tar(tmp_path / f"in/{number:02d}/000000.tar", foreign_members(0, 2))
-    assert captions(tmp_path / "in") == {"train": ["fine 0", "fine 1"] * 3}
+        made = enumerate(foreign_members(2 * number, 2))  # three members each
+        members = [(f"k{place // 3}.{name.partition('.')[2]}", data) for place, (name, data) in made]
+        write_tar(tmp_path / f"in/{number:02d}/000000.tar", members)
+    assert captions(tmp_path / "in") == {"train": [f"fine {n}" for n in range(6)]}
+    assert list(opened(tmp_path / "in")["train"].names(1, 3)) == ["00/000000/k1", "01/000000/k0"]
     manifest = prepare(opened(tmp_path / "in"), tmp_path / "out", PrepareConfig(size=8))
     assert (manifest.splits["train"].samples, dict(manifest.splits["train"].dropped)) == (6, {})
     shards = open_shards(tmp_path / "in", "train")

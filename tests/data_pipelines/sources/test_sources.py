@@ -16,8 +16,9 @@ from data_pipelines.sources.file_sources import coco_source, folder_source
 from data_pipelines.sources.open import SourceConfig, detect_kind, open_source
 from data_pipelines.sources.records import Fields, labels_of
 from data_pipelines.sources.tar_source import tar_source, tar_sources
+from data_pipelines.tars.folders import split_of
 from data_pipelines.tars.index import scan_tar, split_name
-from data_pipelines.tars.names import find_tars, split_of
+from data_pipelines.tars.names import find_tars
 from data_pipelines.tars.stream import stream_samples
 from data_pipelines.tars.walk import walk_tar
 from seqtok_core.foundation.errors import ConfigError, DataError
@@ -184,7 +185,8 @@ def test_joined_tars_are_read_to_the_end(tmp_path, padding):
     assert list(streamed) == [sample.key for sample in samples]
     for sample in samples:
         for extension, (start, size) in sample.members.items():
-            assert content[start : start + size] == streamed[sample.key].get(extension, content[start : start + size])
+            looked_at = None if extension == "txt" else content[start : start + size]
+            assert streamed[sample.key][extension] == looked_at
     assert len(everything(tar_sources(whole.parent, Fields())["train"])) == 9
 
 
