@@ -1,7 +1,9 @@
 """Image-text data: from what people have to batches. Imports neither torch.nn nor DeepSpeed.
 
 The way of a picture, with the file of each step:
-1. sources/open.py finds out what a path is; a Source (sources/base.py) names its samples by range.
+1. sources/open.py finds out what a path is (a folder: sources/folders/layout.py; of tables
+   sources/tables/open_tables.py); a Source (sources/base.py) names its samples by range, and one that comes sorted is
+   shuffled (sources/derived/shuffled.py).
 2. prepare/run.py cuts the ranges into tasks (prepare/tasks.py); executors/run.py hands them to workers.
 3. In a task prepare/build.py asks the source for each pair: a record (sources/record_source.py over rows, tables,
    folders or tars), its captions by level and its bytes (sources/records.py).

@@ -58,7 +58,9 @@ def main() -> None:
 def _run() -> int:
     plain = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *where, **line: (
-        f"warning: {message}\n" if category is UserWarning else plain(message, category, *where, **line)
+        f"warning: {in_words_of(command_of(app, sys.argv[1:]), str(message))}\n"
+        if category is UserWarning
+        else plain(message, category, *where, **line)
     )
     try:
         app()

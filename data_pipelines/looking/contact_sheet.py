@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from data_pipelines.captions.clean import normalise_caption
 from data_pipelines.looking.inspect import own_manifest
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
-from data_pipelines.shards.shard_set import open_shards
+from data_pipelines.shards.shard_set import ShardSet, open_shards
+from data_pipelines.sources.base import MAX_BAD_SHARE
 from data_pipelines.sources.records import Fields
 from data_pipelines.tars.names import find_tars
 from seqtok_core.foundation.errors import DataError
@@ -39,7 +40,9 @@ class SheetRow:
     pixels: np.ndarray | str
 
 
-def contact_sheet(folder: Path, out: Path, fields: Fields | None = None, count: int = 24) -> int:
+def contact_sheet(
+    folder: Path, out: Path, fields: Fields | None = None, count: int = 24, max_bad_share: float = MAX_BAD_SHARE
+) -> int:
     """Write a PNG of `count` pictures, evenly over the folder's splits. Returns how many it shows.
 
     Raises DataError when the folder holds no pictures.
@@ -52,7 +55,7 @@ def contact_sheet(folder: Path, out: Path, fields: Fields | None = None, count: 
     shown: list[SheetRow] = []
     for number, split in enumerate(splits):
         share = count // len(splits) + (number < count % len(splits))
-        shown += _of_split(folder, split, fields, share)
+        shown += _of_split(open_shards(folder, split, fields, max_bad_share=max_bad_share), split, share)
     sheet = draw_sheet(shown, f"{folder.resolve().name}: {len(shown)} of its pictures, evenly over {', '.join(splits)}")
     with atomic_write(out) as stream:
         sheet.save(stream, "PNG")
@@ -80,8 +83,7 @@ def _usual_order(split: str) -> tuple[int, str]:
     return (known.index(split) if split in known else len(known), split)
 
 
-def _of_split(folder: Path, split: str, fields: Fields | None, count: int) -> list[SheetRow]:
-    shards = open_shards(folder, split, fields)
+def _of_split(shards: ShardSet, split: str, count: int) -> list[SheetRow]:
     found = []
     for index in np.unique(np.linspace(0, len(shards) - 1, min(count, len(shards))).astype(int)).tolist():
         record = shards.record(index)

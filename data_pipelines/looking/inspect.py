@@ -12,6 +12,7 @@ from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.shards import manifest as manifests
 from data_pipelines.shards.manifest import Manifest
 from data_pipelines.shards.shard_set import open_shards
+from data_pipelines.sources.base import MAX_BAD_SHARE
 from data_pipelines.sources.records import Fields
 from data_pipelines.tars.names import find_tars
 from seqtok_core.foundation.errors import DataError
@@ -36,16 +37,18 @@ class Overview:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-def overview(folder: Path, fields: Fields | None = None, samples: int = SAMPLES) -> Overview:
-    """Looks at `samples` of each split, evenly over it (0: at all). Raises DataError when there is no data set or a
-    shard is damaged."""
+def overview(
+    folder: Path, fields: Fields | None = None, samples: int = SAMPLES, max_bad_share: float = MAX_BAD_SHARE
+) -> Overview:
+    """Looks at `samples` of each split, evenly over it (0: at all). Raises DataError when there is no data set, a
+    shard is damaged, or more samples of foreign tars are bad than allowed."""
     folder = Path(folder)
     own = own_manifest(folder)
     kind = own.kind if own else "images"
     words = CaptionTokenizer.load(folder / CAPTIONS_FILE) if (folder / CAPTIONS_FILE).is_file() else None
     parts = []
     for split in sorted(own.splits) if own else sorted(find_tars(folder)):
-        shards = open_shards(folder, split, fields, kind=kind)
+        shards = open_shards(folder, split, fields, kind=kind, max_bad_share=max_bad_share)
         parts.append(inspect_split(shards, split, own, words, samples))
         shards.close()
     return Overview(

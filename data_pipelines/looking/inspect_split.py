@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
-from data_pipelines.looking.digests import collected, digest_of
 from data_pipelines.shards.manifest import Manifest
 from data_pipelines.shards.shard_set import MISSING_LABEL, Record, ShardSet
+from data_pipelines.tars.digests import collected, digest_of
 
 _LONGEST = 5  # captions that are named
 _COMMON = 8  # values of a label, sizes of pictures, fields of records that are named
@@ -104,7 +104,8 @@ def inspect_split(
         texts.add(record)
         labels.add(record)
         if "json" in shards.members(index):
-            fields.update(json.loads(shards.read(index, ("json",))).keys())
+            held = json.loads(shards.read(index, ("json",)))
+            fields.update(held.keys() if isinstance(held, dict) else ())  # else captions alone
         if own is None or own.kind == "images":
             pictures.add(shards.read_image(index))
     info = own.splits[split] if own else None

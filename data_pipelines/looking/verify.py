@@ -11,9 +11,9 @@ from pathlib import Path
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.executors.progress import OnProgress, ProgressCount, silent
 from data_pipelines.executors.run import run_tasks
-from data_pipelines.looking.digests import Digests, Place
 from data_pipelines.looking.inspect import own_manifest
 from data_pipelines.looking.verify_export import check_part, part_jobs
+from data_pipelines.looking.verify_made import made_with_loss
 from data_pipelines.looking.verify_shard import Checks, Report, VerifyTask, verify_shard
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.shards import manifest as manifests
@@ -22,7 +22,8 @@ from data_pipelines.shards.latent_check import LIMIT, Statistics
 from data_pipelines.shards.manifest import Manifest
 from data_pipelines.shards.parts import ExportManifest, is_export, read_export
 from data_pipelines.sources.records import Fields
-from data_pipelines.tars.names import find_tars
+from data_pipelines.tars.digests import Digests, Place
+from data_pipelines.tars.names import find_tars, packed_tars
 from data_pipelines.tars.walk import walk_tar
 from seqtok_core.foundation.errors import DataError
 
@@ -96,7 +97,9 @@ def _jobs(folder: Path, own: Manifest | None) -> list[VerifyTask]:
     else:
         if (folder / "prepare.json").is_file():
             raise DataError(f"{folder}: the data set is not finished; run the command that makes it again")
-        names = {split: [path.name for path in paths] for split, paths in find_tars(folder).items()}
+        root = folder if folder.is_dir() else folder.parent
+        found = find_tars(folder, without_packed=True)
+        names = {split: [path.relative_to(root).as_posix() for path in paths] for split, paths in found.items()}
     pairs = [(split, file) for split in sorted(names) for file in names[split]]
     return [VerifyTask(number, split, file) for number, (split, file) in enumerate(pairs)]
 
@@ -174,8 +177,20 @@ def _beside(
         "samples have no caption": sum(r.without_caption for r in reports),
     }
     verdict.notes += [f"{count} {what}" for what, count in counted.items() if count]
+    verdict.notes += [
+        f"{folder / report.job.file}: {len(report.archives)} tars joined to one; who stops at the end of the first, as "
+        f"webdataset and earlier versions of seqtok, reads {report.archives[0]} of {report.archives[-1]} samples"
+        for report in reports
+        if len(report.archives) > 1
+    ]
+    if own is None and (packed := packed_tars(folder)):
+        verdict.add(packed)
     if own is None or not folder.is_dir():
         return
+    problems, notes = made_with_loss(own)
+    for problem in problems:
+        verdict.add(f"{folder / manifests.FILE}: {problem}")
+    verdict.notes += notes
     for path in sorted({p.name for p in folder.glob("*.tar")} - {job.file for job in jobs}):
         verdict.notes.append(f"{folder / path} is no part of the data set")
     recorded = own.source.get("latents", {}).get("captions_sha256") if own.kind == "latents" else None

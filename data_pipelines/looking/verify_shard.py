@@ -16,18 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_pipelines.looking.digests import digests_of
+from data_pipelines.looking.verify_made import lost_to_one_key
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from data_pipelines.shards.codes import CodeLayout
+from data_pipelines.shards.files import read_index
 from data_pipelines.shards.latent_check import LIMIT, Statistics
 from data_pipelines.shards.latents import CODES, LATENT, load_array
 from data_pipelines.shards.manifest import ShardInfo
 from data_pipelines.shards.shard_set import checked_samples
-from data_pipelines.sources.records import Fields, labels_of, read_record, record_captions
+from data_pipelines.sources.records import Fields, labels_of, picture_member, read_record, record_captions
+from data_pipelines.sources.tar_source import TarRule, lost_to_dots
+from data_pipelines.tars.digests import digests_of
 from data_pipelines.tars.index import TarSample, read_span
-from data_pipelines.tars.names import SAFE_KEY, image_extension
+from data_pipelines.tars.names import SAFE_KEY
 from data_pipelines.tars.walk import walk_tar
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.files import sha256_file
 
 _KEPT = 100  # problems of one shard that are named; the others are counted
@@ -66,6 +69,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
     more: int = 0  # problems beyond those named
     ignored: int = 0  # members that are no part of a sample
+    archives: list[int] = field(default_factory=list)  # keys up to the end of each of the tars that were joined
     unsafe: int = 0  # keys that are no safe file names
     without_caption: int = 0
     keys: NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
@@ -88,7 +92,7 @@ def verify_shard(checks: Checks, job: VerifyTask) -> Report:
     walk = walk_tar(path)
     for problem in walk.problems:
         report.add(problem)
-    report.samples, report.ignored = len(walk.samples), walk.ignored
+    report.samples, report.ignored, report.archives = len(walk.samples), walk.ignored, walk.archives
     report.keys = digests_of(sample.key.encode("utf-8", "surrogateescape") for sample in walk.samples)
     report.unsafe = sum(not SAFE_KEY.fullmatch(sample.key) for sample in walk.samples)
     usual = _usual_members(checks, walk.samples)
@@ -108,6 +112,9 @@ def _check_index(checks: Checks, path: Path, report: Report) -> None:
     except DataError as error:
         report.add(str(error))
         return
+    for dropped in read_index(checks.folder, info.file)["facts"].get("dropped", ()):
+        if lost := lost_to_one_key(dropped):
+            report.add(f"{path}: {lost}")
     if sha256_file(path) != info.sha256:
         report.add(f"{path}: content differs from its hash in dataset.json; copy or build the shard again")
     if indexed != walk_tar(path).samples:
@@ -119,25 +126,31 @@ def _usual_members(checks: Checks, samples: list[TarSample]) -> set[str]:
     if checks.infos:
         beside = set() if checks.codes is None else {CODES}
         return {LATENT if checks.kind == "latents" else _PICTURE, "json", "txt", *beside}
-    counts = Counter(name for sample in samples for name in _names(sample))
+    counts = Counter(name for sample in samples for name in _names(sample, checks.fields))
     return {_PICTURE, *(name for name, count in counts.items() if 2 * count > len(samples))}
 
 
-def _names(sample: TarSample) -> set[str]:
-    picture = image_extension(sample)
+def _names(sample: TarSample, fields: Fields) -> set[str]:
+    picture = picture_member(sample.members, fields)
     return {_PICTURE if name == picture else name for name in sample.members}
 
 
 def _check_sample(checks: Checks, handle: int, sample: TarSample, usual: set[str], report: Report) -> bytes | None:
     """The picture's or latents' bytes, if they can be read."""
-    place = f"{checks.folder / report.job.file}:{sample.key}"
-    for missing in sorted(usual - _names(sample)):
+    path = checks.folder / report.job.file
+    place, names = f"{path}:{shown(sample.key)}", _names(sample, checks.fields)
+    lost = [] if checks.infos else lost_to_dots(str(path), sample, TarRule(checks.fields, whole_names=False))
+    for bad in lost:
+        report.add(f"{bad.source}: {bad.reason}: {bad.detail.partition(';')[0]}")
+    if lost and _PICTURE not in names:
+        return None
+    for missing in sorted(usual - names):
         report.add(f"{place}: has no {missing if missing == _PICTURE else '.' + missing}")
     try:
         _check_record(checks, handle, sample, report)
     except DataError as error:
         report.add(f"{place}: {error}")
-    member = LATENT if checks.kind == "latents" else image_extension(sample)
+    member = LATENT if checks.kind == "latents" else picture_member(sample.members, checks.fields)
     if member is None or member not in sample.members:
         return None
     try:

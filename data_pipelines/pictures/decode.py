@@ -5,11 +5,12 @@ docs/images.md says what becomes of every kind of input. JPEG is read by libjpeg
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,17 @@ from PIL import Image, UnidentifiedImageError
 from data_pipelines.pictures import jpeg
 from data_pipelines.pictures.jpeg import JpegError, JpegHeader, Subsampling
 from data_pipelines.pictures.plugins import plugin_for
+from data_pipelines.pictures.png import PROFILE, TEXTS, without_chunks
+from data_pipelines.pictures.profiles import IGNORED, Profile, pixels_to_srgb, to_srgb
 from data_pipelines.pictures.resize import Resize, jpeg_halvings, square, upright
 from seqtok_core.foundation.files import is_lfs_pointer
 
-MAX_PIXELS = 50_000_000  # refused from the header on, before pixels are allocated
+MAX_PIXELS = 50_000_000  # that are held while decoding; refused from the header on, before they are allocated
+_STORED = 20  # times as many pixels a JPEG may have that is decoded at a reduced scale: more take seconds
+DAMAGED = "damaged image"
 # Pillow knows more, some of them by starting other programs (EPS).
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM")
+_GRAY = ("1", "L", "I;16")  # LA and La too
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 _PILLOW_ERRORS = (
     OSError,
@@ -60,6 +66,7 @@ class Picture:
     pixels: NDArray[np.uint8]  # (H, W, 3)
     stored: tuple[int, int]  # (width, height) of the file
     notes: tuple[str, ...] = ()
+    profile: Profile | None = None  # of the pixels, as long as they are not sRGB
 
 
 def decode_pixels(
@@ -91,14 +98,16 @@ def decode_picture(
         raise ValueError(f"out has shape {out.shape} instead of {(size, size, 3)}")
     header = jpeg.read_header(data)
     if header is not None and header.turbo:
-        _refuse_size(header.width, header.height, max_pixels)
-        picture = _decode_jpeg(data, header, size, out, resize)
+        picture = _decode_jpeg(data, header, size, out, resize, max_pixels)
     else:
         picture = _decode_other(data, header, max_pixels)
     notes = picture.notes
     if size is not None and min(picture.pixels.shape[:2]) < size:
         notes = (*notes, "small pictures enlarged")
     pixels = picture.pixels if size is None else square(picture.pixels, size)
+    if picture.profile is not None:
+        pixels, note = pixels_to_srgb(pixels, picture.profile)
+        notes = (*notes, note) if note else notes
     if out is not None and pixels is not out:
         if pixels.shape != out.shape:
             raise DecodeError("another size", f"{pixels.shape[1]} x {pixels.shape[0]}, not {out.shape[1::-1]}")
@@ -131,38 +140,58 @@ def encode_image(pixels: NDArray[np.uint8], form: str, quality: int = 95, subsam
     return stream.getvalue()
 
 
-def _refuse_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise DecodeError("too many pixels", f"{width} x {height}, limit {max_pixels}")
+def _refuse_size(width: int, height: int, max_pixels: int, halvings: int = 0) -> None:
+    """`halvings`: of a scale that the picture is decoded at."""
+    held = (-(-width >> halvings)) * (-(-height >> halvings))
+    if held > max_pixels or width * height > _STORED * max_pixels:
+        raise DecodeError("too many pixels", f"{width} x {height}, limit {max_pixels} (`max_pixels`)")
     if min(width, height) < 1:
         raise DecodeError("no pixels")
 
 
 def _decode_jpeg(
-    data: bytes, header: JpegHeader, size: int | None, out: NDArray[np.uint8] | None, resize: Resize
+    data: bytes, header: JpegHeader, size: int | None, out: NDArray[np.uint8] | None, resize: Resize, max_pixels: int
 ) -> Picture:
     halvings = jpeg_halvings(min(header.width, header.height), size, resize)
+    _refuse_size(header.width, header.height, max_pixels, 0 if header.progressive else halvings)
     shape = (-(-header.height >> halvings), -(-header.width >> halvings), 3)
     direct = out is not None and out.shape == shape and out.flags.c_contiguous
     try:
         pixels = jpeg.decode(data, header, halvings, out if direct else None)
     except JpegError as error:
-        raise DecodeError("damaged image", str(error)) from None
+        raise DecodeError(DAMAGED, str(error)) from None
     stored = header.width, header.height
+    profile = Profile(header.profile, "L" if header.components == 1 else "RGB") if header.profile else None
     if header.orientation == 1:
-        return Picture(pixels, stored)
-    return Picture(upright(pixels, header.orientation), stored, ("turned upright",))
+        return Picture(pixels, stored, profile=profile)
+    return Picture(upright(pixels, header.orientation), stored, ("turned upright",), profile)
 
 
 def _decode_other(data: bytes, header: JpegHeader | None, max_pixels: int) -> Picture:
+    """A PNG that Pillow refuses is tried again without what is said about its pixels."""
+    try:
+        return _decode_whole(data, header, max_pixels)
+    except DecodeError as error:
+        for names, notes in ((TEXTS, ()), ((*TEXTS, PROFILE), (IGNORED,))):
+            lean = without_chunks(data, names) if error.reason == DAMAGED else None
+            if lean is not None:
+                with contextlib.suppress(DecodeError):
+                    picture = _decode_whole(lean, None, max_pixels)
+                    return replace(picture, notes=(*picture.notes, *notes))
+        raise
+
+
+def _decode_whole(data: bytes, header: JpegHeader | None, max_pixels: int) -> Picture:
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # who allows us more allows Pillow more
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning)  # Pillow's remarks on odd EXIF
         try:
-            if header is not None and header.components == 4:
-                jpeg.check_cmyk(data)
             image = Image.open(io.BytesIO(data), formats=_formats(data))
             _refuse_size(*image.size, max_pixels)
+            if header is not None and header.components == 4:
+                jpeg.check_cmyk(data)
             animated = image.format != "MPO" and getattr(image, "is_animated", False)
             image.load()
             return _to_rgb(image, ["first frame of several"] if animated else [])
@@ -173,7 +202,7 @@ def _decode_other(data: bytes, header: JpegHeader | None, max_pixels: int) -> Pi
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise DecodeError("too many pixels") from None
         except (JpegError, *_PILLOW_ERRORS) as error:
-            raise DecodeError("damaged image", f"{type(error).__name__}: {error}") from None
+            raise DecodeError(DAMAGED, f"{type(error).__name__}: {error}") from None
 
 
 def _formats(data: bytes) -> tuple[str, ...]:
@@ -188,6 +217,9 @@ def _formats(data: bytes) -> tuple[str, ...]:
 
 def _to_rgb(image: Image.Image, notes: list[str]) -> Picture:
     orientation = _orientation(image)
+    mode = "CMYK" if image.mode == "CMYK" else "L" if image.mode.startswith(_GRAY) and image.mode != "LAB" else "RGB"
+    found = image.info.get("icc_profile")
+    profile = Profile(bytes(found), mode) if found else None
     if image.mode.startswith("I;16"):  # convert("RGB") would clip nearly everything to white
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
         notes.append("16 bits scaled to 8")
@@ -196,7 +228,10 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> Picture:
     elif image.mode == "LAB":
         raise DecodeError("unsupported colours", f"mode {image.mode}")
     elif image.mode == "CMYK":
-        notes.append("CMYK turned to RGB")
+        turned, note = to_srgb(image, profile) if profile is not None else (None, "")
+        notes += [note] if note else []
+        notes += ["CMYK turned to RGB"] if turned is None else []
+        image, profile = turned or image, None
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
@@ -205,7 +240,7 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> Picture:
         image = Image.alpha_composite(ground, image)
     if orientation != 1:
         notes.append("turned upright")
-    return Picture(upright(np.asarray(image.convert("RGB")), orientation), image.size, tuple(notes))
+    return Picture(upright(np.asarray(image.convert("RGB")), orientation), image.size, tuple(notes), profile)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -22,6 +22,8 @@ ORIENTATION = 0x0112
 _COLOUR_MODELS = {1, 3}  # gray; YCbCr and RGB. CMYK and YCCK are Pillow's
 _FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; Huffman coded
 _OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # lossless, hierarchical, arithmetic
+_PROGRESSIVE = 0xC2
+_ICC = b"ICC_PROFILE\0"
 _ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 _LUMA = {0x11, 0x21, 0x22, 0x12, 0x41}  # sampling factors of the first component that TurboJPEG knows
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
@@ -40,13 +42,16 @@ class JpegHeader:
     components: int
     orientation: int
     turbo: bool  # whether `decode` reads it; else it is Pillow's
+    progressive: bool = False  # libjpeg holds all of it while it is decoded, at a reduced scale too
+    profile: bytes = b""  # ICC
 
 
 def read_header(data: bytes) -> JpegHeader | None:
     """None when the bytes are no JPEG or hold no frame header that could be read."""
     if data[:3] != b"\xff\xd8\xff":
         return None
-    at, end, orientation, frame = 2, len(data) - 4, 0, None
+    at, end, orientation, frame, progressive = 2, len(data) - 4, 0, None, False
+    profile: dict[int, bytes] = {}  # number of a part -> its bytes
     while at <= end and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker in _ALONE:  # fill byte
@@ -58,9 +63,14 @@ def read_header(data: bytes) -> JpegHeader | None:
         if marker == 0xE1 and not orientation:
             orientation = _orientation(data[start : at + 2 + length])
         elif marker in _FRAMES or marker in _OTHER_FRAMES:
-            frame = _frame(marker, data[start : at + 2 + length])
+            frame, progressive = _frame(marker, data[start : at + 2 + length]), marker == _PROGRESSIVE
+        elif marker == 0xE2 and data.startswith(_ICC, start):
+            profile.setdefault(data[start + len(_ICC)], data[start + len(_ICC) + 2 : at + 2 + length])
         at += 2 + max(length, 2)
-    return None if frame is None else JpegHeader(*frame[:3], orientation or 1, frame[3])
+    if frame is None:
+        return None
+    parts = b"".join(profile[number] for number in sorted(profile)) if profile else b""
+    return JpegHeader(*frame[:3], orientation or 1, frame[3], progressive, parts)
 
 
 def decode(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.captions.clean import clean_captions
 from data_pipelines.pictures.decode import DecodeError, decode_picture, encode_image, fitting_form
+from data_pipelines.pictures.profiles import CONVERTED
 from data_pipelines.pictures.resize import square
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.shards.files import json_member
@@ -73,8 +74,8 @@ def _text(text: str) -> str:
 def _bad_run(run: Sequence[Bad]) -> str:
     first, last = run[0], run[-1]
     return (
-        f"{len(run)} bad samples in a row, from {first.source} ({first.reason}) to {last.source} ({last.reason} "
-        f"{last.detail}); mend the source, or allow longer runs (`max_bad_run`)"
+        f"{len(run)} bad samples in a row, from {first} to {last}; mend the source, or allow longer runs "
+        "(`max_bad_run`)"
     )
 
 
@@ -92,7 +93,7 @@ def _build(
     try:
         extension, data, digest = _picture(pair, config, pixels, notes)
     except DecodeError as error:
-        return Bad(pair.source, error.reason, str(error)[:200])
+        return Bad(pair.source, error.reason, str(error))
     record = {
         "captions": captions,
         "labels": {name: _text(value) if isinstance(value, str) else value for name, value in pair.labels.items()},
@@ -114,7 +115,8 @@ def _picture(pair: Pair, config: PrepareConfig, out: NDArray[np.uint8], notes: C
         return form, encode_image(pixels, form, config.quality, config.subsampling), digest
     digest = hashlib.sha256(pair.image).hexdigest()
     picture = decode_picture(pair.image, size, config.max_pixels, out, config.resize)
-    kept = fitting_form(pair.image, size) if picture.stored == (size, size) else None
+    fits = picture.stored == (size, size) and CONVERTED not in picture.notes
+    kept = fitting_form(pair.image, size) if fits else None
     if kept:
         notes["pictures kept byte for byte"] += 1
         return kept, pair.image, digest

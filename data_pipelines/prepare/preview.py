@@ -52,14 +52,13 @@ def bytes_per_sample(shown: list[PreviewedSample]) -> float:
 
 def _show(split: str, pair: Pair | Bad, config: PrepareConfig) -> PreviewedSample:
     if isinstance(pair, Bad):
-        return PreviewedSample(split=split, source=pair.source, problem=_reason(pair.reason, pair.detail))
+        return PreviewedSample(split=split, source=pair.source, problem=pair.why)
     made, facts = build_samples([pair], ["sample"], config)
     samples = list(made)
     picture = _describe(pair)
     if not samples:
-        bad = facts["dropped"][0]
-        problem = _reason(bad["reason"], bad["detail"])
-        return PreviewedSample(split=split, source=pair.source, picture=picture, labels=pair.labels, problem=problem)
+        bad = Bad(**facts["dropped"][0])
+        return PreviewedSample(split=split, source=pair.source, picture=picture, labels=pair.labels, problem=bad.why)
     _, members = samples[0]
     captions, _ = clean_captions(pair.captions, config.captions)
     return PreviewedSample(
@@ -71,10 +70,6 @@ def _show(split: str, pair: Pair | Bad, config: PrepareConfig) -> PreviewedSampl
         notes=facts["notes"],
         bytes=sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for data in members.values()),
     )
-
-
-def _reason(reason: str, detail: str) -> str:
-    return f"{reason} ({detail})" if detail and detail != reason else reason
 
 
 def _describe(pair: Pair) -> str:

@@ -8,6 +8,7 @@ made when they are handed out, and what a finished shard leaves behind is its li
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -15,15 +16,17 @@ from typing import Any
 
 from data_pipelines.executors.progress import OnProgress, Progress, ProgressCount, silent
 from data_pipelines.executors.run import run_tasks
-from data_pipelines.prepare.settings import ONLY_HOW, PrepareConfig
+from data_pipelines.prepare.settings import OF_SOURCE, ONLY_HOW, PrepareConfig
 from data_pipelines.prepare.tally import Tally
 from data_pipelines.prepare.tasks import PrepareWork, ShardDone, do_task, make_tasks
 from data_pipelines.shards import manifest as manifests
 from data_pipelines.shards.manifest import Manifest
-from data_pipelines.shards.output import LOCK, Resume, output_folder
-from data_pipelines.sources.base import Source
+from data_pipelines.shards.output import LOCK, PLAN, Resume, output_folder
+from data_pipelines.sources.base import Bad, Source
+from data_pipelines.sources.derived.shuffled import Shuffled, sorted_label
 from seqtok_core.foundation import faults, fingerprint
 from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.files import read_json
 
 
 def prepare(
@@ -41,6 +44,7 @@ def prepare(
     disk is full. Whatever was committed before an error stays and is used by the next call.
     """
     out = Path(out)
+    sources = arrange_sources(sources, config, None if overwrite else out)
     plan = plan_of(sources, config)
     with output_folder(out, plan, overwrite=overwrite, resume=resume):
         owner = (out / LOCK).read_text(encoding="utf-8")
@@ -53,12 +57,29 @@ def prepare(
     return result
 
 
+def arrange_sources(sources: Mapping[str, Source], config: PrepareConfig, begun: Path | None) -> dict[str, Source]:
+    """The sources in the order in which they are written: shuffled where the settings say so. What was `begun` in that
+    folder from the same sources in their own order goes on in it."""
+    asked = {split for split in sources if config.shuffle == "on"}
+    if config.shuffle == "auto":
+        asked = {split for split, source in sources.items() if sorted_label(source) is not None}
+        plan = begun / PLAN if begun is not None else None
+        if asked and plan is not None and plan.is_file() and read_json(plan) == plan_of(sources, config):
+            warnings.warn(f"{begun}: begun in the order of its source, which is sorted; goes on in it", stacklevel=3)
+            asked = set()
+    arranged = dict(sources)
+    for split in asked:
+        source = sources[split]
+        arranged[split] = source if isinstance(source, Shuffled) else Shuffled(source, source.facts().block)
+    return arranged
+
+
 def plan_of(sources: Mapping[str, Source], config: PrepareConfig) -> dict[str, Any]:
     """What decides every byte of the data set, as JSON; kept in its folder."""
     bad = [split for split in sources if not re.fullmatch(r"[a-z]{1,32}", split)]
     if not sources or bad:
         raise DataError(f"splits must be named in small letters, not {bad}" if bad else "there is no source")
-    settings = config.model_dump(mode="json", exclude=ONLY_HOW)
+    settings = config.model_dump(mode="json", exclude=ONLY_HOW | OF_SOURCE)
     return {"config": settings, "splits": {split: source.identity() for split, source in sources.items()}}
 
 
@@ -93,7 +114,7 @@ def _refuse_bad(work: PrepareWork, tally: Tally) -> None:
         raise DataError(f"{work.out}: all {total} samples are left out ({listed}); change the filter")
     if bad > allowed * total or dropped.total() == total:
         first = tally.first_bad
-        example = f"; first: {first.source} ({first.reason} {first.detail})" if first else ""
+        example = f"; first: {Bad(first.source, first.reason, first.detail)}" if first else ""
         raise DataError(
             f"{work.out}: {bad} of {total} samples are bad ({listed}){example}; allowed share: {allowed:g}; "
             "mend them, or allow a larger share (`max_bad_share`)"

@@ -15,6 +15,7 @@ from data_pipelines.shards.files import commit_shard, find_committed, shard_name
 from data_pipelines.shards.manifest import NAMED_DROPS, Dropped, ShardInfo
 from data_pipelines.shards.output import LOCK
 from data_pipelines.sources.base import Source
+from data_pipelines.sources.derived.shuffled import Shuffled
 from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.errors import DataError, StorageError
 
@@ -103,7 +104,17 @@ def make_tasks(
         if not len(source):
             raise DataError(f"split {split}: the source holds no samples")
     lengths = {split: len(source) for split, source in sources.items()}
-    return ShardTasks(lengths, mark_names(sources, on_progress), config.samples_per_shard)
+    marks = mark_names({split: _as_stored(source) for split, source in sources.items()}, on_progress)
+    for split, source in sources.items():
+        found = marks[split]
+        if isinstance(source, Shuffled) and found is not None:
+            marks[split] = found[source.indices(0, len(source))]
+    return ShardTasks(lengths, marks, config.samples_per_shard)
+
+
+def _as_stored(source: Source) -> Source:
+    """Names are read forward, and of two equal ones the first of the source counts."""
+    return source.whole if isinstance(source, Shuffled) else source
 
 
 def do_task(work: PrepareWork, task: ShardTask) -> ShardDone:

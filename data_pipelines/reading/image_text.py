@@ -17,10 +17,11 @@ from data_pipelines.pictures.augment import needs
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from data_pipelines.reading.loader import SplitLoader
 from data_pipelines.reading.order import StepPlan
-from data_pipelines.reading.picture_reader import BadPictures, LoaderConfig, OnBadSample, PictureReader
+from data_pipelines.reading.picture_reader import BadPictures, LoaderConfig, PictureReader
 from data_pipelines.reading.texts import TextStore
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.shards.shard_set import open_shards
+from data_pipelines.sources.base import OnBadSample
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.random_bits import SAMPLED, fractions, philox
 
@@ -46,10 +47,16 @@ class ImageTextLoader(SplitLoader[ImageTextBatch]):
         plan = StepPlan(global_batch, micro_batch or max(global_batch // world, 1), rank, world)
         super().__init__(reader.batch, reader.shards, plan, config, seed)
         self.image_size = reader.image_size
-        self.bad = BadPictures(len(self.shards), config.max_bad_share)
+        dropped = len(self.shards.dropped)
+        self.bad = BadPictures(
+            len(self.shards) + dropped,
+            config.max_bad_share,
+            before=dropped,
+            instead="another picture is taken in its place",
+        )
 
     def iterate(self, start_step: int = 0) -> Iterator[ImageTextBatch]:
-        """As SplitLoader's. Raises DataError when more than max_bad_share of the pictures are undecodable."""
+        """As SplitLoader's. Raises DataError when more than max_bad_share of the samples are bad."""
         for batch in super().iterate(start_step):
             self.bad.count(batch.replaced)
             yield batch
@@ -99,7 +106,14 @@ class ImageReader:
         seed: int = 0,
     ) -> None:
         """`one_pass`: every sample is read once and as it is, without a cache and without augmentation."""
-        self.shards = open_shards(folder, split, config.fields, config.on_bad_shard)
+        self.shards = open_shards(
+            folder,
+            split,
+            config.fields,
+            config.on_bad_shard,
+            on_bad_sample=config.on_bad_sample,
+            max_bad_share=config.max_bad_share,
+        )
         own = self.shards.manifest
         stored = (own and own.image_size) or None
         self.image_size = config.image_size or stored or self._stored_size(config.on_bad_sample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -14,9 +15,10 @@ from pydantic import Field
 from data_pipelines.reading.order import EpochOrder, Order, ResampledOrder, StepPlan
 from data_pipelines.reading.workers import Requests, Trace, WorkerOptions, from_workers
 from data_pipelines.shards.shard_set import ShardSet
+from data_pipelines.sources.derived.shuffled import CAPTION, sorted_by
 from data_pipelines.tars.index import OnBadShard
 from seqtok_core.foundation.config import RESUMABLE, Config
-from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.foundation.errors import ConfigError, DataError
 
 Batch = TypeVar("Batch", bound=Any)
 Fetch = Callable[[int, NDArray[np.int64]], Batch]
@@ -61,6 +63,8 @@ class SplitLoader(Generic[Batch]):
         self._fetch, self._plan, self._config = fetch, plan, config
         plan.check(len(shards), str(shards.paths[0].parent))
         self._order = order_of(shards, config, seed, plan.global_batch)
+        if config.mode == "epoch" and config.shuffle and plan.rank == 0 and len(shards.sizes) > config.window:
+            _warn_of_sorted(shards, config.window)
         shards.hold(2 * config.window)  # a batch may lie across two windows
 
     @property
@@ -85,6 +89,27 @@ class SplitLoader(Generic[Batch]):
         self.shards.on_read = trace  # the workers' copies tell where they are
         requests_of_workers = Requests(self._plan, self._order, start_step)
         return from_workers(self._fetch, requests_of_workers, options, trace)
+
+
+def _warn_of_sorted(shards: ShardSet, window: int) -> None:
+    """Shards are mixed some at a time: of sorted classes a batch then holds few."""
+
+    def look(index: int) -> dict[str, Any]:
+        try:
+            record = shards.record(index)
+        except DataError:  # whoever trains on it meets it again
+            return {}
+        return {**record.labels, CAPTION: record.captions[:1]}
+
+    label = sorted_by(len(shards), look)
+    shards.close()
+    if label is not None:
+        warnings.warn(
+            f"{shards.paths[0].parent}: its samples come sorted by {label}, and {window} of {len(shards.sizes)} shards "
+            "are mixed at a time, so that a batch holds few classes; prepare it anew, which shuffles it, or widen the "
+            "loader's window",
+            stacklevel=3,
+        )
 
 
 def order_of(shards: ShardSet, config: ReadConfig, seed: int, global_batch: int) -> Order:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from data_pipelines.pictures.augment import AugmentConfig, augment
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from data_pipelines.reading.loader import ReadConfig
 from data_pipelines.shards.shard_set import ShardSet
+from data_pipelines.sources.base import MAX_BAD_SHARE, OnBadSample
 from data_pipelines.sources.records import Fields
 from seqtok_core.foundation.errors import DataError
 
-OnBadSample = Literal["error", "skip"]
 OTHER_SIZE = "another size"  # DecodeError's reason for a picture that does not fit the buffer
 _IN_A_ROW = 100  # pictures that cannot be decoded, one after another in their shard
 _NAMED = 5  # skipped pictures that a warning names; all are counted
@@ -35,8 +35,8 @@ class LoaderConfig(ReadConfig):
     image_size: Annotated[int, Field(ge=1)] | None = None  # pixels; None: as stored
     fields: Fields = Fields()  # of foreign tars
     augment: AugmentConfig | None = None  # training only: never for measurements and exports
-    on_bad_sample: OnBadSample = "error"  # skip: the next decodable picture stands in, counted and named
-    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.02  # more skipped pictures than this are an error
+    on_bad_sample: OnBadSample = "error"  # skip: left out; for a damaged picture the next one stands in; all counted
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = MAX_BAD_SHARE  # more bad samples than this are an error
 
 
 @dataclass(frozen=True)
@@ -145,23 +145,26 @@ def batch_memory(count: int, size: int, shared: bool = True) -> Tensor:
 
 
 class BadPictures:
-    """Counts undecodable pictures that this process has met, each once; the first are named in a warning."""
+    """Counts samples that cannot be used, of those that this process has met each once; the first are named in a
+    warning."""
 
-    def __init__(self, samples: int, max_share: float) -> None:
+    def __init__(self, samples: int, max_share: float, *, before: int = 0, instead: str) -> None:
+        """`before` of the `samples` were left out before reading began; `instead`: what becomes of a bad one."""
         self.places: set[str] = set()  # each with its reason
-        self._samples, self._share = samples, max_share
+        self._samples, self._share, self._before, self._instead = samples, max_share, before, instead
 
     def count(self, places: list[str]) -> None:
-        """Raises DataError when more than `max_share` of the samples are undecodable."""
+        """Raises DataError when more than `max_share` of the samples are bad."""
         for place in places:
             if place in self.places:
                 continue
             self.places.add(place)
-            if len(self.places) > self._share * self._samples:
+            bad = self._before + len(self.places)
+            if bad > self._share * self._samples:
                 raise DataError(
-                    f"{len(self.places)} pictures of {self._samples} cannot be decoded, which is above "
+                    f"{bad} samples of {self._samples} cannot be used, which is above "
                     f"max_bad_share={self._share:g}; the last one: {place}"
                 )
             if len(self.places) <= _NAMED:
                 more = "; further ones are counted, not shown" if len(self.places) == _NAMED else ""
-                warnings.warn(f"{place}: another picture is taken in its place{more}", stacklevel=4)
+                warnings.warn(f"{place}: {self._instead}{more}", stacklevel=4)

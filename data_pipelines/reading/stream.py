@@ -23,7 +23,7 @@ from data_pipelines.pictures.augment import augment, needs
 from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from data_pipelines.reading.order import StepPlan
 from data_pipelines.reading.picture_reader import BadPictures, LoaderConfig, batch_memory
-from data_pipelines.reading.streamed_record import EXTENSIONS, Streamed, read_streamed
+from data_pipelines.reading.streamed_record import Streamed, members_read, read_streamed
 from data_pipelines.reading.workers import Trace, stream_from_workers
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.tars.remote import expand
@@ -73,7 +73,7 @@ class StreamLoader:
         self.image_size, self.global_batch = self._reader.image_size, global_batch
         self.fingerprint = fingerprint.of_value({"stream": self.names, "fields": config.fields.model_dump(mode="json")})
         self._source, self._config = source, config
-        self.bad = BadPictures(source.num_samples, config.max_bad_share)
+        self.bad = BadPictures(source.num_samples, config.max_bad_share, instead="left out")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -136,8 +136,8 @@ class StreamReader:
             self.on_open(number)
         name = self.names[number]
         try:
-            for key, members in stream_samples(name, EXTENSIONS):
-                yield read_streamed(name, key, members, self.config.fields, visit)
+            for key, members in stream_samples(name, members_read(self.config.fields)):
+                yield from read_streamed(name, key, members, self.config.fields, visit)
         except DataError as error:
             if self.config.on_bad_shard == "error":
                 raise

@@ -7,7 +7,7 @@ is read, every shard's size and every index's hash are checked; hashes of shards
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,15 @@ import numpy as np
 
 from data_pipelines.shards import manifest as manifests
 from data_pipelines.shards.files import index_samples, read_index
-from data_pipelines.shards.foreign import scan_foreign
+from data_pipelines.shards.foreign import ForeignRule, scan_foreign
 from data_pipelines.shards.manifest import Manifest, ShardInfo
 from data_pipelines.shards.opened import OpenShards, ShardFile
-from data_pipelines.sources.base import Bad
-from data_pipelines.sources.records import Fields, labels_of, read_record, record_captions
+from data_pipelines.sources.base import MAX_BAD_SHARE, Bad, OnBadSample
+from data_pipelines.sources.records import Fields, labels_of, picture_member, read_record, record_captions
 from data_pipelines.tars.index import OnBadShard, TarSample, read_span
 from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation import fingerprint
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.files import refuse_lfs_pointer, sha256_file
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class ShardSet:
         self.levels = 0
         self.manifest: Manifest | None = None  # of a data set of ours
         self.skipped: tuple[str, ...] = ()  # damaged shards that were left out, one message each
-        self.dropped: tuple[Bad, ...] = ()  # samples of foreign tars without a picture or a readable record
+        self.dropped: tuple[Bad, ...] = ()  # samples of foreign tars without a picture or a readable record, copies
         self.fingerprint = ""
         self.on_read: Callable[[int], None] | None = None  # told the index of each sample before it is read
         self._open = OpenShards(shards)
@@ -79,9 +79,13 @@ class ShardSet:
     def key(self, index: int) -> str:
         return self._sample(index)[0].key
 
+    def names(self, start: int, stop: int) -> Iterator[str]:
+        """Keys of the samples [start, stop)."""
+        return (self.key(index) for index in range(start, stop))
+
     def place(self, index: int) -> str:
         """Shard and key, for messages."""
-        return f"{self.paths[self._shard(index)]}:{self.key(index)}"
+        return f"{self.paths[self._shard(index)]}:{shown(self.key(index))}"
 
     def members(self, index: int) -> tuple[str, ...]:
         """Extensions of a sample's members."""
@@ -99,7 +103,8 @@ class ShardSet:
         raise DataError(f"{self.place(index)}: has no .{extensions[0]}; members: {', '.join(sample.members)}")
 
     def read_image(self, index: int) -> bytes:
-        return self.read(index, IMAGE_EXTENSIONS)
+        member = picture_member(self.members(index), self._fields)
+        return self.read(index, (member,) if member else IMAGE_EXTENSIONS)
 
     def record(self, index: int) -> Record:
         """Captions and labels. Raises DataError naming the sample."""
@@ -127,7 +132,7 @@ class ShardSet:
             return value
         number = self._numbers.get(label, {}).get(value)
         if number is None:
-            raise DataError(f"label {label!r} has the unknown class {value!r}")
+            raise DataError(f"label {label!r} has the unknown class {shown(value)!r}")
         return number
 
     def _shard(self, index: int) -> int:
@@ -153,10 +158,14 @@ def open_shards(
     fields: Fields | None = None,
     on_bad_shard: OnBadShard = "error",
     kind: Literal["images", "latents"] = "images",
+    *,
+    on_bad_sample: OnBadSample = "skip",
+    max_bad_share: float = MAX_BAD_SHARE,
 ) -> ShardSet:
     """The split of a data set of ours, or of foreign tars. Raises DataError naming what is wrong.
 
-    With `on_bad_shard="skip"` damaged shards are left out and named in `skipped`.
+    With `on_bad_shard="skip"` damaged shards are left out and named in `skipped`. Samples of foreign tars that cannot
+    be used are left out with a warning, up to `max_bad_share` of all, or an error.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -170,7 +179,7 @@ def open_shards(
         raise DataError(f"{folder}: the data set is not finished; run the command that makes it again")
     if kind == "latents":
         raise DataError(f"{folder}: no {manifests.FILE}; latents are written by `export_tokens()`")
-    return _open_foreign(folder, split, fields or Fields(), on_bad_shard)
+    return _open_foreign(folder, split, ForeignRule(fields or Fields(), on_bad_shard, on_bad_sample, max_bad_share))
 
 
 def _open_own(folder: Path, split: str, content: Manifest, on_bad_shard: OnBadShard) -> ShardSet:
@@ -232,11 +241,11 @@ def _say(skipped: Iterable[str]) -> None:
         log.warning("left out with all its samples: %s", message)
 
 
-def _open_foreign(folder: Path, split: str, fields: Fields, on_bad_shard: OnBadShard) -> ShardSet:
-    found = scan_foreign(folder, split, fields, on_bad_shard)
+def _open_foreign(folder: Path, split: str, rule: ForeignRule) -> ShardSet:
+    found, fields = scan_foreign(folder, split, rule), rule.fields
     _say(found.skipped)
     shards = [ShardFile(path, len(samples), samples) for path, samples in found.shards]
     result = ShardSet(shards, fields, fields.labels, found.classes, nested=False)
-    result.levels, result.skipped, result.dropped = found.levels, found.skipped, found.dropped
+    result.levels, result.skipped, result.dropped = found.levels, found.skipped, tuple(found.dropped)
     result.fingerprint = found.fingerprint
     return result

@@ -1,4 +1,4 @@
-"""Sources of pictures with records beside them: captions.jsonl, COCO, tables, sidecar files, class folders."""
+"""Sources of pictures with records beside them: captions.jsonl, COCO, sidecar files, class folders."""
 
 from __future__ import annotations
 
@@ -9,24 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from data_pipelines.sources.csv_rows import scan_csv
-from data_pipelines.sources.parquet_rows import ParquetRows
-from data_pipelines.sources.picture_folders import WORDS, list_pictures
+from data_pipelines.sources.folders.pictures import WORDS, list_pictures
 from data_pipelines.sources.record_source import RecordSource, record_source
-from data_pipelines.sources.records import CAPTIONS, Fields
-from data_pipelines.sources.rows import PackedRows, Rows, join_rows, scan_jsonl
-from seqtok_core.foundation.errors import DataError
+from data_pipelines.sources.records import BY_WORDS, CAPTIONS, Fields
+from data_pipelines.sources.rows import PackedRows, scan_jsonl
+from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.files import read_json, sha256_file
 from seqtok_core.foundation.packed import pack
 
-TableKind = Literal["csv", "jsonl", "parquet"]
-TABLE_ENDINGS: dict[str, TableKind] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
 CAPTIONS_FILE = "captions.jsonl"
 
 
@@ -35,18 +25,6 @@ def folder_source(folder: Path, fields: Fields, images: Path | None = None, also
     rows = scan_jsonl(Path(folder) / CAPTIONS_FILE)
     fields = fields if fields.image else fields.model_copy(update={"image": "file_name"})
     return record_source("folder", rows, fields, images or Path(folder), place=rows.path, also=tuple(also))
-
-
-def table_source(
-    kind: TableKind, files: Sequence[Path], fields: Fields, images: Path | None = None, also: Sequence[str] = ()
-) -> RecordSource:
-    """Tables of one kind, one after another. Relative paths lie in `images`, by default the first table's folder."""
-    scan: dict[TableKind, Any] = {"csv": scan_csv, "jsonl": scan_jsonl, "parquet": ParquetRows}
-    parts: list[Rows] = [scan[kind](path) for path in files]
-    rows = join_rows([part for part in parts if len(part)] or parts[:1])
-    if not len(rows):
-        raise DataError(f"{files[0]}: holds no records")
-    return record_source(kind, rows, fields, images or files[0].parent, place=files[0], also=tuple(also), table=True)
 
 
 def picture_source(
@@ -81,9 +59,8 @@ def coco_source(
         raise DataError(f"{path}: names no images")
     first = json.loads(rows.packed[0])["file_name"]
     chosen = (fields or Fields()).model_copy(update={"image": "file_name"})
-    order = "the captions of a picture by their number of words, shortest first"
     root = images or _find_images(path, first)
-    return record_source("coco", rows, chosen, root, place=path, order=order, also=tuple(also))
+    return record_source("coco", rows, chosen, root, place=path, order=BY_WORDS, also=tuple(also))
 
 
 def _coco_records(path: Path, aside: Counter[str]) -> Iterator[bytes]:
@@ -106,7 +83,7 @@ def _coco_records(path: Path, aside: Counter[str]) -> Iterator[bytes]:
             found = sorted(captions[item["id"]], key=lambda text: len(text.split()))
             yield json.dumps({"file_name": os.fspath(item["file_name"]), CAPTIONS: found}).encode()
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not in the form of COCO captions ({error!r})") from None
+        raise DataError(f"{path}: not in the form of COCO captions ({shown(repr(error))})") from None
 
 
 def _coco_files(path: Path, images: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
@@ -116,8 +93,8 @@ def _coco_files(path: Path, images: Sequence[Mapping[str, Any]]) -> dict[Any, st
         name = os.fspath(item["file_name"])
         if found.setdefault(item["id"], name) != name:
             raise DataError(
-                f"{path}: id {item['id']!r} names two pictures, {found[item['id']]} and {name}; where sets are merged, "
-                "number the images of one anew, and its annotations with them"
+                f"{path}: id {shown(item['id'])} names two pictures, {shown(found[item['id']])} and {shown(name)}; "
+                "where sets are merged, number the images of one anew, and its annotations with them"
             )
     return found
 
@@ -127,5 +104,5 @@ def _find_images(path: Path, first: str) -> Path:
     for folder in candidates:
         if (folder / first).is_file():
             return folder
-    shown = ", ".join(str(folder) for folder in candidates)
-    raise DataError(f"{path}: its first picture {first} is in none of {shown}; name the folder with `images`")
+    tried = ", ".join(str(folder) for folder in candidates)
+    raise DataError(f"{path}: its first picture {shown(first)} is in none of {tried}; name the folder with `images`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,30 +11,44 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_pipelines.sources.base import Bad, Source
-from data_pipelines.sources.cut import keep_in_all, parse_condition, split_by_name
-from data_pipelines.sources.file_sources import (
-    CAPTIONS_FILE,
-    TABLE_ENDINGS,
-    TableKind,
-    coco_source,
-    folder_source,
-    picture_source,
-    table_source,
+from data_pipelines.sources.derived.cut import (
+    Subset,
+    keep_in_all,
+    parse_condition,
+    split_by_folder,
+    split_by_name,
 )
-from data_pipelines.sources.picture_folders import NO_DOWNLOAD, PICTURE_ENDINGS
-from data_pipelines.sources.records import Fields, check_columns, check_fields
+from data_pipelines.sources.file_sources import CAPTIONS_FILE, coco_source, folder_source, picture_source
+from data_pipelines.sources.folders.files import NO_DOWNLOAD
+from data_pipelines.sources.folders.layout import TABLE_ENDINGS, kind_of_folder, split_folders
+from data_pipelines.sources.records import Fields, check_fields
+from data_pipelines.sources.tables.csv_form import Quoting
+from data_pipelines.sources.tables.groups import group_rows
+from data_pipelines.sources.tables.open_tables import (
+    TableReading,
+    is_arrow_folder,
+    kind_of_json,
+    lone_table,
+    open_tables,
+)
+from data_pipelines.sources.tables.splits import split_by_field, split_column
 from data_pipelines.sources.tar_source import TarSource, tar_sources
+from data_pipelines.sources.values import check_columns
+from data_pipelines.tars.folders import OWN_FOLDER
 from data_pipelines.tars.index import OnBadShard
-from data_pipelines.tars.names import PACKED, split_of
+from data_pipelines.tars.names import PACKED
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError, DataError
 
-Kind = Literal["auto", "folder", "pictures", "sidecar", "classes", "csv", "jsonl", "parquet", "coco", "tars"]
+Kind = Literal[
+    "auto", "folder", "pictures", "sidecar", "classes", "csv", "jsonl", "parquet", "json", "arrow", "coco", "tars"
+]
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|pipe:")  # a Path has made one slash of two
 _LOOKED_AT = 100  # records of tars whose fields are taken for those of all
 _KNOWN = (
     "a folder with captions.jsonl, a folder of pictures with KEY.txt or KEY.json beside them, class folders, a .csv, "
-    ".tsv, .jsonl or .parquet (or a folder of them), a COCO captions .json, a .tar and a folder of tars"
+    ".tsv, .jsonl or .parquet (or a folder of them), a .json or .txt of captions, a folder of Hugging Face's "
+    "save_to_disk, a .tar and a folder of tars"
 )
 
 
@@ -49,6 +64,9 @@ class SourceConfig(Config):
     test_share: float = Field(0.0, ge=0, lt=1, description="Share cut off as split test, by a hash of the name.")
     images: Path | None = Field(None, description="Folder of pictures, by default the table's.")  # nothing outside it
     fields: Fields = Fields()
+    quoting: Literal["auto", Quoting] = Field("auto", description="How a CSV file uses quotes.")
+    group: Literal["rows", "none"] = Field("rows", description="rows: those of one picture are one sample.")
+    split_field: str | None = Field(None, description="Field that says the split, by default split; '' for none.")
     where: tuple[str, ...] = Field((), description="Only samples with e.g. label=dog,cat or width>=256; repeatable.")
     on_bad_shard: OnBadShard = Field("error", description="Damaged tars of the source.")
 
@@ -62,12 +80,18 @@ def open_source(path: Path, config: SourceConfig) -> dict[str, Source]:
     _refuse_unused(path, kind, config)
     conditions = [parse_condition(text) for text in config.where]
     found = _open(path, kind, config, config.split or "train", tuple(condition.field for condition in conditions))
+    by_field = any(isinstance(source, Subset) for source in found.values())
+    who = "its records (`split_field` '' leaves that field aside)" if by_field else "the names of its files"
     if config.split is not None and len(found) == 1:
         found = {config.split: next(iter(found.values()))}
     if config.split is not None and config.split not in found:
-        raise ConfigError(f"{path}: the names of its files say their splits ({', '.join(found)}); leave out `split`")
+        raise ConfigError(f"{path}: {who} say their splits ({', '.join(found)}); leave out `split`")
     sources: dict[str, Source] = keep_in_all(found, conditions) if conditions else {**found}
-    return _cut(path, sources, config)
+    if config.split is None and len(sources) == 1 and not by_field and (path / f"{OWN_FOLDER}.{kind}").is_file():
+        sources = split_by_folder(next(iter(sources.values()))) or sources
+    if config.group == "rows" and kind not in ("coco", "tars"):
+        sources = group_rows(sources)
+    return _cut(path, sources, config, who)
 
 
 def detect_kind(path: Path) -> Kind:
@@ -75,7 +99,9 @@ def detect_kind(path: Path) -> Kind:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.is_file():
-        kinds: dict[str, Kind] = {".json": "coco", ".tar": "tars", **TABLE_ENDINGS}
+        kinds: dict[str, Kind] = {".tar": "tars", ".txt": "csv", **TABLE_ENDINGS}
+        if path.suffix.lower() == ".json":
+            return kind_of_json(path)
         if path.suffix.lower() in kinds:
             return kinds[path.suffix.lower()]
         if path.name.endswith(PACKED):
@@ -83,26 +109,30 @@ def detect_kind(path: Path) -> Kind:
         raise DataError(f"{path}: not a source; known are {_KNOWN}")
     if (path / CAPTIONS_FILE).is_file():
         return "folder"
-    if any(entry.name.endswith((".tar", *PACKED)) for entry in path.iterdir()):
-        return "tars"
-    tables = sorted({TABLE_ENDINGS[table.suffix.lower()] for table in _tables(path)})
-    if len(tables) > 1:
-        raise DataError(f"{path}: holds tables of several kinds; name one with `kind` ({', '.join(tables)})")
-    if tables:
-        return tables[0]
-    if any(entry.is_dir() or entry.suffix.lower() in PICTURE_ENDINGS for entry in path.iterdir()):
-        return "pictures"
-    raise DataError(f"{path}: not a source; known are {_KNOWN}")
+    if is_arrow_folder(path):
+        return "arrow"
+    kind = kind_of_folder(path, lone_table(path))
+    if kind is None:
+        raise DataError(f"{path}: not a source; known are {_KNOWN}")
+    return kind
 
 
 def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
     """Options that a kind of source has no use for."""
     own = kind in ("tars", "pictures", "sidecar", "classes")
-    given = {"`fields.image`": config.fields.image, "`images`": config.images} if own else {}
-    given |= {"`fields.key`": config.fields.key} if kind == "tars" else {}
+    given: dict[str, object] = {}
+    given |= {"`fields.image`": config.fields.image, "`images`": config.images} if own else {}
+    given |= {"`fields.key`": config.fields.key} if kind == "tars" else _members(config.fields)
+    given |= {"`quoting`": config.quoting != "auto"} if kind != "csv" else {}
+    if own or kind == "coco":
+        given |= {"`split_field`": config.split_field is not None, "`group`": config.group != "rows"}
     unused = [option for option, value in given.items() if value]
     if unused:
         raise ConfigError(f"{path}: {', '.join(unused)} has no use for a source of kind {kind}; leave it out")
+
+
+def _members(fields: Fields) -> dict[str, Any]:
+    return {"`fields.image_member`": fields.image_member, "`fields.caption_members`": fields.caption_members}
 
 
 def _open(path: Path, kind: Kind, config: SourceConfig, rest: str, also: tuple[str, ...]) -> Mapping[str, Any]:
@@ -112,57 +142,37 @@ def _open(path: Path, kind: Kind, config: SourceConfig, rest: str, also: tuple[s
         for source in sources.values():
             _check_tar(source, config.fields, also)
         return sources
-    if kind in ("csv", "jsonl", "parquet"):
-        return _open_tables(path, kind, config, rest, also)
+    if kind in ("csv", "jsonl", "parquet", "json", "arrow"):
+        reading = {name: getattr(config, name) for name in ("fields", "images", "quoting", "split_field")}
+        return open_tables(path, TableReading(kind=kind, also=also, rest=rest, **reading))
     if kind == "coco":
-        return {rest: coco_source(path, config.images, config.fields, also)}
+        lone = lone_table(path) if path.is_dir() else None
+        return {rest: coco_source(lone[0] if lone else path, config.images, config.fields, also)}
     if kind == "folder":
-        return {rest: folder_source(path, config.fields, config.images, also)}
-    splits = _split_folders(path)
-    found = splits or {rest: path}
+        folder = folder_source(path, config.fields, config.images, also)
+        column = split_column(config.split_field, folder.rows.columns(), str(path))
+        any_word = config.split_field is not None
+        return split_by_field(folder, column, rest, any_word=any_word) if column else {rest: folder}
+    found = split_folders(path) or {rest: path}
     picture_kind: Any = "auto" if kind == "pictures" else kind
-    return {split: picture_source(folder, picture_kind, config.fields, also) for split, folder in found.items()}
+    return {split: picture_source(part, picture_kind, config.fields, also) for split, part in found.items()}
 
 
-def _open_tables(
-    path: Path, kind: TableKind, config: SourceConfig, rest: str, also: tuple[str, ...]
-) -> Mapping[str, Any]:
-    files = [path] if path.is_file() else [table for table in _tables(path) if TABLE_ENDINGS[_ending(table)] == kind]
-    if not files:
-        raise DataError(f"{path}: no table of kind {kind} there")
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        splits.setdefault(split_of(file.name, rest), []).append(file)
-    return {split: table_source(kind, part, config.fields, config.images, also) for split, part in splits.items()}
-
-
-def _cut(path: Path, sources: dict[str, Source], config: SourceConfig) -> dict[str, Source]:
+def _cut(path: Path, sources: dict[str, Source], config: SourceConfig, who: str) -> dict[str, Source]:
     shares = {"val": config.val_share, "test": config.test_share}
     shares = {split: share for split, share in shares.items() if share}
     if not shares:
         return sources
     if len(sources) > 1:
-        raise ConfigError(f"{path}: its files say their splits ({', '.join(sources)}); leave out the shares")
+        raise ConfigError(f"{path}: {who} say their splits ({', '.join(sources)}); leave out the shares")
     split, source = next(iter(sources.items()))
-    return {**split_by_name(source, shares, split)}
-
-
-def _tables(folder: Path) -> list[Path]:
-    """In order of names; without what img2dataset writes about the shards in folders of the same names."""
-    tables = sorted(p for p in folder.iterdir() if p.suffix.lower() in TABLE_ENDINGS and p.is_file())
-    return [table for table in tables if not table.with_suffix("").is_dir() and not table.name.startswith(".")]
-
-
-def _ending(path: Path) -> str:
-    return path.suffix.lower()
-
-
-def _split_folders(path: Path) -> dict[str, Path]:
-    """Folders called train, val, test (or as people call them), where there are no others."""
-    folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    splits = {split_of(f"{folder.name}.", ""): folder for folder in folders}
-    known = "" not in splits and len(splits) == len(folders)
-    return splits if folders and known and all(re.fullmatch(r"[A-Za-z]+", f.name) for f in folders) else {}
+    parts = split_by_name(source, shares, split)
+    for empty in [name for name, part in parts.items() if not len(part)]:
+        warnings.warn(
+            f"{path}: none of its {len(source)} samples falls into split {empty}, which is left out", stacklevel=3
+        )
+        del parts[empty]
+    return {**parts}
 
 
 def _check_tar(source: TarSource, fields: Fields, also: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ _LOOKED_AT = 1000  # lines whose fields are taken for those of the file
 
 
 class Rows(Protocol):
+    @property
+    def block(self) -> int:
+        """Records that a shuffle should keep together: reading one of them reads others. 1 of most."""
+
     def __len__(self) -> int: ...
 
     def columns(self) -> tuple[str, ...]:
@@ -52,6 +56,10 @@ class JoinedRows:
 
     parts: tuple[Rows, ...]
     starts: NDArray[np.int64]  # (parts + 1,)
+
+    @property
+    def block(self) -> int:
+        return max(part.block for part in self.parts)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -88,6 +96,9 @@ class PackedRows:
     names: tuple[str, ...]
     digest: str  # sha256 of the file that they come from
     aside: Mapping[str, int] = field(default_factory=dict)  # what of it became no record, by what it is
+    unit: str = "image"  # what a record is, for messages
+    order: str = ""  # how captions became levels, where the records do not say
+    block: ClassVar[int] = 1
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -100,7 +111,7 @@ class PackedRows:
             yield json.loads(self.packed[index])
 
     def place(self, index: int) -> str:
-        return f"{self.name} image {index + 1}"
+        return f"{self.name} {self.unit} {index + 1}"
 
     def identity(self) -> dict[str, Any]:
         aside = {"left_aside": dict(self.aside)} if self.aside else {}
@@ -113,6 +124,7 @@ class JsonLines:
     starts: NDArray[np.int64]  # (N + 1,) byte offset of each record, and the end
     lines: NDArray[np.int64] | None  # (N,) number of its line; None: record i lies on line i + 1
     digest: str
+    block: ClassVar[int] = 1
 
     def __len__(self) -> int:
         return len(self.starts) - 1

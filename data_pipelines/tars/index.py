@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -17,7 +18,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.files import LFS_POINTER, is_lfs_pointer
 from seqtok_core.foundation.packed import pack
 
@@ -25,6 +26,7 @@ OnBadShard = Literal["error", "skip"]
 Span = tuple[int, int]  # offset of the content in the tar, length; bytes
 _END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
 _PADDING = 20 * tarfile.BLOCKSIZE  # what archives are filled up to, and so is read at once
+TOGETHER = "members of a key must lie together; `tar --sort=name` packs them so"
 _LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -37,24 +39,35 @@ class TarSample:
 
 
 def scan_tar(path: Path, litter: list[str] | None = None) -> list[TarSample]:
-    """Samples in file order. Raises DataError naming the shard when it is cut, damaged or re-uses a key. What a system
-    left there (`is_litter`) is no sample; its names are added to `litter`."""
-    try:
-        with open(path, "rb") as stream:
-            return scan_stream(stream, str(path), litter)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    """All of `read_samples` at once."""
+    return list(read_samples(path, litter))
 
 
 def scan_stream(stream: BinaryIO, name: str, litter: list[str] | None = None) -> list[TarSample]:
     """As `scan_tar`, for an open file; `name` is used in messages."""
-    members: list[tuple[str, Span | None]] = []
+    return list(_grouped(_all_members(stream, name), name, [] if litter is None else litter))
+
+
+def read_samples(path: Path, litter: list[str] | None = None) -> Iterator[TarSample]:
+    """Samples in file order, one by one. Raises DataError naming the shard when it is cut, damaged or re-uses a key.
+
+    What a system left there (`is_litter`) is no sample; its names are added to `litter`.
+    """
+    try:
+        with open(path, "rb") as stream:
+            yield from _grouped(_all_members(stream, str(path)), str(path), [] if litter is None else litter)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _all_members(stream: BinaryIO, name: str) -> Iterator[tuple[str, Span | None]]:
+    """Of all archives, where several were joined."""
     start: int | None = 0
     while start is not None:
         stream.seek(start)
         try:
             with tarfile.open(fileobj=stream, mode="r:") as tar:
-                members += _members(tar)
+                yield from _members(tar)
                 end = tar.offset
         except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
             stream.seek(0)
@@ -72,9 +85,6 @@ def scan_stream(stream: BinaryIO, name: str, litter: list[str] | None = None) ->
             what = "is followed by what is no tar" if start and end == start else what
             raise DataError(f"{name}: the tar {what} at byte {end} of {size}; copy or build the shard again")
         start = next_archive(stream)
-    if litter is not None:
-        litter += [member for member, _ in members if is_litter(member)]
-    return _group((found for found in members if not is_litter(found[0])), name)
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Span | None]]:
@@ -115,23 +125,30 @@ def split_name(member: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def _group(members: Iterable[tuple[str, Span | None]], name: str) -> list[TarSample]:
-    samples: list[TarSample] = []
-    seen: set[str] = set()
+def _grouped(members: Iterable[tuple[str, Span | None]], name: str, litter: list[str]) -> Iterator[TarSample]:
+    """A sample is handed out when the next one, or the archive's end, shows that it is whole."""
+    sample: TarSample | None = None
+    seen: set[int] = set()  # hashes of keys: half the memory of the keys
     for member, span in members:
         key, extension = split_name(member)
+        if is_litter(member):
+            litter.append(member)
+            continue
         if not extension:
             continue
-        if not samples or samples[-1].key != key:
-            if key in seen:
-                raise DataError(f"{name}: key {key!r} comes twice; members of a key must lie together")
-            seen.add(key)
-            samples.append(TarSample(key, {}))
-        if extension in samples[-1].members:
-            raise DataError(f"{name}: {key}.{extension} comes twice")
+        if sample is None or sample.key != key:
+            if sample is not None:
+                yield sample
+            if hash(key) in seen:
+                raise DataError(f"{name}: key {shown(key)!r} comes twice; {TOGETHER}")
+            seen.add(hash(key))
+            sample = TarSample(key, {})
+        if extension in sample.members:
+            raise DataError(f"{name}: {shown(key)}.{extension} comes twice")
         if span is not None:
-            samples[-1].members[extension] = span
-    return samples
+            sample.members[extension] = span
+    if sample is not None:
+        yield sample
 
 
 def read_span(handle: int, span: Span) -> bytes:
@@ -145,17 +162,13 @@ def read_span(handle: int, span: Span) -> bytes:
 class PackedSamples:
     """Samples of one shard in file order; indexing gives TarSample."""
 
-    def __init__(self, samples: Sequence[TarSample]) -> None:
-        self._keys = pack(sample.key.encode("utf-8", "surrogatepass") for sample in samples)
-        self._ends = np.cumsum([len(sample.members) for sample in samples], dtype=np.int64)
-        numbers: dict[str, int] = {}
-        for sample in samples:
-            for extension in sample.members:
-                numbers.setdefault(extension, len(numbers))
-        kind = np.uint16 if len(numbers) < 2**16 else np.uint32
+    def __init__(self, samples: Iterable[TarSample]) -> None:
+        """Takes a generator: of what it yields only bytes are kept."""
+        ends, which, spans, numbers = array("q"), array("I"), array("q"), dict[str, int]()
+        self._keys = pack(_taken(samples, ends, which, spans, numbers))
         self._extensions = tuple(numbers)  # few, as a rule: each is written once
-        self._which = np.array([numbers[e] for sample in samples for e in sample.members], dtype=kind)
-        spans = [span for sample in samples for span in sample.members.values()]
+        self._ends: NDArray[np.int64] = np.array(ends, dtype=np.int64)
+        self._which = np.array(which, dtype=np.uint16 if len(numbers) < 2**16 else np.uint32)
         self._spans: NDArray[np.int64] = np.array(spans, dtype=np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
@@ -171,6 +184,13 @@ class PackedSamples:
         }
         return TarSample(self.key(index), members)
 
+    def __iter__(self) -> Iterator[TarSample]:
+        return (self[index] for index in range(len(self)))
+
+    def names(self) -> Iterator[bytes]:
+        """Keys as they are stored, in UTF-8."""
+        return (self._keys[index] for index in range(len(self)))
+
     def key(self, index: int) -> str:
         return self._keys[index].decode("utf-8", "surrogatepass")
 
@@ -183,3 +203,15 @@ class PackedSamples:
             + self._which.nbytes
             + self._spans.nbytes
         )
+
+
+def _taken(
+    samples: Iterable[TarSample], ends: array[int], which: array[int], spans: array[int], numbers: dict[str, int]
+) -> Iterator[bytes]:
+    """Keys, while the tables are filled."""
+    for sample in samples:
+        for extension, span in sample.members.items():
+            which.append(numbers.setdefault(extension, len(numbers)))
+            spans.extend(span)
+        ends.append(len(which))
+        yield sample.key.encode("utf-8", "surrogatepass")

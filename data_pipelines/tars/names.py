@@ -1,11 +1,13 @@
-"""What names in and of tars mean: keys, endings of pictures, the split in a file's name."""
+"""What names in and of tars mean: keys, endings of pictures, which tars of a folder are of which split."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
-from data_pipelines.tars.index import TarSample
+from data_pipelines.tars.folders import by_split, files_that_count, files_under
+from data_pipelines.tars.index import Span, TarSample
 from seqtok_core.foundation.errors import DataError
 
 PACKED = (".tar.gz", ".tgz")
@@ -16,34 +18,68 @@ IMAGE_EXTENSIONS = (
     *("png", "jpg", "jpeg", "webp", "gif", "bmp", "avif", "tif", "tiff", "jfif", "jpe", "jp2", "ppm", "pgm", "pnm"),
     *("heic", "heif", "jxl"),
 )
-SPLITS = ("train", "val", "test")
-_SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val", "training": "train"}
+TEXTS = ("txt", "json", "cls")  # members that say something of a picture
 
 
-def find_tars(path: Path, rest: str = "train") -> dict[str, list[Path]]:
-    """Split -> its tars in order of their names. The split is a word of the name, else `rest`."""
+def find_tars(path: Path, rest: str = "train", *, without_packed: bool = False) -> dict[str, list[Path]]:
+    """Split -> its tars; see `by_split`. Where none lie in the folder itself, those of the folders in it. Packed ones
+    beside them are an error, or left out where whoever asks names them himself (`packed_tars`)."""
     path = Path(path)
-    packed = [] if path.is_file() else sorted(p.name for p in path.iterdir() if p.name.endswith(PACKED))
-    if packed:
-        shown = ", ".join(packed[:3]) + (f" and {len(packed) - 3} more" if len(packed) > 3 else "")
-        raise DataError(f"{path}: {shown}: {_UNPACK}")
-    tars = [path] if path.is_file() else sorted(p for p in path.glob("*.tar") if p.is_file())
-    if not tars:
-        raise DataError(f"{path}: no *.tar there")
-    splits: dict[str, list[Path]] = {}
-    for tar in tars:
-        splits.setdefault(split_of(tar.name, rest), []).append(tar)
-    return splits
+    if path.is_file():
+        return by_split(path.parent, [path.name], rest)
+    if not without_packed and (said := packed_tars(path)):
+        raise DataError(said)
+    names = [name for name in _names(path) if not name.endswith(PACKED)]
+    if not names:
+        raise DataError(f"{path}: no *.tar there or in its folders")
+    return by_split(path, names, rest)
 
 
-def split_of(name: str, rest: str = "train") -> str:
-    """The last word of a file's name that is one of a split; `rest` where there is none."""
-    for word in reversed(re.split(r"[^A-Za-z]+", name.rpartition(".")[0].lower())):
-        word = _SPLIT_ALIASES.get(word, word)
-        if word in SPLITS:
-            return word
-    return rest
+def packed_tars(path: Path) -> str:
+    """What is wrong with a folder that holds tars which cannot be read; "" where there are none."""
+    packed = [] if path.is_file() else [name for name in _names(path) if name.endswith(PACKED)]
+    listed = ", ".join(packed[:3]) + (f" and {len(packed) - 3} more" if len(packed) > 3 else "")
+    return f"{path}: {listed}: {_UNPACK}" if packed else ""
 
 
-def image_extension(sample: TarSample) -> str | None:
-    return next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+def _names(path: Path) -> list[str]:
+    return files_that_count(path, [name for name in files_under(path) if name.endswith((".tar", *PACKED))])
+
+
+def image_extension(members: Collection[str]) -> str | None:
+    """The first of the endings of pictures that a sample's members have."""
+    return next((extension for extension in IMAGE_EXTENSIONS if extension in members), None)
+
+
+def by_whole_names(sample: TarSample, texts: Collection[str] = TEXTS) -> list[TarSample]:
+    """Samples whose names hold dots fall on one key of webdataset, `v1.0.jpg` and `v1.0.txt` on `v1`; here they are
+    told apart. `0.jpg 0.seg.png 0.txt` stays one sample.
+
+    Members of one whole name are a sample of their own where they are a picture and a text; beside a picture of the
+    key itself, only with all the texts that that one has. Pictures whose names go on in numbers (`a.0.jpg a.1.jpg`)
+    are samples where the key itself has neither picture nor text. What belongs to none of these stays with the key.
+    """
+    if not any("." in extension for extension in sample.members):
+        return [sample]
+    endings: dict[str, set[str]] = {"": set()}  # what stands between key and ending -> endings
+    for extension in sample.members:
+        middle, _, ending = extension.rpartition(".")
+        endings.setdefault(middle, set()).add(ending)
+    plain, wanted = endings.pop(""), set(texts)
+    own = []
+    for middle, found in endings.items():
+        beside = plain & wanted <= found if image_extension(plain) else True
+        numbered = middle.replace(".", "").isdigit() and not image_extension(plain) and not plain & wanted
+        if image_extension(found) and ((found & wanted and beside) or numbered):
+            own.append(middle)
+    members: dict[str, dict[str, Span]] = {middle: {} for middle in ("", *own)}
+    for extension, span in sample.members.items():
+        middle = extension.rpartition(".")[0]
+        while middle and middle not in members:
+            middle = middle.rpartition(".")[0]
+        members[middle][extension.removeprefix(f"{middle}.") if middle else extension] = span
+    return [
+        TarSample(f"{sample.key}.{middle}" if middle else sample.key, found)
+        for middle, found in members.items()
+        if found or len(members) == 1
+    ]

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipelines.tars.index import Span, TarSample, is_litter, next_archive, span_of, split_name
+from data_pipelines.tars.index import TOGETHER, Span, TarSample, is_litter, next_archive, span_of, split_name
+from seqtok_core.foundation.errors import shown
 from seqtok_core.foundation.files import LFS_POINTER, is_lfs_pointer
 
 _END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
@@ -24,6 +25,7 @@ class Walk:
 
     samples: list[TarSample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    archives: list[int] = field(default_factory=list)  # keys up to the end of each tar; several where some were joined
     ignored: int = 0  # links, devices, pipes, litter and members without an extension: nothing reads them
 
 
@@ -53,6 +55,7 @@ def _members(stream: BinaryIO, size: int, found: Walk) -> tuple[list[tuple[str, 
         fault = _archive(stream, size, members)
         if fault:
             return members, fault
+        found.archives.append(len({split_name(member)[0] for member, _ in members}))
         start = next_archive(stream)
     return members, ""
 
@@ -77,9 +80,9 @@ def _read(stream: BinaryIO, size: int, members: list[tuple[str, Span | None]]) -
                 if info is None:
                     break
                 end = tar.offset
-                if info.isreg() and info.offset_data + info.size > size:
+                if span_of(info) and info.offset_data + info.size > size:
                     stop = info.offset_data + info.size
-                    return f"cut inside {info.name}, which ends at byte {stop}, at byte {size}"
+                    return f"cut inside {shown(info.name)}, which ends at byte {stop}, at byte {size}"
                 last = info.name
                 if not info.isdir():
                     members.append((info.name, span_of(info)))
@@ -112,13 +115,13 @@ def _group(members: Iterable[tuple[str, Span | None]], name: str, found: Walk) -
         if key != current or key not in seen:
             current = key
             if key in seen:
-                found.problems.append(f"{name}: key {key!r} comes again{_at(span)}; its members must lie together")
+                found.problems.append(f"{name}: key {shown(key)!r} comes again{_at(span)}; {TOGETHER}")
                 continue
             seen[key] = len(found.samples)
             found.samples.append(TarSample(key, {}))
         sample = found.samples[seen[key]]
         if extension in sample.members:
-            found.problems.append(f"{name}: {key}.{extension} comes again{_at(span)}")
+            found.problems.append(f"{name}: {shown(key)}.{extension} comes again{_at(span)}")
         elif span is not None:
             sample.members[extension] = span
 

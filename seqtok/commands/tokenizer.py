@@ -26,7 +26,12 @@ from seqtok.flags import Flags, flags
 
 app = typer.Typer(help="Tokenizer: train, export, reconstruct, lossless.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder, or a hub id such as owner/name.")]
-EXPORTING = Flags(ExportConfig, names={"prefixes": "prefix", "splits": "split"})
+_FOREIGN = ("captions_field", "image_member", "caption_members", "max_bad_share")
+EXPORTING = Flags(
+    ExportConfig,
+    names={"prefixes": "prefix", "splits": "split"},
+    panels={"Foreign tars": _FOREIGN},
+)
 
 
 @app.command()

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from data_pipelines.shards.parts import Format
+from data_pipelines.sources.base import MAX_BAD_SHARE
+from data_pipelines.sources.records import CAPTIONS, Fields
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError
 
@@ -18,7 +20,7 @@ _OTHER_FILES = (".npy", ".npz", ".tar", ".json", ".jsonl", ".csv")
 
 
 class ExportConfig(Config):
-    """Settings of an export; all but `processes` and `batch` decide which numbers are written."""
+    """Settings of an export; all but `processes`, `batch` and `max_bad_share` decide which numbers are written."""
 
     what: Literal["latents", "embeddings"] = Field(
         "latents", description="Latents, or embeddings in the space of texts."
@@ -36,6 +38,12 @@ class ExportConfig(Config):
     )
     processes: int = Field(1, ge=1, description="Worker processes (CPU); GPUs: torchrun.")
     on_outlier: Literal["error", "warn"] = Field("error", description="Latents far from their statistics.")
+    captions_field: tuple[str, ...] = Field((CAPTIONS,), description="Foreign tars: field of captions; repeatable.")
+    image_member: str = Field("", description="Foreign tars: member that is the picture, e.g. input.jpg.")
+    caption_members: tuple[str, ...] = Field((), description="Foreign tars: member with captions; repeatable.")
+    max_bad_share: float = Field(
+        MAX_BAD_SHARE, ge=0, le=1, description="Foreign tars: more bad samples than this are an error."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> ExportConfig:
@@ -45,7 +53,15 @@ class ExportConfig(Config):
             raise ValueError("--prefix is for image embeddings; latents are written whole, any prefix is a slice")
         if len(set(self.prefixes)) < len(self.prefixes):
             raise ValueError(f"--prefix names a length twice: {', '.join(map(str, self.prefixes))}")
+        assert self.fields, "they fit each other, or this has raised"
         return self
+
+    @property
+    def fields(self) -> Fields:
+        """How foreign tars are read."""
+        captions = self.captions_field[0] if len(self.captions_field) == 1 else self.captions_field
+        named = {"image_member": self.image_member, "caption_members": self.caption_members}
+        return Fields.parse({"captions": captions, **named}, "options")
 
     @property
     def tables(self) -> tuple[Table, ...]:

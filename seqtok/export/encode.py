@@ -26,7 +26,7 @@ from data_pipelines.shards.shard_set import Record, ShardSet
 from seq_tokenizer import SeqTokenizer
 from seqtok.export.config import Table
 from seqtok.export.slices import in_order, slices
-from seqtok.export.source import decode_pictures
+from seqtok.export.source import ExportSource, decode_pictures
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import DataError
 
@@ -63,6 +63,7 @@ class ShardEncoder:
     def encode(
         self,
         table: Table,
+        source: ExportSource,
         shards: ShardSet,
         split: str,
         number: int,
@@ -71,7 +72,7 @@ class ShardEncoder:
     ) -> Encoded:
         """Shard `number` of a split. Raises DataError naming a sample that cannot be read or is not finite."""
         first, size = sum(shards.sizes[:number]), shards.sizes[number]
-        records = [shards.record(index) for index in range(first, first + size)]
+        records = [source.record(shards, split, index) for index in range(first, first + size)]
         place: dict[str, Any] = {"split": split, "number": number, "records": records}
         if table == "texts":
             rows, values, cut = self._texts(records, batch)

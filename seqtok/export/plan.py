@@ -38,7 +38,7 @@ def plan_export(
     encoder = ShardEncoder(folder, str(world.device), threads)
     tokenizer, spec = encoder.tokenizer, encoder.tokenizer.spec
     prefixes = _prefixes(tokenizer, config)
-    source = open_export_source(Path(data), config.splits, tokenizer.config.image_size)
+    source = open_export_source(Path(data), config, tokenizer.config.image_size)
     fingerprints = {
         "format_version": FORMAT_VERSION,
         "tokenizer_id": spec.tokenizer_id,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.shards.latent_check import Statistics
-from data_pipelines.shards.shard_set import ShardSet, open_shards
+from data_pipelines.shards.shard_set import ShardSet
 from seqtok.export.config import ExportConfig
 from seqtok.export.encode import ShardEncoder
 from seqtok.export.source import ExportSource
@@ -46,7 +46,7 @@ class ExportWork:
         if self.encoder is None:
             self.encoder = ShardEncoder(self.model, self.device, self.threads)
         if split not in self.shards:
-            self.shards[split] = open_shards(self.source.folder, split)
+            self.shards[split] = self.source.open(split)
         return self.encoder, self.shards[split]
 
 
@@ -64,7 +64,7 @@ def export_shard(work: ExportWork, task: ExportTask) -> ExportDone:
             continue
         encoder, shards = work.open(task.split)
         faults.hit("export.before_encode")
-        encoded = encoder.encode(store.table, shards, task.split, task.number, work.prefixes, work.batch)
+        encoded = encoder.encode(store.table, work.source, shards, task.split, task.number, work.prefixes, work.batch)
         facts: dict[str, Any] = {"fingerprints": work.fingerprints}
         if store.table == "latents":
             facts["check"] = checked(encoded, work.statistics, work.config.on_outlier)

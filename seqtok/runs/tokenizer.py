@@ -63,7 +63,10 @@ class ImageData(Config):
                 "set either data.folder (a folder of shards) or data.stream.shards (a stream; with data.folder=null)"
             )
         if self.stream is not None and self.captions is None:
-            raise ValueError("captions: a stream has no folder, so name the captions model: data.captions=FILE")
+            raise ValueError(
+                "captions: a stream has no folder, so name the captions model: data.captions=FILE "
+                "(`seqtok data text STREAM --samples N` learns one)"
+            )
         return self
 
     @property

@@ -1,5 +1,18 @@
 """The errors that a user can cause. The command line prints each as one message, without a traceback."""
 
+_SHOWN = 80  # characters
+
+
+def shown(value: object) -> str:
+    """What a message shows of a name, a key or a cell that a user's data holds: one line, at most 80 characters."""
+    return " ".join(cut_text(str(value), _SHOWN).split())
+
+
+def cut_text(text: str, most: int) -> str:
+    """At most `most` characters of a text: its beginning and, of a path what counts, its end."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[half + 1 - most :]}"
+
 
 class SeqtokError(Exception):
     """A fault with a known way out. The message says what, where and what to do; exit status is `exit_code`."""

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from data_pipelines.prepare.settings import PrepareConfig
+from data_pipelines.sources.base import MAX_BAD_SHARE
+from data_pipelines.sources.records import Fields
 from seqtok.commands.data import look as data_look
-from seqtok.commands.data.options import DryRun, Out, Overwrite, Resume, ResumeOption
+from seqtok.commands.data.options import (
+    DryRun,
+    MaxBadShare,
+    Out,
+    Overwrite,
+    Resume,
+    ResumeOption,
+    of_foreign_tars,
+)
 from seqtok.commands.data.prepare import prepare, run_prepare
 from seqtok.commands.options import file_to_write
 from seqtok.flags import Flags, flags
+from seqtok_core.foundation.errors import ConfigError
 
 app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify.", no_args_is_help=True)
-
-
-Folder = Annotated[Path, typer.Argument(help="Folder of shards.")]
-CaptionsField = Annotated[str, typer.Option(help="Record field with the captions, coarse to fine.")]
 
 
 HOW = Flags(PrepareConfig, only=("processes", "engine", "ray_address"), defaults={"processes": 2})
@@ -52,28 +59,57 @@ app.command()(prepare)
 
 
 @app.command()
+@flags(fields=of_foreign_tars())
 def text(
-    dataset: Folder,
+    dataset: Annotated[str, typer.Argument(help="Folder of shards; with --samples a stream: paths, addresses, a::b.")],
+    fields: Fields,
     vocab: Annotated[int, typer.Option(help="Most pieces of the vocabulary.", min=1)] = 4096,
-    split: Annotated[str, typer.Option(help="Split whose captions are learned from.")] = "train",
+    split: Annotated[str, typer.Option(help="Split of the folder whose captions are learned from.")] = "train",
     out: Annotated[
         Path | None, typer.Option(help="File to write, by default DATASET/captions.model.", callback=file_to_write)
     ] = None,
-    captions_field: CaptionsField = "captions",
+    samples: Annotated[int | None, typer.Option(help="Learn from so many samples of a stream.", min=1)] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let a stream run commands and read the network.")
+    ] = False,
+    max_bad_share: MaxBadShare = MAX_BAD_SHARE,
     overwrite: Overwrite = False,
 ) -> None:
-    """Learn the caption vocabulary of a data set."""
-    from data_pipelines.reading.vocabulary import FILE, token_lengths, train_vocabulary
-    from data_pipelines.sources.records import Fields
+    """Learn the caption vocabulary of a data set, or of a stream."""
+    from data_pipelines.reading.vocabulary import FILE, learn_vocabulary, lengths_of, token_lengths, train_vocabulary
 
-    fields = Fields(captions=captions_field)
-    path = out or dataset / FILE
-    tokenizer = train_vocabulary(dataset, vocab, split=split, path=path, overwrite=overwrite, fields=fields)
-    lengths = token_lengths(dataset, tokenizer, split, fields)
+    if samples is None:
+        folder, path = _folder(dataset), out or Path(dataset) / FILE
+        how: dict[str, Any] = {"split": split, "fields": fields, "max_bad_share": max_bad_share}
+        tokenizer = train_vocabulary(folder, vocab, path=path, overwrite=overwrite, **how)
+        lengths = token_lengths(folder, tokenizer, **how)
+    else:
+        path = out or Path(FILE)
+        pyramids = _streamed(dataset, samples, fields, allow_remote, max_bad_share)
+        tokenizer = learn_vocabulary(pyramids, vocab, path, overwrite)
+        lengths = lengths_of(pyramids, tokenizer)
+        typer.echo(f"{path}: learned from {len(pyramids)} samples of the stream")
     typer.echo(
         f"{path}: {tokenizer.vocab_size} pieces; tokens per caption: mean {lengths.mean:.1f}, "
         f"99 % at most {lengths.p99}, longest {lengths.longest}"
     )
+
+
+def _folder(dataset: str) -> Path:
+    from data_pipelines.tars.remote import scheme_of
+
+    if scheme_of(dataset) or (not Path(dataset).exists() and any(mark in dataset for mark in ("::", "{", "*"))):
+        raise ConfigError(f"{dataset}: a stream; say how many samples of it to learn from (--samples)")
+    return Path(dataset)
+
+
+def _streamed(
+    stream: str, samples: int, fields: Fields, allow_remote: bool, max_bad_share: float
+) -> list[tuple[str, ...]]:
+    from data_pipelines.reading.vocabulary import captions_of_stream
+    from data_pipelines.tars.remote import expand
+
+    return list(captions_of_stream(expand([stream], allow_remote), samples, fields, max_bad_share))
 
 
 app.command()(data_look.inspect)

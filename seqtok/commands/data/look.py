@@ -8,29 +8,32 @@ from typing import Annotated
 
 import typer
 
+from data_pipelines.sources.base import MAX_BAD_SHARE
+from data_pipelines.sources.records import Fields
+from seqtok.commands.data.options import MaxBadShare, of_foreign_tars
 from seqtok.commands.options import file_to_write
+from seqtok.flags import flags
 
 Folder = Annotated[Path, typer.Argument(help="Folder of shards: ours, an export, or foreign tars.")]
-CaptionsField = Annotated[str, typer.Option(help="Foreign tars: record field with the captions, coarse to fine.")]
-LabelField = Annotated[list[str] | None, typer.Option(help="Foreign tars: record field that is a label; repeat.")]
+READ_AS = of_foreign_tars("labels")
 AsJson = Annotated[bool, typer.Option("--json", help="The same facts as JSON, and nothing else.")]
 
 
+@flags(fields=READ_AS)
 def inspect(
     dataset: Folder,
+    fields: Fields,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="PNG to write: pictures with their captions.", callback=file_to_write)
     ] = None,
     samples: Annotated[int, typer.Option(help="Looked at per split, evenly over it; 0: all.", min=0)] = 10_000,
     as_json: AsJson = False,
-    captions_field: CaptionsField = "captions",
-    label_field: LabelField = None,
+    max_bad_share: MaxBadShare = MAX_BAD_SHARE,
 ) -> None:
     """Say what a folder of shards holds: counts, sizes, captions by level, labels, duplicates."""
     from data_pipelines.looking.contact_sheet import contact_sheet as draw
     from data_pipelines.looking.inspect import overview
     from data_pipelines.shards.parts import is_export, read_export
-    from data_pipelines.sources.records import Fields
     from seqtok.commands.data.look_view import show_export, show_overview
 
     if is_export(dataset):
@@ -40,32 +43,29 @@ def inspect(
         else:
             show_export(dataset, manifest)
         return
-    fields = Fields(captions=captions_field, labels=tuple(label_field or ()))
-    found = overview(dataset, fields, samples)
+    found = overview(dataset, fields, samples, max_bad_share)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
     else:
         show_overview(found)
     if contact_sheet is not None:
-        shown = draw(dataset, contact_sheet, fields)
+        shown = draw(dataset, contact_sheet, fields, max_bad_share=max_bad_share)
         typer.echo(f"{contact_sheet}: {shown} pictures", err=as_json)
 
 
+@flags(fields=READ_AS)
 def verify(
     dataset: Folder,
+    fields: Fields,
     decode: Annotated[bool, typer.Option(help="Decode every picture as well.")] = True,
     processes: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 1,
     as_json: AsJson = False,
-    captions_field: CaptionsField = "captions",
-    label_field: LabelField = None,
 ) -> None:
     """Check every shard: size, hash, offsets, keys, records, pictures. Exit status 1 if anything is wrong."""
     from data_pipelines.looking.verify import verify_folder as verify_folder
-    from data_pipelines.sources.records import Fields
     from seqtok.commands.data.look_view import show_verdict
     from seqtok.commands.data.view import progress_bar
 
-    fields = Fields(captions=captions_field, labels=tuple(label_field or ()))
     with progress_bar() as on_progress:
         verdict = verify_folder(dataset, decode=decode, fields=fields, processes=processes, on_progress=on_progress)
     if as_json:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from seqtok_core.foundation.errors import shown
+
 if TYPE_CHECKING:
     from data_pipelines.looking.inspect import Overview
     from data_pipelines.looking.inspect_split import Lengths, SplitOverview
@@ -85,7 +87,7 @@ def _show_levels(part: SplitOverview, names: tuple[str, ...]) -> None:
 def _show_labels(part: SplitOverview) -> None:
     for label, found in part.labels.items():
         missing = f", missing in {found.missing}" if found.missing else ""
-        common = ", ".join(f"{value} {count}" for value, count in found.common)
+        common = ", ".join(f"{shown(value)} {count}" for value, count in found.common)
         _say(f"  label {label}: {found.distinct} values{missing}; {common}")
     if part.record_fields:
         _say(f"  fields of the records: {', '.join(part.record_fields)}")
@@ -137,7 +139,7 @@ def _print(table: Table) -> None:
 
 
 def _say(text: str) -> None:
-    Console().print(text, highlight=False, soft_wrap=True, markup=False)
+    Console().print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

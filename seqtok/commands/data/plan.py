@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from seqtok_core.foundation.errors import shown
 
 if TYPE_CHECKING:
     from data_pipelines.prepare.preview import PreviewedSample
@@ -14,10 +17,16 @@ if TYPE_CHECKING:
     from data_pipelines.sources.base import Source
 
 
+_QUOTING = {
+    "none": "a quote is a character like any other, every line a row",
+    "backslash": "a backslash stands before quotes inside quotes",
+}
+
+
 def show_plan(out: Path, sources: Mapping[str, Source], config: PrepareConfig, shown: list[PreviewedSample]) -> None:
     console = Console()
     for line in [*_plan(out, sources, config, shown), *(line for item in shown for line in _sample(item))]:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
@@ -28,9 +37,26 @@ def left_out(sources: Mapping[str, Source]) -> Iterator[str]:
             yield f"{split}: {count} left aside: {what.replace('_', ' ')}"
         for name in _listed(identity, "skipped"):
             yield f"{split}: shard {name} is damaged and left out with all its samples"
+        for name, of in (pair for copies in _found(identity, "copies") for pair in copies.items()):
+            yield f"{split}: shard {name} is a copy of {of}: its samples are duplicates"
+        if any(_found(identity, "shards_in_keys")):
+            yield f"{split}: keys start again in other shards: the shard's name is part of each"
         for part in identity.get("parts", ()):
             for reason, count in part.get("left_out", {}).items():
                 yield f"{split}: {count} samples left out by {reason}"
+            if "shuffled" in part:
+                yield f"{split}: shuffled; --shuffle off keeps the order of the source"
+
+
+def read_as(sources: Mapping[str, Source]) -> Iterator[str]:
+    """What is not plain in how the records of each split are read."""
+    for split, source in sorted(sources.items()):
+        identity = source.identity()
+        for quoting in sorted(set(_found(identity, "quoting"))):
+            yield f"{split}: quoting is {quoting}: {_QUOTING[quoting]} (--quoting says another)"
+        for rows in _found(identity, "grouped"):
+            made = f"{rows['rows']} rows make {rows['samples']} samples"
+            yield f"{split}: {made}: rows of one picture are one sample (--group none: they are not)"
 
 
 def _found(identity: Any, key: str) -> Iterator[Any]:
@@ -46,8 +72,8 @@ def _listed(identity: Any, key: str) -> list[str]:
     return [name for names in _found(identity, key) for name in names]
 
 
-def _merged(identity: Any, key: str) -> dict[str, int]:
-    return {what: count for counts in _found(identity, key) for what, count in counts.items()}
+def _merged(identity: Any, key: str) -> Counter[str]:
+    return sum(map(Counter, _found(identity, key)), Counter())
 
 
 def _plan(
@@ -71,19 +97,21 @@ def _plan(
         shards = -(-len(source) // config.samples_per_shard)
         size = bytes_per_sample(shown) * len(source)
         yield f"{out}: would write split {split}, {len(source)} samples in {shards} shards, about {_mebibytes(size)}"
+    yield from read_as(sources)
     yield from left_out(sources)
     bad = sum(bool(item.problem) for item in shown)
     yield f"{len(shown)} samples of it, {bad} bad:"
 
 
 def _sample(item: PreviewedSample) -> Iterator[str]:
-    yield f"{item.split} {item.source}: {item.picture}" if item.picture else f"{item.split} {item.source}"
+    place = f"{item.split} {shown(item.source)}"
+    yield f"{place}: {item.picture}" if item.picture else place
     if item.problem:
         yield f"  BAD: {item.problem}"
     for number, text in enumerate(item.captions):
         yield f"  {number} {text}"
     if item.labels:
-        yield "  " + ", ".join(f"{name}={value}" for name, value in item.labels.items())
+        yield "  " + ", ".join(f"{name}={shown(value)}" for name, value in item.labels.items())
     if item.notes:
         yield "  (" + ", ".join(item.notes) + ")"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from data_pipelines.sources.base import Source
 
 SourcePath = Annotated[
-    Path, typer.Argument(help="Folder with captions.jsonl, of pictures or tars; table; COCO JSON; tar.")
+    Path, typer.Argument(help="Folder with captions.jsonl, of pictures or tars; table; JSON of captions; tar.")
 ]
 READING = Flags(
     SourceConfig,
@@ -25,12 +25,14 @@ READING = Flags(
         "fields.image": "image_field",
         "fields.key": "key_field",
         "fields.labels": "label_field",
+        "fields.image_member": "image_member",
+        "fields.caption_members": "caption_members",
     },
     panels={
-        "Records": ("images", "fields.image", "fields.key", "fields.labels", "where"),
+        "Records": ("images", "fields.image", "fields.key", "fields.labels", "where", "quoting", "group"),
         "Captions": ("fields.captions", "fields.pyramid", "fields.max_levels"),
-        "Splits": ("split", "val_share", "test_share"),
-        "Shards": ("on_bad_shard",),
+        "Splits": ("split", "split_field", "val_share", "test_share"),
+        "Tars": ("on_bad_shard", "fields.image_member", "fields.caption_members"),
     },
     defaults={"fields.captions": ("captions",)},  # as flags say it; part of a data set's identity
 )
@@ -39,7 +41,7 @@ WRITING = Flags(
     panels={
         "Captions": ("captions.max_characters", "captions.min_characters", "captions.unescape_html", "no_caption"),
         "Shards": (
-            *("size", "form", "quality", "subsampling", "resize", "max_pixels", "name", "samples_per_shard"),
+            *("size", "form", "quality", "subsampling", "resize", "max_pixels", "name", "samples_per_shard", "shuffle"),
             *("max_bad_share", "max_bad_run"),
         ),
     },
@@ -73,17 +75,18 @@ def run_prepare(
     dry_run: bool,
 ) -> None:
     from data_pipelines.prepare.preview import preview
-    from data_pipelines.prepare.run import plan_of
+    from data_pipelines.prepare.run import arrange_sources, plan_of
     from data_pipelines.prepare.run import prepare as run
     from data_pipelines.shards.output import refuse_used
-    from seqtok.commands.data.plan import left_out, show_plan
+    from seqtok.commands.data.plan import left_out, read_as, show_plan
     from seqtok.commands.data.view import progress_bar, show_manifest
 
     if dry_run:
+        sources = arrange_sources(sources, config, None if overwrite else out)
         refuse_used(out, plan_of(sources, config), overwrite=overwrite, resume=resume.value)
         show_plan(out, sources, config, preview(sources, config))
         return
-    for line in left_out(sources):
+    for line in (*read_as(sources), *left_out(sources)):
         typer.echo(f"{out}: {line}")
     with progress_bar() as on_progress:
         manifest = run(sources, out, config, overwrite=overwrite, resume=resume.value, on_progress=on_progress)

@@ -109,7 +109,7 @@ def _plain(console: Console) -> Callable[[Progress], None]:
         last = now
         milestones.add(milestone)
         count = f"{progress.samples_done} of {progress.samples} {'images' if state else 'names read'}"
-        console.print(", ".join([count, *state]), highlight=False, soft_wrap=True, markup=False)
+        console.print(", ".join([count, *state]), highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     return show
 
@@ -118,5 +118,7 @@ def show_manifest(out: Path, manifest: Manifest) -> None:
     for split, info in manifest.splits.items():
         notes = [f"{count} dropped: {reason}" for reason, count in info.dropped.items()]
         notes += [f"{count} {note}" for note, count in info.notes.items()]
-        text = f"{out}: {split}: {info.samples} samples in {len(info.shards)} shards"
-        Console().print("; ".join([text, *notes]), highlight=False, soft_wrap=True, markup=False)
+        parts = manifest.source.get("splits", {}).get(split, {}).get("parts", ())
+        shuffled = ", shuffled" if any("shuffled" in part for part in parts) else ""
+        text = f"{out}: {split}: {info.samples} samples in {len(info.shards)} shards{shuffled}"
+        Console().print("; ".join([text, *notes]), highlight=False, soft_wrap=True, markup=False, emoji=False)

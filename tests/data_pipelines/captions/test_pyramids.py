@@ -15,7 +15,7 @@ from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import read_manifest
-from data_pipelines.sources.cut import Subset, parse_condition, split_by_name
+from data_pipelines.sources.derived.cut import Subset, parse_condition, split_by_name
 from data_pipelines.sources.records import Fields, record_captions
 from seqtok_core.foundation.errors import ConfigError, DataError
 from tests.data_pipelines.sources.test_tables import everything, opened

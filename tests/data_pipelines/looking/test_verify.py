@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from data_pipelines.executors.progress import Progress
-from data_pipelines.looking.digests import Digests, digests_of
 from data_pipelines.looking.verify import verify_folder
 from data_pipelines.shards.files import commit_shard
 from data_pipelines.shards.manifest import read_manifest
+from data_pipelines.tars.digests import Digests, digests_of
 from data_pipelines.tars.index import scan_tar
 from data_pipelines.tars.walk import walk_tar
 from seqtok.commands.data.app import app

@@ -125,3 +125,23 @@ def test_a_fitting_picture_is_not_touched():
     assert fitting_form(file_bytes(image), 9) is None
     assert fitting_form(file_bytes(image.convert("RGBA")), 8) is None
     assert fitting_form(file_bytes(image, "WEBP"), 8) is None
+
+
+def test_what_is_held_while_decoding_counts_not_what_the_file_holds():
+    """A baseline JPEG is decoded at an eighth; a progressive one, a PNG and a whole picture are held in full."""
+    image = picture(0, (400, 400))
+    jpeg, progressive, png = (file_bytes(image, "JPEG"), file_bytes(image, "JPEG", progressive=True), file_bytes(image))
+    assert decode_pixels(jpeg, 16, max_pixels=8_000).shape == (16, 16, 3)
+    refused = [(jpeg, None, 8_000), (jpeg, 16, 2_499), (jpeg, 16, 7_999), (progressive, 16, 8_000), (png, 16, 8_000)]
+    for data, size, most in refused:
+        with pytest.raises(DecodeError, match=r"too many pixels.*limit \d+ \(`max_pixels`\)"):
+            decode_pixels(data, size, max_pixels=most)
+    for data in (jpeg, progressive, png):
+        assert decode_pixels(data, 16, max_pixels=160_000).shape == (16, 16, 3)
+
+
+def test_who_allows_more_pixels_is_not_stopped_by_pillow(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DecodeError, match="too many pixels"):
+        decode_pixels(file_bytes(picture(0, (40, 40))), max_pixels=100)
+    assert decode_pixels(file_bytes(picture(0, (40, 40))), max_pixels=1_600).shape == (40, 40, 3)

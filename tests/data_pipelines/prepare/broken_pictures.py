@@ -83,7 +83,12 @@ def _jpegs() -> list[Broken]:
         Broken("trailing bytes.jpg", red + b"\0 more \xff" * 50, colour=RED),
         Broken("huge exif.jpg", _segment(red, 0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\1" * 65000), colour=RED),
         Broken("damaged exif.jpg", _segment(red, 0xE1, b"Exif\0\0II*\0\xff\xff\xff\xff"), colour=RED),
-        Broken("corrupt icc.jpg", _segment(red, 0xE2, b"ICC_PROFILE\0\1\1" + b"\xff" * 99), colour=RED),
+        Broken(
+            "corrupt icc.jpg",
+            _segment(red, 0xE2, b"ICC_PROFILE\0\1\1" + b"\xff" * 99),
+            colour=RED,
+            note="colour profile ignored",
+        ),
         Broken("mpo.jpg", file_bytes(flat(), "MPO", save_all=True, append_images=[flat(colour=BLUE)]), colour=RED),
     ]
 
@@ -141,8 +146,18 @@ def _animations() -> list[Broken]:
 
 def _odd_but_whole() -> list[Broken]:
     icc = chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile"))
+    long = zlib.compress(bytes(10**8))
+    plain = chunk(b"tEXt", b"workflow\0" + b"x" * (2 << 20))
+    more = {
+        "text bomb.png": chunk(b"zTXt", b"a\0\0" + long),
+        "long texts.png": plain + chunk(b"iTXt", b"a\0\1\0\0\0" + long),
+    }
+    huge = chunk(b"iCCP", b"p\0\0" + long)
+    rows = bytes(RED) * 40
     return [
-        Broken("corrupt icc png.png", png(40, 24, 8, 2, bytes(RED) * 40, icc), colour=RED),
+        Broken("corrupt icc png.png", png(40, 24, 8, 2, rows, icc), colour=RED, note="colour profile ignored"),
+        Broken("huge icc.png", png(40, 24, 8, 2, rows, huge), colour=RED, note="colour profile ignored"),
+        *(Broken(name, png(40, 24, 8, 2, rows, said), colour=RED) for name, said in more.items()),
         Broken("image with spaces  and ünïcödé 图.png", file_bytes(flat()), colour=RED),
         Broken("new\nline.png", file_bytes(flat()), colour=RED),
         Broken("-rf; $(touch x) %s {0} .png", file_bytes(flat()), colour=RED),
@@ -164,11 +179,9 @@ def _damaged() -> list[Broken]:
     }
     four = bytearray(file_bytes(noise.convert("CMYK"), "JPEG", quality=90))
     four[-700:-690] = b"\xff\xd9\x12" + four[-697:-690]
-    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))
     wrong_sum = bytearray(whole)
     wrong_sum[len(whole) // 2] ^= 1
     files = {**cut, "flipped.jpg": bytes(flipped), "flipped cmyk.jpg": bytes(four), "flipped png.png": bytes(wrong_sum)}
-    files["text bomb.png"] = png(40, 24, 8, 2, bytes(RED) * 40, text)
     tiny = {"cut at 2.jpg", "png cut at 30.png"}
     return [Broken(name, data, NO_IMAGE if name in tiny else DAMAGED) for name, data in files.items()]
 

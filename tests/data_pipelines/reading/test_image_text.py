@@ -163,17 +163,20 @@ def test_foreign_samples_that_cannot_be_used_are_counted(tmp_path):
     members = [*foreign_members(0, 4), ("x.json", b'{"captions": ["no picture"]}')]
     members += [("y.jpg", file_bytes(picture(), "JPEG")), ("y.json", b"{")]
     write_tar(tmp_path / "train-0.tar", members)
-    shards = open_shards(tmp_path, "train")
+    with pytest.warns(UserWarning, match=r"2 of 6 samples are bad .* and left out: train-0\.tar:x .*train-0\.tar:y"):
+        shards = open_shards(tmp_path, "train", max_bad_share=0.5)
     assert len(shards) == 4
     assert [bad.reason for bad in shards.dropped] == ["no picture", "KEY.json is not JSON"]
 
 
 def test_missing_things_are_one_clear_error(folder, foreign, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
     cases = [
         (lambda: loader(tmp_path / "nowhere"), "no such folder"),
         (lambda: loader(folder, split="valid"), "no split 'valid'; there are test, train"),
         (lambda: loader(foreign, split="test"), "no split 'test'"),
-        (lambda: loader(tmp_path), "no \\*.tar"),
+        (lambda: loader(empty), "no \\*.tar"),
         (
             lambda: loader(foreign, fields=Fields(captions="text"), batch=4),
             "captions in the field 'text'",

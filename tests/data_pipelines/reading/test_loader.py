@@ -14,6 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_pipelines.pictures.augment import AugmentConfig
+from data_pipelines.prepare.run import prepare
+from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.reading import loader as loading
 from data_pipelines.reading.image_text import ImageTextLoader, read_split
 from data_pipelines.reading.loader import ReadConfig
@@ -21,6 +23,8 @@ from data_pipelines.reading.picture_reader import LoaderConfig, batch_memory
 from data_pipelines.reading.stream import StreamConfig
 from data_pipelines.samples import ImageTextBatch
 from seqtok_core.foundation.errors import ConfigError, DataError
+from tests.data_pipelines.sources.test_folders import put
+from tests.data_pipelines.sources.test_tables import opened
 from tests.data_pipelines.toy import file_bytes, foreign_members, picture, scenes_folder, vocabulary, write_tar
 
 TOKENIZER = vocabulary()
@@ -208,7 +212,7 @@ def write_sound(folder):
 def test_more_damaged_pictures_than_allowed_stop_the_run(damaged):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(DataError, match=r"2 pictures of 12 cannot be decoded, which is above max_bad_share=0\.1"):
+        with pytest.raises(DataError, match=r"2 samples of 12 cannot be used, which is above max_bad_share=0\.1"):
             take(loader(damaged, on_bad_sample="skip", max_bad_share=0.1, batch=4), 6)
     with pytest.raises(DataError, match="`on_bad_sample=skip` takes the next picture"):
         take(loader(damaged, batch=4), 6)
@@ -277,3 +281,17 @@ def test_batches_are_pinned_for_a_gpu(folder, num_workers):
     moved = [batch.to("cuda").to("cpu") for batch in batches]
     torch.cuda.synchronize()
     assert same(moved, expected)
+
+
+def test_sorted_classes_that_a_window_does_not_mix_are_warned_of(tmp_path):
+    put(tmp_path / "in", {f"class{c}/{n}.png": None for c in range(4) for n in range(10)})
+    for how, per_shard, warned in (("off", 2, True), ("off", 10, False), ("on", 2, False)):
+        out = tmp_path / f"{how}{per_shard}"
+        prepare(opened(tmp_path / "in"), out, PrepareConfig(size=16, samples_per_shard=per_shard, shuffle=how))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loader(out, batch=4)
+            loader(out, batch=4, shuffle=False)
+        texts = [str(item.message) for item in caught if "sorted by" in str(item.message)]
+        assert len(texts) == warned, texts
+        assert not warned or "sorted by label, and 8 of 20 shards" in texts[0]

@@ -16,7 +16,7 @@ from data_pipelines.pictures.augment import AugmentConfig
 from data_pipelines.reading.image_text import read_split
 from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.reading.stream import StreamConfig, StreamLoader
-from data_pipelines.reading.streamed_record import EXTENSIONS
+from data_pipelines.reading.streamed_record import members_read
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.sources.records import Fields
 from data_pipelines.tars.remote import expand, scheme_of
@@ -123,8 +123,8 @@ def test_nothing_is_opened_that_is_not_allowed(tmp_path, name):
 def test_unknown_schemes_and_braces_are_named():
     assert expand(["a-{00..02}.tar"], False) == ("a-00.tar", "a-01.tar", "a-02.tar")
     assert scheme_of("C.tar") is None
-    with pytest.raises(ConfigError, match="ftp:// cannot be read"):
-        expand(["ftp://h/x.tar"], True)
+    with pytest.raises(ConfigError, match="nothing:// cannot be read"):
+        expand(["nothing://h/x.tar"], True)
     with pytest.raises(ConfigError, match="Unbalanced"):
         expand(["x-{0..1"], False)
 
@@ -184,11 +184,11 @@ def cut_points(path: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("damage", CUTS)
 def test_a_tar_that_ends_too_early_is_named(tmp_path, damage, form):
     path = write_tar(tmp_path / "x.tar", foreign_members(0, 10))
-    assert len(list(stream_samples(FORMS[form](path), EXTENSIONS))) == 10
+    assert len(list(stream_samples(FORMS[form](path), members_read(Fields())))) == 10
     path.write_bytes(cut_points(path)[damage])
     found = []
     with pytest.raises(DataError, match=r"x\.tar'?: "):
-        found += stream_samples(FORMS[form](path), EXTENSIONS)
+        found += stream_samples(FORMS[form](path), members_read(Fields()))
     assert len(found) <= 4, "no sample of which a part is missing"
     assert all(set(members) == {"jpg", "json", "txt"} for _, members in found)
 
@@ -196,9 +196,9 @@ def test_a_tar_that_ends_too_early_is_named(tmp_path, damage, form):
 def test_a_command_that_fails_is_named(tmp_path):
     path = write_tar(tmp_path / "x.tar", foreign_members(0, 3))
     with pytest.raises(DataError, match=r"cat .*x\.tar; exit 3: "):
-        list(stream_samples(f"pipe:cat {path}; exit 3", EXTENSIONS))
+        list(stream_samples(f"pipe:cat {path}; exit 3", members_read(Fields())))
     with pytest.raises(DataError, match="nowhere"):
-        list(stream_samples(str(tmp_path / "nowhere.tar"), EXTENSIONS))
+        list(stream_samples(str(tmp_path / "nowhere.tar"), members_read(Fields())))
 
 
 def test_damaged_shards_are_skipped_only_where_asked_and_only_so_many(tars):

@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.sources.base import Bad, Pair
-from data_pipelines.sources.cut import split_by_name
+from data_pipelines.sources.derived.cut import split_by_name
 from data_pipelines.sources.drawn_scenes import ScenesSource
 from data_pipelines.sources.file_sources import coco_source, folder_source
 from data_pipelines.sources.open import SourceConfig, detect_kind, open_source
 from data_pipelines.sources.records import Fields, labels_of
 from data_pipelines.sources.tar_source import tar_source, tar_sources
+from data_pipelines.tars.folders import split_of
 from data_pipelines.tars.index import scan_tar, split_name
-from data_pipelines.tars.names import find_tars, split_of
+from data_pipelines.tars.names import find_tars
 from data_pipelines.tars.stream import stream_samples
 from data_pipelines.tars.walk import walk_tar
 from seqtok_core.foundation.errors import ConfigError, DataError
@@ -184,7 +185,8 @@ def test_joined_tars_are_read_to_the_end(tmp_path, padding):
     assert list(streamed) == [sample.key for sample in samples]
     for sample in samples:
         for extension, (start, size) in sample.members.items():
-            assert content[start : start + size] == streamed[sample.key].get(extension, content[start : start + size])
+            looked_at = None if extension == "txt" else content[start : start + size]
+            assert streamed[sample.key][extension] == looked_at
     assert len(everything(tar_sources(whole.parent, Fields())["train"])) == 9
 
 
@@ -263,7 +265,7 @@ def test_the_split_that_is_asked_for_counts_more_than_a_name(tmp_path):
     for name in ("my_test_images.csv", "a/train.csv", "a/more.csv", "a/val.csv", "b/val-0.tar"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         if name.endswith("csv"):
-            (tmp_path / name).write_text("image,caption\nx.png,a dog\n")
+            (tmp_path / name).write_text(f"image,caption\n{name}.png,a dog\n")
     write_tar(tmp_path / "b" / "val-0.tar", foreign_members(0, 3))
     table, folder = tmp_path / "my_test_images.csv", tmp_path / "a"
     fields = Fields(image="image")

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.sources.base import Bad, Pair
-from data_pipelines.sources.csv_rows import scan_csv
 from data_pipelines.sources.open import SourceConfig, open_source
-from data_pipelines.sources.parquet_rows import ParquetRows
 from data_pipelines.sources.records import Fields
 from data_pipelines.sources.rows import join_rows, scan_jsonl
+from data_pipelines.sources.tables.csv_rows import scan_csv
+from data_pipelines.sources.tables.parquet_rows import ParquetRows
 from seqtok_core.foundation.errors import ConfigError, DataError
 from tests.data_pipelines.toy import file_bytes, picture, write_tar
 
@@ -35,7 +35,11 @@ def read_all(rows) -> list[object]:
 
 
 def opened(path, **fields):
-    config = {key: fields.pop(key) for key in ("kind", "split", "val_share", "images", "where") if key in fields}
+    config = {
+        key: fields.pop(key)
+        for key in ("kind", "split", "split_field", "group", "val_share", "images", "where")
+        if key in fields
+    }
     return open_source(path, SourceConfig(fields=Fields(**fields), **config))
 
 
@@ -147,9 +151,10 @@ def test_bad_rows_of_a_csv_are_named_not_fatal(tmp_path):
 
 
 def test_a_quote_that_never_ends_is_an_error_not_a_short_table(tmp_path):
-    (tmp_path / "t.csv").write_text('path,caption\na.png,x\nb.png,"y\nc.png,z\n')
-    with pytest.raises(DataError, match=r"t\.csv: the quote .* row 2"):
-        scan_csv(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text('path,caption\na.png,"x, x"\nb.png,"y\nc.png,z\n')
+    for quoting in ("auto", "minimal"):
+        with pytest.raises(DataError, match=r"t\.csv: the quote .* row 2.*`quoting`"):
+            scan_csv(tmp_path / "t.csv", quoting)
 
 
 @pytest.mark.parametrize(
@@ -235,9 +240,9 @@ def test_addresses_are_refused_with_the_way_out(tmp_path):
         with pytest.raises(DataError, match=r"not a local path.*img2dataset"):
             open_source(path, SourceConfig())
     picture_table(tmp_path)
-    lines = ["path,caption", *["images/p0.png,x"] * 30, "https://example.org/a.jpg,x"]
+    lines = ["path,caption", *[f"images/p{n}.png,x" for n in range(30)], "https://example.org/a.jpg,x"]
     (tmp_path / "late.csv").write_text("\n".join(lines))
-    assert everything(opened(tmp_path / "late.csv")["train"])[30].reason == "web address, not a file"
+    assert everything(opened(tmp_path / "late.csv")["train"])[-1].reason == "web address, not a file"
 
 
 def test_unknown_columns_name_the_nearest(tmp_path):

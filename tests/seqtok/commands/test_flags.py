@@ -181,10 +181,11 @@ def test_the_flags_of_a_command_are_the_fields_of_its_settings(words: str, parts
 
 @pytest.mark.parametrize("part", [READING, WRITING, EXPORTING])
 def test_no_setting_is_without_its_flag(part: Flags):
-    def leaves(values: dict[str, Any]) -> int:
-        return sum(leaves(value) if isinstance(value, dict) else 1 for value in values.values())
+    def leaves(config: Config) -> int:
+        values = [getattr(config, name) for name in type(config).model_fields]
+        return sum(leaves(value) if isinstance(value, Config) else 1 for value in values)
 
-    assert len(part.paths()) == leaves(part.config().model_dump())
+    assert len(part.paths()) == leaves(part.config())
 
 
 def test_scenes_take_all_that_says_how_and_nothing_that_says_what():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_pipelines.shards.shard_set import open_shards
-from data_pipelines.sources.cut import keep_in_all, parse_condition, split_by_name
+from data_pipelines.sources.derived.cut import keep_in_all, parse_condition, split_by_name
 from data_pipelines.sources.records import Fields
 from data_pipelines.sources.tar_source import tar_source
 from seqtok.commands.data.plan import left_out
-from tests.data_pipelines.toy import foreign_members, write_tar
+from tests.data_pipelines.toy import file_bytes, foreign_members, picture, write_tar
 from tests.seqtok.commands.test_commands import seqtok
 
 DAMAGED = "shard train-1.tar is damaged and left out with all its samples"
@@ -57,3 +57,20 @@ def test_who_reads_them_as_they_are_is_told(tmp_path: Path, caplog) -> None:
     (told,) = [record.getMessage() for record in caplog.records]
     assert told.startswith("left out with all its samples: ")
     assert "train-1.tar" in told
+
+
+def test_how_odd_tables_are_read_is_said(tmp_path: Path, capsys) -> None:
+    lines = [f"p{n % 3}.png\t" + ('"Hello' if n == 1 else f"no {n}") for n in range(6)]
+    (tmp_path / "t.tsv").write_text("\n".join(["file_name\tcaption", *lines]))
+    for n in range(3):
+        (tmp_path / f"p{n}.png").write_bytes(file_bytes(picture(n)))
+    said = ["train: quoting is none: a quote is a character", "train: 6 rows make 3 samples: rows of one picture"]
+    for extra in (["--dry-run"], []):
+        status, out, err = seqtok(capsys, "data", "prepare", tmp_path / "t.tsv", tmp_path / "out", "--size", 16, *extra)
+        assert status == 0, err
+        assert all(line in out for line in said)
+    assert "shortest first" in (tmp_path / "out/dataset.json").read_text()
+    words = ["--quoting", "none", "--group", "none", "--split-field", "", "--max-bad-share", 0.9]
+    status, out, err = seqtok(capsys, "data", "prepare", tmp_path / "t.tsv", tmp_path / "two", "--size", 16, *words)
+    assert status == 0, err
+    assert "6 rows make" not in out

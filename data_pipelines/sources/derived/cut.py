@@ -9,13 +9,15 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.sources.base import Bad, Facts, Pair, Source
+from data_pipelines.sources.values import value_at
+from data_pipelines.tars.folders import split_of_folder
 from seqtok_core.foundation.errors import ConfigError, DataError
 
 _RUN = 4096  # indices looked at together
@@ -39,12 +41,18 @@ class Subset:
         return len(self.indices)
 
     def names(self, start: int, stop: int) -> Iterator[str]:
-        for first, end in self._runs(start, stop):
+        for first, end in runs_of(self.indices[start:stop]):
             yield from self.whole.names(first, end)
 
     def pairs(self, start: int, stop: int) -> Iterator[Pair | Bad]:
-        for first, end in self._runs(start, stop):
+        for first, end in runs_of(self.indices[start:stop]):
             yield from self.whole.pairs(first, end)
+
+    def records(self, start: int, stop: int) -> Iterator[Mapping[str, Any] | Bad]:
+        """Of a source that has them."""
+        whole: Any = self.whole
+        for first, end in runs_of(self.indices[start:stop]):
+            yield from whole.records(first, end)
 
     def identity(self) -> dict[str, Any]:
         """The parts of a part are told in the order in which they were made."""
@@ -55,15 +63,17 @@ class Subset:
         return {**whole, "parts": parts}
 
     def facts(self) -> Facts:
-        return self.whole.facts()
+        facts = self.whole.facts()
+        return replace(facts, block=max(1, facts.block * len(self) // max(1, len(self.whole))))
 
-    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Neighbours are read together."""
-        for first in range(start, min(stop, len(self)), _RUN):
-            indices = self.indices[first : min(first + _RUN, stop)]
-            cuts = np.flatnonzero(np.diff(indices) != 1) + 1
-            for run in np.split(indices, cuts):
-                yield int(run[0]), int(run[-1]) + 1
+
+def runs_of(indices: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """(first, end) of neighbours that stand together: they are read together."""
+    for first in range(0, len(indices), _RUN):
+        part = indices[first : first + _RUN]
+        cuts = np.flatnonzero(np.diff(part) != 1) + 1
+        for run in np.split(part, cuts):
+            yield int(run[0]), int(run[-1]) + 1
 
 
 def split_by_name(source: Source, shares: Mapping[str, float], rest: str = "train") -> dict[str, Source]:
@@ -79,6 +89,18 @@ def split_by_name(source: Source, shares: Mapping[str, float], rest: str = "trai
     text = ", ".join(f"{split} {share:g}" for split, share in shares.items())
     parts = {split: np.array(found, dtype=np.int64) for split, found in chosen.items()}
     return {split: Subset(source, found, f"{split} of {text}") for split, found in parts.items()}
+
+
+def split_by_folder(source: Source) -> dict[str, Source]:
+    """By the first folder of each sample's name; {} unless all of these are called as splits are."""
+    chosen: dict[str, array[int]] = {}
+    for index, name in enumerate(source.names(0, len(source))):
+        folder, slash, _ = name.partition("/")
+        split = split_of_folder(folder) if slash else ""
+        if not split:
+            return {}
+        chosen.setdefault(split, array("q")).append(index)
+    return {split: Subset(source, np.array(found, np.int64), f"folder {split}") for split, found in chosen.items()}
 
 
 def _draw(name: str, shares: Mapping[str, float], rest: str) -> str:
@@ -108,7 +130,7 @@ class Condition:
 
     def holds(self, record: Mapping[str, Any]) -> bool:
         """False where the record lacks the field, or what it holds is not a number but must be one."""
-        value = record.get(self.field)
+        value = value_at(record, self.field)
         if value is None:
             return False
         if self.relation in ("=", "!="):
@@ -167,11 +189,8 @@ def keep_in_all(sources: Mapping[str, Recorded], conditions: Sequence[Condition]
 def _shown(record: Mapping[str, Any] | Bad, conditions: Sequence[Condition]) -> str:
     if isinstance(record, Bad):
         return record.reason
-    has = {
-        c.field: f"{c.field}={_word(record[c.field])[:40]}" if c.field in record else f"no {c.field}"
-        for c in conditions
-    }
-    return ", ".join(has.values())
+    found = {c.field: value_at(record, c.field) for c in conditions}
+    return ", ".join(f"no {name}" if value is None else f"{name}={_word(value)[:40]}" for name, value in found.items())
 
 
 def _word(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""Sources made of sources: some samples of one, several as one, one in another order."""
