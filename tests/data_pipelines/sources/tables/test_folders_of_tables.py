@@ -154,6 +154,17 @@ def test_a_lone_list_of_captions_is_a_kind_beside_others(tmp_path):
     assert detect_kind(tmp_path) == "parquet"
 
 
+def test_a_lone_text_of_captions_at_the_top_counts_before_deeper_tables(tmp_path):
+    picture_table(tmp_path, 2)
+    records = [{"image": f"images/p{n}.png", "caption": f"top {n}"} for n in range(2)]
+    write(tmp_path / "captions.txt", records)
+    (tmp_path / "splits").mkdir()
+    write(tmp_path / "splits/train.csv", [{"image": "x.png", "caption": "deep"}])
+    with pytest.warns(UserWarning, match=r"1 in deeper folders are left aside, as splits/train\.csv; captions\.txt"):
+        (source,) = opened(tmp_path).values()
+    assert [pair.captions[0] for pair in everything(source)] == ["top 0", "top 1"]
+
+
 def test_arrow_in_folders_is_read_without_what_was_computed(tmp_path):
     images = [{"bytes": file_bytes(picture(n)), "path": None} for n in range(4)]
     for split, texts in (("train", "ab"), ("test", "cd")):
