@@ -22,7 +22,7 @@ from data_pipelines.sources.tables.csv_rows import scan_csv
 from data_pipelines.sources.tables.json_records import JsonShape, json_shape, read_json_records
 from data_pipelines.sources.tables.parquet_rows import ParquetRows
 from data_pipelines.sources.tables.splits import split_by_field, split_column
-from data_pipelines.tars.folders import by_split, folder_under, split_word
+from data_pipelines.tars.folders import by_split, files_that_count, folder_under, split_word
 from seqtok_core.foundation.errors import DataError
 
 _BESIDE = (".json", ".txt")  # a file of captions, or of one picture
@@ -101,8 +101,9 @@ def _files(path: Path, reading: TableReading) -> dict[str, list[Path]]:
     if path.is_file():
         return by_split(path.parent, [path.name], reading.rest)
     names = tables_under(path, reading.kind)
-    if not names and (lone := lone_table(path)) and lone[1] == reading.kind:
-        names = [lone[0].name]
+    lone = lone_table(path) if all("/" in name for name in names) else None
+    if lone and lone[1] == reading.kind:
+        names = files_that_count(path, [lone[0].name, *names])
     if not names:
         raise DataError(f"{path}: no table of kind {reading.kind} there")
     for folder in {(path / name).parent for name in names} if reading.kind == "arrow" else ():

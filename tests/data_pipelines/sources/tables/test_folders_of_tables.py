@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
-from data_pipelines.sources.base import Bad
+from data_pipelines.sources.base import Bad, Pair
 from data_pipelines.sources.derived.shuffled import Shuffled, sorted_label
 from data_pipelines.sources.open import detect_kind
 from seqtok_core.foundation.errors import DataError
@@ -82,16 +83,30 @@ def test_a_column_of_splits_cuts_the_tables_of_all_folders(tmp_path):
         opened(tmp_path)
 
 
-def test_bad_rows_and_pictures_in_cells_keep_their_folder(tmp_path):
+def test_bad_rows_and_pictures_in_cells_are_named_by_folder_and_row(tmp_path):
     path = parts(tmp_path, "jsonl")
+    cell = base64.b64encode(file_bytes(picture(7))).decode()
+    more = ["no JSON", {"image": cell, "caption": "x"}, {"image": cell, "caption": "y"}]
+    more += [{"image": "images/p2.png", "caption": ["a", 1]}, {"image": "images/p9.png", "caption": "none there"}]
     with open(path / "part-1/t.jsonl", "a") as stream:
-        stream.write("\nno JSON\n" + json.dumps({"image": "images/p9.png", "caption": ["a", 1]}))
+        stream.writelines(f"\n{line if isinstance(line, str) else json.dumps(line)}" for line in more)
     pairs = everything(opened(path)["train"])
-    assert [pair.source for pair in pairs if isinstance(pair, Bad)] == [
-        "part-1/t.jsonl line 7",
-        "part-1/t.jsonl line 8",
-    ]
-    assert len(pairs) == 8
+    bad = [pair.source for pair in pairs if isinstance(pair, Bad)]
+    assert bad == ["part-1/t.jsonl line 10", "part-1/t.jsonl line 7", "part-1/images/p9.png"]
+    in_cells = {pair.source: pair.captions for pair in pairs if isinstance(pair, Pair) and "line" in pair.source}
+    assert in_cells == {"part-1/t.jsonl line 8": ("x",), "part-1/t.jsonl line 9": ("y",)}
+
+
+def test_rows_of_a_picture_of_metadata_above_folders_of_splits(tmp_path):
+    records = []
+    for split in ("train", "test"):
+        put(tmp_path, {f"{split}/{n}.png": None for n in range(2)})
+        records += [{"file_name": f"{split}/{n}.png", "text": f"{text} {n}"} for text in ("a b", "c") for n in range(2)]
+    write(tmp_path / "metadata.csv", records)
+    found = opened(tmp_path)
+    assert list(found) == ["train", "test"]
+    for source in found.values():
+        assert [pair.captions for pair in everything(source)] == [("c 0", "a b 0"), ("c 1", "a b 1")]
 
 
 def test_each_folder_of_a_split_has_its_table_of_metadata_and_its_quoting(tmp_path):
@@ -115,6 +130,7 @@ def test_a_split_of_grouped_rows_is_shuffled_whole_where_it_is_sorted(tmp_path):
     assert sorted_label(source) == "label"
     assert source.facts().block == 40 // 8
     part = opened(tmp_path / "t.parquet", labels=("label",), where=("label<2",))["train"]
+    assert part.facts().block == 20 // 8
     order = Shuffled(part, part.facts().block).indices(0, 20)
     assert sorted(order) == list(range(20))
     assert not np.array_equal(order, np.arange(20))
@@ -136,6 +152,17 @@ def test_a_lone_list_of_captions_is_a_kind_beside_others(tmp_path):
         detect_kind(tmp_path)
     (tmp_path / "captions.json").unlink()
     assert detect_kind(tmp_path) == "parquet"
+
+
+def test_a_lone_text_of_captions_at_the_top_counts_before_deeper_tables(tmp_path):
+    picture_table(tmp_path, 2)
+    records = [{"image": f"images/p{n}.png", "caption": f"top {n}"} for n in range(2)]
+    write(tmp_path / "captions.txt", records)
+    (tmp_path / "splits").mkdir()
+    write(tmp_path / "splits/train.csv", [{"image": "x.png", "caption": "deep"}])
+    with pytest.warns(UserWarning, match=r"1 in deeper folders are left aside, as splits/train\.csv; captions\.txt"):
+        (source,) = opened(tmp_path).values()
+    assert [pair.captions[0] for pair in everything(source)] == ["top 0", "top 1"]
 
 
 def test_arrow_in_folders_is_read_without_what_was_computed(tmp_path):
