@@ -7,6 +7,7 @@ only a folder that has a plan is cleared, of files that are named as its data se
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def output_folder(
 
 def refuse_source(out: Path, source: Path | str) -> None:
     """Raises DataError where the folder that is read would be written: to overwrite it would leave nothing to read."""
-    if Path(out).resolve() == Path(source).resolve():
+    if os.path.realpath(out) == os.path.realpath(source):  # Path.resolve ends at a loop of links with its own error
         raise DataError(f"{out}: is what is read; choose another folder")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -30,7 +31,8 @@ class FsqBottleneck(DiscreteBottleneck):
             )
         super().__init__(shape)
         self.codebook_size = math.prod(config.levels)
-        self.quantizer = vector_quantize_pytorch().FSQ(levels=list(config.levels))
+        with torch.device("cpu"):  # it reads its own tables while it is built, which hold no values on the meta device
+            self.quantizer = vector_quantize_pytorch().FSQ(levels=list(config.levels))
 
     def quantise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         z, codes = self.quantizer(x)

@@ -64,8 +64,7 @@ def export_model(
 
 
 def _require_same_content(source: Path, recorded: dict[str, Any], found: dict[str, str]) -> None:
-    """Raises MismatchError when the run of a checkpoint learned from something else than what lies there now. What an
-    export has no use for (`init_id`) is not asked."""
+    """Raises MismatchError when the run of a checkpoint learned from something else than what lies there now."""
     differing = [key for key in sorted(recorded) if recorded[key] != found.get(key)]
     if differing:
         shown = "; ".join(f"{key}: {recorded[key]} there, {found.get(key, 'absent')} here" for key in differing)
@@ -87,6 +86,7 @@ def _config_of(source: Path, data: Path | None, tokenizer: Path | None) -> tuple
     if not isinstance(values, dict):
         raise DataError(f"{where}: not the settings of a run")
     recorded = {key: values.pop(key) for key in run_folder.CONTENT_KEYS & values.keys()}
+    recorded.pop("init_id", None)  # the weights that it began with have done their work
     if data is not None:
         values["data"] = {**values["data"], "folder": str(data)}
     values |= _tokenizer_of(values, tokenizer, where)

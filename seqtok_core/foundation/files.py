@@ -111,7 +111,7 @@ def leftovers_of(path: Path) -> list[Path]:
 
 def require_own_place(folder: Path) -> None:
     """Before a folder is cleared: raise ConfigError where it is, or holds, a home or the folder we work in."""
-    place = Path(folder).resolve()
+    place = Path(os.path.realpath(folder))
     for kept, what in ((Path.cwd(), "the folder that this command runs in"), (Path.home(), "your home folder")):
         if place in (kept.resolve(), *kept.resolve().parents):
             raise ConfigError(f"{folder}: is or holds {what}, which `overwrite` does not clear; name another folder")
