@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from data_pipelines.reading.loader import ReadConfig
 from seq_tokenizer.text.gather import alone
-from seqtok_core.foundation.config import LATER, RESUMABLE, Config
+from seqtok_core.foundation.config import LATER, RESUMABLE, Config, dotted
 from seqtok_core.foundation.errors import MismatchError
 from seqtok_core.training import Shown, TrainConfig
 
@@ -159,7 +159,7 @@ def begin_with(model: Any, other: Any, name: str) -> None:
     if not wrong:
         model.load_state_dict(its)
         return
-    here, there = (dict(_leaves(each.config.model_dump(mode="json"))) for each in (model, other))
+    here, there = (dotted(each.config.model_dump(mode="json")) for each in (model, other))
     differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
     settings = "; ".join(
         f"model.{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here" for key in differing
@@ -168,11 +168,3 @@ def begin_with(model: Any, other: Any, name: str) -> None:
         f"init_from={name}: {len(wrong)} of its tensors do not fit ({sorted(wrong)[0]}, …); "
         + (settings or "the words or the latents are others")
     )
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from pydantic import (
@@ -137,6 +137,19 @@ def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
             other = "kind" in low and high.get("kind", low["kind"]) != low["kind"]
             merged[key] = dict(high) if other else overlay(low, high)
     return merged
+
+
+def dotted(values: Any) -> dict[str, Any]:
+    """Settings as a mapping of mappings -> dotted path: value, of every one that is no mapping with keys of its own."""
+    return dict(_leaves(values, ""))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -8,13 +8,14 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from seqtok_core.foundation import files, model_folder, run_record
+from seqtok_core.foundation.config import dotted
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError, StorageError
 from seqtok_core.foundation.threads import ThreadChoice
 from seqtok_core.training.checkpoints import checkpoint
@@ -198,7 +199,7 @@ def _compare(path: Path, resolved: Mapping[str, Any], resumable: frozenset[str])
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: not readable as YAML ({error})") from None
-    old, new = dict(_leaves(before)), dict(_leaves(yaml.safe_load(yaml.safe_dump(dict(resolved)))))
+    old, new = dotted(before), dotted(yaml.safe_load(yaml.safe_dump(dict(resolved))))
     changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k, ...) != new.get(k, ...)]
     differing = [k for k in changed if not any(f"{k}.".startswith(f"{free}.") for free in resumable)]
     if not differing:
@@ -222,8 +223,8 @@ def _compare_length(path: Path, resolved: Mapping[str, Any], resumable: frozense
     """The run in the folder may see more images than it was begun for; its settings say so from now on. Raises
     MismatchError for fewer."""
     key = next((key for key in resumable if key.rpartition(".")[2] == "images"), "")
-    before = dict(_leaves(yaml.safe_load(path.read_text(encoding="utf-8")))).get(key)
-    now = dict(_leaves(resolved)).get(key)
+    before = dotted(yaml.safe_load(path.read_text(encoding="utf-8"))).get(key)
+    now = dotted(resolved).get(key)
     if not isinstance(before, int) or not isinstance(now, int) or before == now:
         return
     if now < before:
@@ -232,14 +233,6 @@ def _compare_length(path: Path, resolved: Mapping[str, Any], resumable: frozense
             "shorter; choose another folder, or start anew with `overwrite`"
         )
     log.warning("%s: %d images, not %d: the learning rate is the longer run's from here on", path.parent, now, before)
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
 
 
 def start_from(folder: Path, resume: str, world: World) -> Path | None:
