@@ -53,7 +53,7 @@ class GeneratorObjective(nn.Module):
                 "to 0.7"
             )
         if config.guided_targets != 1.0 and not isinstance(generator.head, FlowHead):
-            raise ConfigError(f"guided_targets={config.guided_targets:g}: is for the flow head; leave it out")
+            raise ConfigError(f"guided_targets={config.guided_targets:g}: is for the flow head; set guided_targets=1")
         self.generator, self.config = generator, config
 
     def checkpointed_blocks(self) -> list[nn.Module]:

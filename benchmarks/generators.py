@@ -1,9 +1,11 @@
 """Heads and sequences beside each other: the same latents, the same number of sequences, one thing changed.
 
-    python -m benchmarks.generators DEMO OUT [--only NAME ...] [--sequences 130000] [--results FILE] [SETTING ...]
+    python -m benchmarks.generators DEMO OUT [SETTING ...] [--only NAME ...] [--sequences 130000] [--results FILE]
 
-The shipped model writes captions, too. Contestants that only draw: `objective.text_to_image=1.0 model.writer=shared
-model.sequence.caption_dropout=0` as SETTINGs, with `condition_dropout` 0.3 as in generators.json.
+The shipped model writes captions, too, and its prompts are taught as guidance of 2 draws, which only the flow head can.
+Contestants that only draw, all taught by the data, as in generators.json: `objective.text_to_image=1.0
+objective.condition_dropout=0.3 objective.finest_share=0.85 objective.guided_targets=1 model.writer=shared
+model.sequence.caption_levels=0 model.sequence.caption_dropout=0` as SETTINGs.
 
 DEMO is what `seqtok demo` leaves (tokenizer, latents, reader). Every contestant is a sequence model of the shipped
 `demo-generator` with its own changes, and SETTINGs for all. Judged:
