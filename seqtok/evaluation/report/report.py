@@ -136,7 +136,7 @@ def render_report(
         prefixes=list(pictures.prefixes) if pictures else [],
         captions=report_parts.caption_rows(pictures),
         attributes=report_parts.attribute_tables(results),
-        variety=results.get("variety", {}),
+        variety={name: row for name, row in results.get("variety", {}).items() if row["shapes"]},
         charts=report_parts.charts(runs),
         training=report_parts.training_charts(runs),
         comparison=report_parts.comparison(runs),

@@ -108,6 +108,14 @@ def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
     assert not re.search(r"url\((?!#)|@import", page)
 
 
+def test_variety_is_shown_where_some_drawings_were_right() -> None:
+    page = render_report(results(), shown(), {})
+    assert page.count('<tr><th scope="row">as shown above</th><td><b>0.030</b></td><td>0.120</td><td>25.0') == 1
+    assert "without guidance</th><td>" not in page
+    none = results() | {"variety": {"reader": {"value": None, "real": None, "shapes": 0}}}
+    assert "Do drawings of one prompt differ?" not in render_report(none, shown(), {})
+
+
 def test_text_from_data_is_escaped_everywhere() -> None:
     mine = results(EVIL) | {"title": EVIL, "about": {EVIL: EVIL}, "protocol": {"psnr": EVIL, "reader": EVIL}}
     mine["stages"] = {EVIL: {"seconds": 1.0}}
