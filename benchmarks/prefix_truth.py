@@ -20,8 +20,8 @@ from ar_model.sampling import SampleConfig
 from benchmarks.machine import describe_machine
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.export.run import export_latents
-from seqtok.runs.evaluate import judge_prefixes, judge_reconstruction
 from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.judge.models import judge_prefixes, judge_reconstruction
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run

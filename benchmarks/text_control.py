@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.machine import describe_command, describe_machine
 from benchmarks.prefix_truth import CONTESTANTS
-from seqtok.runs.evaluate import probe_and_retrieve
+from seqtok.runs.judge.models import probe_and_retrieve
 
 KEPT = ("psnr", "probe", "probe_chance", "retrieval", "retrieval_chance")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import take_free_cores
+from seqtok.commands.options.common import take_free_cores
 
 app = typer.Typer(help="Checkpoints of a run: list, verify, export.", no_args_is_help=True)
 Where = Annotated[Path, typer.Argument(help="A run folder, or one checkpoint in it.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import Overrides
+from seqtok.commands.options.common import Overrides
 
 app = typer.Typer(help="Configs: list, show, validate.", no_args_is_help=True)
 File = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import Overrides, Overwrite, folder_to_write
+from seqtok.commands.options.common import Overrides, Overwrite, folder_to_write
 
 
 def demo(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import (
+from seqtok.commands.options.common import (
     Beams,
     Beginnings,
     Candidates,
@@ -33,7 +33,7 @@ Limit = Annotated[int, typer.Option(help="Most pictures of a split.", min=2)]
 @app.command()
 def reconstruction(model: Model, data: Data, split: Split = "test", limit: Limit = 2000, out: Out = None) -> None:
     """PSNR and SSIM against prefix length."""
-    from seqtok.runs.evaluate import judge_reconstruction
+    from seqtok.runs.judge.models import judge_reconstruction
 
     take_free_cores()
     judge_reconstruction(model, data, split, limit, out)
@@ -50,7 +50,7 @@ def semantics(
     out: Out = None,
 ) -> None:
     """Linear probes per label and zero-shot retrieval per caption level, against prefix length."""
-    from seqtok.runs.evaluate import probe_and_retrieve
+    from seqtok.runs.judge.models import probe_and_retrieve
 
     take_free_cores()
     probe_and_retrieve(model, data, split, fit_split, limit, fit_limit, out)
@@ -74,7 +74,7 @@ def generation(
 ) -> None:
     """Drawn scenes: whether pictures of held-out prompts show what was asked for."""
     from seqtok.evaluation.generation_runner import GenerationConfig
-    from seqtok.runs.evaluate import judge_generation
+    from seqtok.runs.judge.models import judge_generation
 
     sample = sample_settings(guidance, temperature, steps)
     search = {"candidates": candidates, "beams": beams}
@@ -97,7 +97,7 @@ def captions(
 ) -> None:
     """Drawn scenes: whether captions of held-out pictures are true, and of what the first tokens alone say."""
     from seqtok.evaluation.caption_runner import CaptionEvaluation
-    from seqtok.runs.evaluate import judge_captions
+    from seqtok.runs.judge.models import judge_captions
 
     given = {"beams": beams, "guidance": guidance, "candidates": candidates}
     config = CaptionEvaluation.parse({"caption": {k: v for k, v in given.items() if v is not None}}, "options")
@@ -121,7 +121,7 @@ def prefix_truth(
 ) -> None:
     """Drawn scenes: whether pictures drawn from the first tokens show what the captions of the scene say."""
     from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
-    from seqtok.runs.evaluate import judge_prefixes
+    from seqtok.runs.judge.models import judge_prefixes
 
     sample = {"guidance": 1.0, **sample_settings(guidance, temperature, steps)}
     config = PrefixTruthConfig.parse({"sample": sample, "seeds": drawings, "candidates": candidates}, "options")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import (
+from seqtok.commands.options.common import (
     Beams,
     Beginnings,
     Candidates,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import Overrides
+from seqtok.commands.options.common import Overrides
 
 
 def plan(

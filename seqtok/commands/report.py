@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import folder_to_write
+from seqtok.commands.options.common import folder_to_write
 
 
 def report(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import (
+from seqtok.commands.options.common import (
     Candidates,
     DryRun,
     Guidance,
@@ -20,9 +20,9 @@ from seqtok.commands.options import (
     sample_settings,
     take_free_cores,
 )
+from seqtok.commands.options.flags import Flags, flags
 from seqtok.commands.train import giving_way
 from seqtok.export.config import ExportConfig
-from seqtok.flags import Flags, flags
 
 app = typer.Typer(help="Tokenizer: train, export, reconstruct, lossless.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="Model folder, or a hub id such as owner/name.")]

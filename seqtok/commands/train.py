@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options import DryRun, Overrides, Overwrite, Resume
+from seqtok.commands.options.common import DryRun, Overrides, Overwrite, Resume
 
 
 def train(

@@ -36,8 +36,8 @@ from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.export.run import export_latents
 from seqtok.pictures.verifier import prompt_score
 from seqtok.runs.demo_config import DemoConfig
-from seqtok.runs.evaluate import load_tokenizer
 from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.judge.models import load_tokenizer
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.settings import find_config, read_values
 from seqtok.runs.tokenizer import TokenizerRun

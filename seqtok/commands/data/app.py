@@ -21,8 +21,8 @@ from seqtok.commands.data.options import (
     of_foreign_tars,
 )
 from seqtok.commands.data.prepare import prepare, run_prepare
-from seqtok.commands.options import file_to_write
-from seqtok.flags import Flags, flags
+from seqtok.commands.options.common import file_to_write
+from seqtok.commands.options.flags import Flags, flags
 from seqtok_core.foundation.errors import ConfigError
 
 app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify.", no_args_is_help=True)

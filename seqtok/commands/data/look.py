@@ -11,8 +11,8 @@ import typer
 from data_pipelines.sources.base import MAX_BAD_SHARE
 from data_pipelines.sources.records import Fields
 from seqtok.commands.data.options import MaxBadShare, of_foreign_tars
-from seqtok.commands.options import file_to_write
-from seqtok.flags import flags
+from seqtok.commands.options.common import file_to_write
+from seqtok.commands.options.flags import flags
 
 Folder = Annotated[Path, typer.Argument(help="Folder of shards: ours, an export, or foreign tars.")]
 READ_AS = of_foreign_tars("labels")

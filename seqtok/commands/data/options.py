@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from data_pipelines.sources.base import MAX_BAD_SHARE
 from data_pipelines.sources.records import Fields
-from seqtok.flags import Flags
+from seqtok.commands.options.flags import Flags
 
 
 class Resume(StrEnum):

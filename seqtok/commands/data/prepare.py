@@ -10,7 +10,7 @@ import typer
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.sources.open import SourceConfig
 from seqtok.commands.data.options import DryRun, Out, Overwrite, Resume, ResumeOption
-from seqtok.flags import Flags, flags
+from seqtok.commands.options.flags import Flags, flags
 
 if TYPE_CHECKING:
     from data_pipelines.sources.base import Source

@@ -16,8 +16,8 @@ from data_pipelines.sources.records import Fields
 from seqtok.cli import app
 from seqtok.commands.data.app import HOW
 from seqtok.commands.data.prepare import READING, WRITING
+from seqtok.commands.options.flags import Flags, flags
 from seqtok.commands.tokenizer import EXPORTING
-from seqtok.flags import Flags, flags
 from seqtok.words import command_of
 from seqtok_core.foundation.config import Config
 from seqtok_core.foundation.errors import ConfigError

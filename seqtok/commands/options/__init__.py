@@ -1,0 +1,1 @@
+"""What several commands ask for, once: options that they share, and flags made from settings."""
