@@ -101,8 +101,10 @@ class Scene:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Class index for every name in LABELS."""
-        first = self.shapes[0]
+        """Class index for every name in LABELS: what the picture alone tells. Which shape a caption happens to name
+        first is not in it, so `main_...` are those of the first shape in the order of the coarse captions, and
+        `relation` is how it lies to the second one."""
+        first, *others = sorted(self.shapes, key=lambda shape: (*_by_kind(shape), shape.x, shape.y))
         kinds = tuple(k for k in SHAPES if any(s.kind == k for s in self.shapes))
         colors = tuple(c for c in COLORS if any(s.color == c for s in self.shapes))
         single = len(self.shapes) == 1
@@ -113,7 +115,7 @@ class Scene:
             "main_shape": SHAPES.index(first.kind),
             "main_color": list(COLORS).index(first.color),
             "main_size": list(RADII).index(first.size),
-            "relation": 0 if single else 1 + RELATIONS.index(self.relations[0]),
+            "relation": 0 if single else 1 + RELATIONS.index(_side_of(first, others[0])),
             "place": 1 + PLACES.index(place_of(first)) if single else 0,
             "background": list(BACKGROUNDS).index(self.background),
             "unseen": int(self.unseen),
@@ -231,6 +233,14 @@ def _holds(relation: str, a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 def relation_between(a: Shape, b: Shape) -> str:
     """The one relation of RELATIONS that holds from a to b."""
     return next(r for r in RELATIONS if _holds(r, (a.x, a.y), (b.x, b.y)))
+
+
+def _side_of(a: Shape, b: Shape) -> str:
+    """Where a lies as seen from b, by the axis along which they are farther apart."""
+    dx, dy = b.x - a.x, b.y - a.y
+    if abs(dx) > abs(dy):
+        return "left of" if dx > 0 else "right of"
+    return "above" if dy > 0 else "below"
 
 
 def _is_unseen(shapes: tuple[Shape, ...], relations: tuple[str, ...]) -> bool:

@@ -4,7 +4,7 @@ objective.py."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 from torch import Tensor
@@ -41,6 +41,8 @@ class TokenizerConfig(TokenizerShape):
     decoder: DecoderConfig = PixelConfig()
     text: TextConfig | None = None
     writer: Annotated[WriterConfig | None, LATER] = None
+    # Which tokens the text reads: those of a prefix, or the last of all tokens alone (SEED, arXiv:2307.08041).
+    readout: Annotated[Literal["prefix", "last"], LATER] = "prefix"
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -32,6 +32,8 @@ class TokenizerTrainingConfig(LossesConfig):
     # Sides in pixels, one drawn for every micro-batch, which is resized to it; (): pictures as they are. Like what a
     # caption is contrasted with, it is the batch's: other micro-batches are other numbers.
     sizes: Annotated[tuple[Positive, ...], LATER] = ()
+    # Whether pictures are decoded from prefixes, too. Without, both decodings are from all tokens, at the same cost.
+    nested: Annotated[bool, LATER] = True
 
 
 class TokenizerObjective(nn.Module):
@@ -74,7 +76,7 @@ class TokenizerObjective(nn.Module):
         inside: dict[str, Tensor] = {}
         bottled = self.tokenizer.bottle(pixels, draws, states=inside if "encoder" in reads else None)
         z, length = bottled.z, bottled.z.shape[1]
-        k = draw_prefix(draws.uniform("prefix"), length)
+        k = draw_prefix(draws.uniform("prefix"), length, 1 if self.config.nested else length)
         lengths = torch.cat([k, torch.full_like(k, length)])
         twice = torch.cat([z, z])
         if self.tokenizer.decoder.generative:

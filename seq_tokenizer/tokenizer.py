@@ -169,8 +169,12 @@ class SeqTokenizer(nn.Module):
         return self.bottle(pixels.to(self.dtype), None, num_tokens)
 
     def prefix_embeddings(self, latents: Tensor) -> Tensor:
-        """(B, k, D) -> (B, k, E) of unit norm, in the space of `encode_text`; entry i speaks of latents 0..i."""
+        """(B, k, D) -> (B, k, E) of unit norm, in the space of `encode_text`; entry i speaks of latents 0..i. Where the
+        text reads the last token alone (`readout`), only entry K - 1 says anything."""
         self._require_text()
+        if self.config.readout == "last":
+            last = torch.arange(latents.shape[1], device=latents.device) == self.config.num_latents - 1
+            latents = latents * last[:, None]
         return self.readout(latents)
 
     def encode_text(self, text_ids: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from seq_tokenizer.shape import Positive
 from seq_tokenizer.text.contrast import CaptionLoss, Pairs
 from seq_tokenizer.text.gather import ranks, rows_of_all_ranks, sum_of_all_ranks
 from seqtok_core.foundation.config import Config
+from seqtok_core.foundation.errors import ConfigError
 
 
 class ContrastConfig(Config):
@@ -46,6 +47,12 @@ class ContrastTerm(Term):
     def __init__(self, config: ContrastConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
+        length = tokenizer.num_latents
+        if tokenizer.readout == "last" and set(config.level_starts or ()) != {length}:
+            raise ConfigError(
+                f"`contrast.level_starts`: this tokenizer's text reads the last token alone, so every level is owed by "
+                f"all {length}; give [{length}, ...], one for each level, or set `readout` to prefix"
+            )
         self.caption_loss = CaptionLoss(config.logit_scale_max, config.loss)
 
     def forward(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:

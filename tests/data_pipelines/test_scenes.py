@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import permutations
+
 import numpy as np
 import pytest
 
@@ -100,11 +103,21 @@ def test_labels_agree_with_the_scene():
         assert _WORDS[labels["count"]] == len(scene.shapes)
         assert set(labels["shapes"].split("+")) == {s.kind for s in scene.shapes}
         assert set(labels["colors"].split("+")) == {s.color for s in scene.shapes}
-        assert labels["main_shape"] == scene.shapes[0].kind
-        assert labels["main_color"] == scene.shapes[0].color
-        assert labels["relation"] == (scene.relations[0] if scene.relations else "none")
+        first = min(scene.shapes, key=lambda s: (SHAPES.index(s.kind), list(COLORS).index(s.color)))
+        assert (labels["main_shape"], labels["main_color"]) == (first.kind, first.color)
+        if len(scene.shapes) == 2 and len({(s.kind, s.color) for s in scene.shapes}) == 2:
+            named_first = scene.shapes[0] is first
+            said = scene.relations[0]
+            assert labels["relation"] == (said if named_first else _OPPOSITE[said])
         assert (labels["place"] == "several") == (len(scene.shapes) > 1)
         assert labels["unseen"] == ("yes" if scene.unseen else "no")
+
+
+def test_labels_are_of_the_picture_whichever_shape_a_caption_names_first():
+    for scene in some("train"):
+        own = {name: value for name, value in scene.labels.items() if name != "unseen"}  # of the named relations
+        for shapes in permutations(scene.shapes):
+            assert own.items() <= replace(scene, shapes=shapes).labels.items()
 
 
 def holds_unseen(scene: Scene) -> bool:

@@ -62,10 +62,15 @@ def probe_loss(x: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Tenso
     return F.cross_entropy(x @ weight + bias, target) + 0.5 * _DECAY * weight.square().sum()
 
 
+def probe_hits(train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor, classes: int) -> Tensor:
+    """(N,) bool: of which test pictures a probe fitted on `train` (N, F) names the class; both targets int64."""
+    probe = fit_probe(train, train_target, classes)
+    return probe.logits(test).argmax(1) == test_target
+
+
 def probe_accuracy(train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor, classes: int) -> float:
     """Share of test pictures whose class a probe fitted on `train` (N, F) names; both targets int64."""
-    probe = fit_probe(train, train_target, classes)
-    return float((probe.logits(test).argmax(1) == test_target).float().mean())
+    return float(probe_hits(train, train_target, test, test_target, classes).float().mean())
 
 
 def majority_accuracy(train_target: Tensor, test_target: Tensor) -> float:
@@ -96,6 +101,40 @@ def probe_labels(
             for k in prefixes or prefix_lengths(train.shape[1])
         }
     return accuracy, chance
+
+
+def hits_by_level(
+    train: Tensor,
+    train_labels: Mapping[str, Tensor],
+    test: Tensor,
+    test_labels: Mapping[str, Tensor],
+    levels: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """As `probe_labels`, by picture: level -> (P, N) share of its labels that are named, nan for a picture that has
+    none of them, over P prefix lengths; and the chance of each level. Levels without a label are left out."""
+    hits: dict[str, Tensor] = {}
+    chance: dict[str, float] = {}
+    lengths = prefix_lengths(train.shape[1])
+    for level, names in levels.items():
+        found, guessed = [], []
+        for name in names:
+            if name not in train_labels or name not in test_labels:
+                continue
+            known, held_out = train_labels[name] >= 0, test_labels[name] >= 0
+            target, asked = train_labels[name][known], test_labels[name][held_out]
+            if not len(target) or not len(asked):
+                continue
+            classes = int(torch.cat([target, asked]).max()) + 1
+            own = torch.full((len(lengths), len(test)), float("nan"))
+            for row, k in enumerate(lengths):
+                right = probe_hits(_features(train[known], k), target, _features(test[held_out], k), asked, classes)
+                own[row, held_out] = right.float()
+            found.append(own)
+            guessed.append(majority_accuracy(target, asked))
+        if found:
+            hits[level] = torch.stack(found).nanmean(0)
+            chance[level] = sum(guessed) / len(guessed)
+    return hits, chance
 
 
 def _features(latents: Tensor, k: int) -> Tensor:

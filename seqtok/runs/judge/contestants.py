@@ -1,0 +1,68 @@
+"""The orders that are held against each other, each as changes to the same two configs: `key=value` words.
+
+Of the same size, with the same decoder and the same number of tokens; only what makes the order differs. A contestant
+without text has none anywhere: no tower, no writer, no term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_NO_TEXT = ("model.text=null", "model.writer=null", "objective.write=null", "objective.contrast=null")
+FIXED = ("raster", "column_major", "spiral_out", "z_order", "corner_distance", "random")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """`says`: in a table. `taught`: whether captions took part in its tokenizer's training."""
+
+    says: str
+    tokenizer: Sequence[str] = ()
+    generator: Sequence[str] = ()
+    taught: bool = False
+
+
+def _late(length: int, levels: int) -> tuple[str, ...]:
+    """Every level is owed by all tokens together and by no shorter prefix."""
+    starts = "[" + ",".join([str(length)] * levels) + "]"
+    return f"objective.contrast.level_starts={starts}", f"model.writer.level_starts={starts}"
+
+
+def contestants(length: int, starts: Sequence[int]) -> dict[str, Contestant]:
+    """By name, for tokenizers of `length` tokens whose config owes its caption levels from `starts` on."""
+    late = _late(length, len(starts))
+    backwards = "[" + ",".join(map(str, reversed(starts))) + "]"
+    found = {
+        "text_on_every_prefix": Contestant("coarse captions from the first token on, finer ones later", taught=True),
+        "text_on_all_tokens": Contestant("captions of all tokens together; prefixes are pictures", late, taught=True),
+        "text_on_last_token": Contestant(
+            "captions of the last token alone (SEED); prefixes are pictures",
+            (late[0], "model.readout=last", "model.writer=null", "objective.write=null"),
+            taught=True,
+        ),
+        "reversed_pyramid": Contestant(
+            "fine captions from the first token on, coarse ones later",
+            (f"objective.contrast.level_starts={backwards}", f"model.writer.level_starts={backwards}"),
+            taught=True,
+        ),
+        "nested": Contestant("prefixes are pictures; no text", _NO_TEXT),
+        "no_nesting": Contestant("no prefixes, no text", (*_NO_TEXT, "objective.nested=false")),
+        "scales": Contestant(
+            "residual pyramid of continuous latents, scale after scale (VAR without a codebook)",
+            (*_NO_TEXT, "model.encoder={kind: grid, stem_channels: 16}", "model.bottleneck={kind: pyramid}"),
+            ("model.sequence={kind: scales}",),
+        ),
+        "vq": Contestant(
+            "learned order of 4,096 codes, nested, no text",
+            (*_NO_TEXT, "model.bottleneck={kind: vq, codebook_size: 4096}"),
+            ("model.head={kind: categorical}",),
+        ),
+    }
+    grids = {
+        order: Contestant(
+            f"cells in the order {order}; no text", (*_NO_TEXT, "model.encoder.kind=grid", f"model.encoder.order={order}")
+        )
+        for order in FIXED
+    }
+    return found | grids
