@@ -19,9 +19,10 @@ INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 demo: $(STAMP)
 	$(BIN)/seqtok demo --out $(DEMO)
 
-# Most tests wait for processes that they start: two at once, each file whole, take half the time of one.
+# Most tests wait for processes that they start: two at once, each file whole, take half the time of one. Files come in
+# the order of pyproject's testpaths, not those of most tests first: so no long one is left for the end.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

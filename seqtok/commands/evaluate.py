@@ -14,6 +14,7 @@ from seqtok.commands.options.common import (
     CaptionCandidates,
     Drawings,
     Guidance,
+    Overrides,
     SceneSeed,
     Steps,
     Temperature,
@@ -103,6 +104,30 @@ def captions(
     config = CaptionEvaluation.parse({"caption": {k: v for k, v in given.items() if v is not None}}, "options")
     take_free_cores()
     judge_captions(generator, tokenizer, scenes, config, scene_seed, out)
+
+
+@app.command()
+def ordering(
+    suite: Annotated[str, typer.Argument(help="A suite: a YAML file or a shipped one's name.")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many hours it takes; train nothing.")] = False,
+) -> None:
+    """Orders held against each other: trains every contestant, judges all alike, writes one table. Killed, it
+    continues."""
+    from seqtok.runs.judge.ordering import open_suite, run_suite
+
+    settings = open_suite(suite, overrides or [])
+    if not dry_run:
+        typer.echo(str(run_suite(settings)))
+        return
+    from seqtok.plan.suite import plan_suite
+
+    plan = plan_suite(settings)
+    rates = "; ".join(f"{name} {rate:.0f} images/s" for name, rate in plan["images_per_s"].items())
+    typer.echo(
+        f"{plan['left']} of {plan['contests']} contests are to be done ({rates}): {plan['hours']:.1f} hours of "
+        f"training one after the other, each on all cores, which jobs={settings.jobs} share; judgements come on top"
+    )
 
 
 @app.command("prefix-truth")

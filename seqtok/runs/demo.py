@@ -39,14 +39,13 @@ from seqtok.runs.demo_config import DemoConfig
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.judge.models import load_tokenizer
 from seqtok.runs.kinds import load_kind
-from seqtok.runs.settings import find_config, read_values
+from seqtok.runs.settings import find_config, precision_words, read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.foundation.files import is_log, read_json, require_own_place, storage_errors, write_json
 from seqtok_core.foundation.model_folder import MODEL_FILES
-from seqtok_core.training import TrainResult, World
-from seqtok_core.training.costs.hardware import emulates_bf16
+from seqtok_core.training import TrainResult
 from seqtok_core.training.run_folder import clear_run, refuse_foreign
 
 _STAGES = "stages.json"
@@ -82,7 +81,7 @@ def _runs(settings: DemoConfig, beside: Path, folders: dict[str, Path]) -> tuple
     def named(name: str) -> str:
         return str(beside / name) if (beside / name).is_file() else name
 
-    model, precision = folders["tokenizer"] / "model", [f"train.precision={_precision(settings)}"]
+    model, precision = folders["tokenizer"] / "model", precision_words(settings.precision)
     tokenizer = load_kind(
         TokenizerRun,
         named(settings.tokenizer),
@@ -98,15 +97,6 @@ def _runs(settings: DemoConfig, beside: Path, folders: dict[str, Path]) -> tuple
             f"image_size={settings.image_size}, but {settings.tokenizer} has {tokenizer.model.image_size}"
         )
     return tokenizer, generator
-
-
-def _precision(settings: DemoConfig) -> str:
-    if settings.precision != "auto":
-        return settings.precision
-    if not emulates_bf16(World.from_environment().device):
-        return "bf16"
-    typer.echo("precision=fp32: this machine only emulates bf16, which is slower", err=True)
-    return "fp32"
 
 
 def _draw(settings: DemoConfig, folder: Path, overwrite: bool) -> None:

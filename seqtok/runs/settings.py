@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
 from pydantic import Field
 
 from seqtok_core.foundation.config import Config
@@ -86,6 +88,20 @@ def dump(config: Config) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+
+
+@cache
+def precision_words(asked: str) -> tuple[str, ...]:
+    """The change to a training config. auto: bf16, or fp32, which is said once, on a CPU that only emulates it."""
+    if asked == "auto":
+        from seqtok_core.training import World
+        from seqtok_core.training.costs.hardware import emulates_bf16
+
+        emulated = emulates_bf16(World.from_environment().device)
+        if emulated:
+            typer.echo("precision=fp32: this machine only emulates bf16, which is slower", err=True)
+        asked = "fp32" if emulated else "bf16"
+    return (f"train.precision={asked}",)
 
 
 def _interpolation(value: Any) -> str | None:

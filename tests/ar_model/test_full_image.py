@@ -190,6 +190,7 @@ def test_what_is_given_or_described_has_no_loss() -> None:
     assert not bool(slots.loss(backbone(slots.x, slots.positions, slots.mask)).any())
 
 
+@pytest.mark.slow
 def test_it_learns_a_law_whose_latents_depend_on_each_other() -> None:
     learns_a_coin_for_each_image(full_image(given=0.0), GeneratorObjectiveConfig(text_to_image=0.9), epochs=250)
 

@@ -112,5 +112,6 @@ def test_micro_batches_have_the_loss_of_the_whole_and_every_weight_learns() -> N
     assert model.generator.caption(z[:2]) == model.generator.caption(z[:2])
 
 
+@pytest.mark.slow
 def test_it_learns_a_law_whose_latents_depend_on_each_other() -> None:
     learns_a_coin_for_each_image(noisy_copies(), GeneratorObjectiveConfig(), epochs=200)

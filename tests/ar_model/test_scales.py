@@ -139,6 +139,7 @@ def test_micro_batches_have_the_loss_of_the_whole_and_every_weight_learns(writer
     assert model.muon_excluded() <= dict(model.named_parameters()).keys()
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_groups_before_say() -> None:
     learns_a_coin_for_each_image(scales(), GeneratorObjectiveConfig(text_to_image=0.9), epochs=250)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 REACHED = 0.9  # of what all tokens tell above chance
 _TOLD = 0.02  # above chance: a level of which all tokens tell less is not told at all
 _DRAWS = 1000
+_EXACT = 1e-9  # what sums of shares err by
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def reached(points: Mapping[int, float], chance: float) -> int | None:
     told = points[max(points)] - chance
     if told < _TOLD:
         return None
-    return min(k for k, value in points.items() if value - chance >= REACHED * told)
+    return min(k for k, value in points.items() if value - chance >= REACHED * told - _EXACT)
 
 
 def concordance(lengths: Sequence[int | None]) -> Concordance:
@@ -69,7 +70,9 @@ def area(points: Mapping[int, float], chance: float, best: float) -> float:
     return sums / (curve[-1][0] - curve[0][0])
 
 
-def judged(hits: Mapping[str, Tensor], lengths: Sequence[int], chance: Mapping[str, float], seed: int) -> dict[str, Any]:
+def judge_order(
+    hits: Mapping[str, Tensor], lengths: Sequence[int], chance: Mapping[str, float], seed: int
+) -> dict[str, Any]:
     """hits: level, coarse to fine -> (P, N) share of the level's labels that are read right, nan where a picture has
     none -> the accuracies, what reaches each level, and the concordance with 95 % intervals over the pictures."""
     accuracy = {level: _points(own.nanmean(1), lengths) for level, own in hits.items()}

@@ -104,7 +104,9 @@ def prefix_truth(
 
 def _table(pictures: Readings, real: list[Reading], scenes: Sequence[Scene]) -> dict[str, Any]:
     levels = {name: _row(pictures, real, scenes, level, "everything") for level, name in enumerate(LEVELS)}
-    return {"levels": levels, "attributes": {name: _row(pictures, real, scenes, FINEST, name) for name in ATTRIBUTES}}
+    alone = {name: _row(pictures, real, scenes, FINEST, name) for name in ATTRIBUTES}
+    said = {name: row for name, row in alone.items() if row["value"]}  # by any of the scenes
+    return {"levels": levels, "attributes": said}
 
 
 def _row(

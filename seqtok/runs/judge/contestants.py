@@ -59,10 +59,7 @@ def contestants(length: int, starts: Sequence[int]) -> dict[str, Contestant]:
             ("model.head={kind: categorical}",),
         ),
     }
-    grids = {
-        order: Contestant(
-            f"cells in the order {order}; no text", (*_NO_TEXT, "model.encoder.kind=grid", f"model.encoder.order={order}")
-        )
-        for order in FIXED
-    }
-    return found | grids
+    for order in FIXED:
+        words = (*_NO_TEXT, "model.encoder.kind=grid", f"model.encoder.order={order}")
+        found[order] = Contestant(f"cells in the order {order}; no text", words)
+    return found

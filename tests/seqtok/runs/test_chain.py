@@ -68,7 +68,8 @@ def test_one_command_makes_every_part(undisturbed: Path):
     assert list((undisturbed / "tokenizer" / "samples").glob("*.png"))
 
 
-@pytest.mark.parametrize("stage", [pytest.param(s, marks=[] if s == "export" else pytest.mark.slow) for s in KILLS])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", KILLS)
 def test_killed_in_any_stage_then_started_again(stage: str, undisturbed: Path, tmp_path: Path):
     out = tmp_path / "killed"
     assert run_demo(out, KILLS[stage]).returncode == -signal.SIGKILL

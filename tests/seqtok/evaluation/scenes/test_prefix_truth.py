@@ -83,3 +83,10 @@ def test_the_whole_sequence_needs_no_drawing():
     pictures = real_pictures(SCENES, SIZE)
     latents = tokenizer.encode(pictures.float() / 127.5 - 1)
     assert torch.equal(by_completion(tokenizer, generator, SampleConfig())(latents, 0), pictures)
+
+
+def test_what_no_scene_speaks_of_has_no_row():
+    alone = [scene for scene in SCENES if len(scene.shapes) == 1][:3]
+    results = prefix_truth(LosslessTokenizer(), lambda z, seed: real_pictures(alone, SIZE), alone, READER, SIZE, 1)
+    assert "relation" not in results["prefix_truth"]["attributes"]
+    assert "place" in results["prefix_truth"]["attributes"]

@@ -1,0 +1,145 @@
+"""Who judges drawn pictures: the reader of drawn scenes, or for other pictures an eye that names their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ar_model import SeqGenerator
+from ar_model.sampling import SampleConfig
+from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.reading.image_text import read_split
+from data_pipelines.reading.picture_reader import LoaderConfig
+from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
+from data_pipelines.samples import ImageTextBatch
+from data_pipelines.scenes import make_scene
+from data_pipelines.shards.manifest import read_manifest
+from seq_tokenizer import SeqTokenizer
+from seq_tokenizer.prefixes import decode_all, encode_all
+from seqtok.evaluation.eyes.labels import judge_labels, label_truth
+from seqtok.evaluation.eyes.training import eye_id, load_or_train_eye
+from seqtok.evaluation.generation_runner import (
+    GenerationConfig,
+    evaluate_generation,
+    evaluate_prefixes,
+    pictures_for_report,
+)
+from seqtok.evaluation.metrics.frechet import frechet_distance
+from seqtok.evaluation.report.kept_pictures import ReportPictures
+from seqtok.evaluation.report.report import merge
+from seqtok.evaluation.scenes.prefix_truth import by_completion
+from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
+from seqtok.runs.judge.suite import SuiteConfig
+from seqtok_core.foundation import fingerprint
+
+_SHOWN = 8  # held-out pictures of a strip
+
+
+class Eye(Protocol):
+    """A network, and how it judges what a sequence model draws."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def features(self, pictures: Tensor) -> Tensor: ...
+
+    def drawn(
+        self, tokenizer: SeqTokenizer, generator: SeqGenerator, test: ImageTextBatch
+    ) -> tuple[dict[str, Any], ReportPictures]:
+        """Sections of results.json on pictures of prompts and of prefixes, and pictures."""
+        ...
+
+
+def open_eye(suite: SuiteConfig, levels: Mapping[str, Sequence[str]], size: int) -> Eye:
+    """That of the suite's folder, trained there where there is none."""
+    if read_manifest(suite.data).name == "scenes":
+        return _OfScenes(suite)
+    return _OfLabels(suite, levels, size)
+
+
+class _OfScenes:
+    def __init__(self, suite: SuiteConfig) -> None:
+        self._asked = suite.judge
+        self._reader = load_or_train_reader(suite.eye, suite.judge.reader)
+
+    @property
+    def identity(self) -> str:
+        return fingerprint.of_model(self._asked.reader.model_dump(mode="json"), self._reader.state_dict())
+
+    def features(self, pictures: Tensor) -> Tensor:
+        return self._reader.features(pictures)
+
+    def drawn(
+        self, tokenizer: SeqTokenizer, generator: SeqGenerator, test: ImageTextBatch
+    ) -> tuple[dict[str, Any], ReportPictures]:
+        asked, size = self._asked, tokenizer.config.image_size
+        scenes = [make_scene(0, index, "test") for index in range(max(asked.prompts, asked.drawn_scenes))]
+        config = GenerationConfig(sample=asked.chosen.sample, seed=asked.seed)
+        made, generated = evaluate_generation(tokenizer, generator, scenes[: asked.prompts], self._reader, config)
+        known = scenes[: asked.drawn_scenes]
+        truth, draw = evaluate_prefixes(tokenizer, generator, known, self._reader, size, asked.prefix_truth)
+        return merge(made, truth), pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN, draw)
+
+
+class _OfLabels:
+    def __init__(self, suite: SuiteConfig, levels: Mapping[str, Sequence[str]], size: int) -> None:
+        self._asked, self._levels = suite.judge, levels
+
+        def read() -> ImageTextBatch:
+            captions = CaptionTokenizer.load(suite.data / CAPTIONS_FILE)
+            return read_split(suite.data, "train", captions, suite.judge.eye_pictures, LoaderConfig(image_size=size))
+
+        self._eye = load_or_train_eye(suite.eye, suite.judge.eye, read)
+
+    @property
+    def identity(self) -> str:
+        return eye_id(self._eye)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        return self._eye.features(pictures)
+
+    def drawn(
+        self, tokenizer: SeqTokenizer, generator: SeqGenerator, test: ImageTextBatch
+    ) -> tuple[dict[str, Any], ReportPictures]:
+        asked, truth = self._asked, self._asked.prefix_truth
+        prompted, known = _first(test, asked.prompts), _first(test, asked.drawn_scenes)
+        sample, levels = asked.chosen.sample, self._levels
+        made, _ = judge_labels(tokenizer, generator, prompted, self._eye, sample, asked.seed, levels)
+        draw = by_completion(tokenizer, generator, truth.sample, truth.candidates)
+        shown = label_truth(tokenizer, draw, known, self._eye, levels, truth.seeds)
+        return merge(made, shown), pictures_for_report(tokenizer, test.images[:_SHOWN], draw=draw)
+
+
+def frechet_distances(
+    tokenizer: SeqTokenizer, generator: SeqGenerator, eye: Eye, real: ImageTextBatch, sample: SampleConfig, seed: int
+) -> dict[str, float]:
+    """Between pictures of the captions and the pictures that have them, with and without guidance; beside it what the
+    tokenizer alone loses, and two halves of the real pictures (half as many make it larger)."""
+    target = eye.features(real.images)
+    prompts = [captions[-1] for captions in real.captions]
+    half = len(target) // 2
+
+    def distance(latents: Tensor) -> float:
+        return frechet_distance(eye.features(decode_all(tokenizer, latents, latents.shape[1])), target)
+
+    found = {
+        "halves": frechet_distance(target[:half], target[half:]),
+        "rebuilt": distance(encode_all(tokenizer, real.images)),
+    }
+    plain = sample.changed(guidance=1.0, temperature=1.0)
+    for how, config in (("guided", sample), ("unguided", plain)):
+        found[how] = distance(generator.sample(prompts, config, seed=seed))
+    return found
+
+
+def _first(batch: ImageTextBatch, count: int) -> ImageTextBatch:
+    """The first samples of a batch, with what judging needs."""
+    tensors = {
+        name: getattr(batch, name)[:count]
+        for name in ("images", "text_ids", "level_mask", "caption_ids", "epoch", "index")
+    }
+    labels = {name: own[:count] for name, own in batch.labels.items()}
+    return replace(batch, **tensors, labels=labels, keys=batch.keys[:count], captions=batch.captions[:count])

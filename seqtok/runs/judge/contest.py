@@ -1,0 +1,155 @@
+"""One contestant of a suite with one seed: its trainings, whichever are missing, and its judgement.
+
+python -m seqtok.runs.judge.contest SUITE.json NAME SEED
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ar_model import SeqGenerator
+from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.reading.image_text import read_split
+from data_pipelines.reading.picture_reader import LoaderConfig
+from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
+from data_pipelines.samples import ImageTextBatch, to_model
+from seq_tokenizer import SeqTokenizer
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import encode_all
+from seqtok.evaluation.metrics.semantics import hits_by_level
+from seqtok.evaluation.ordering.concordance import judge_order
+from seqtok.evaluation.report.kept_pictures import ReportPictures
+from seqtok.evaluation.report.report import RESULTS, merge, write_report
+from seqtok.evaluation.tokenizer_runner import evaluate_tokenizer
+from seqtok.export.run import export_latents
+from seqtok.pictures.sample import load_pair
+from seqtok.runs.judge.by_eye import frechet_distances, open_eye
+from seqtok.runs.judge.models import levels_of
+from seqtok.runs.judge.suite import SuiteConfig
+from seqtok.runs.train import train_run
+from seqtok_core.foundation.errors import DataError, SeqtokError
+from seqtok_core.foundation.files import read_json
+from seqtok_core.training.costs.flops import new_counter
+
+_STEADY = 1e-4  # of latents of unit RMS, between two batches
+
+
+def contest(suite: SuiteConfig, name: str, seed: int) -> Path:
+    """Train and judge -> the folder with its results.json. What is there already is not made again."""
+    folder = suite.folder(name, seed)
+    if (folder / RESULTS).is_file():
+        return folder
+    tokenizer, generator = suite.tokenizer_run(name, seed), suite.generator_run(name, seed)
+    if not (tokenizer.out / "model").is_dir():
+        train_run(tokenizer)
+    export_latents(tokenizer.out / "model", suite.data, folder / "latents")
+    if not (generator.out / "model").is_dir():
+        train_run(generator)
+    models = str(generator.out / "model"), str(tokenizer.out / "model")
+    results, pictures = judge_contestant(suite, name, *models)
+    trained = {"tokenizer": tokenizer.train.images, "generator": generator.train.images}
+    facts = {"title": f"{name}, seed {seed}", "contestant": name, "seed": seed, "trained": trained}
+    write_report(folder, {**results, **facts}, pictures)
+    return folder
+
+
+def judge_contestant(
+    suite: SuiteConfig, name: str, generator_model: str, tokenizer_model: str
+) -> tuple[dict[str, Any], ReportPictures]:
+    """Every figure of one tokenizer and its sequence model, and pictures of it."""
+    asked = suite.judge
+    generator, tokenizer = load_pair(generator_model, tokenizer_model)
+    size = LoaderConfig(image_size=tokenizer.config.image_size)
+    captions = CaptionTokenizer.load(suite.data / CAPTIONS_FILE)
+    wanted = (("train", asked.fit), ("test", asked.test), (asked.pictures_split, asked.pictures))
+    train, test, held_out = (read_split(suite.data, split, captions, count, size) for split, count in wanted)
+    require_steady(tokenizer, test.images[:64])
+    names, meaning = levels_of(suite.data)
+    levels = names or {label: (label,) for label in test.labels}
+    eye = open_eye(suite, levels, tokenizer.config.image_size)
+    bare = replace(test, labels={}, captions=test.captions if suite.contestant(name).taught else [])
+    seen = evaluate_tokenizer(tokenizer, bare, bare, levels=names, meaning=meaning)
+    drawn, pictures = eye.drawn(tokenizer, generator, test)
+    facts = {
+        "order": _order(tokenizer, train, test, levels, asked.seed),
+        "frechet": frechet_distances(tokenizer, generator, eye, held_out, asked.chosen.sample, asked.seed),
+        "cost": _cost(tokenizer, generator, test.images[:1]),
+        "hashes": {
+            "tokenizer": generator.spec.tokenizer_id,
+            "generator": generator.model_id,
+            "eye": eye.identity,
+        },
+    }
+    return merge(seen, drawn, facts), pictures
+
+
+def require_apart(train: Iterable[ImageTextBatch], test: ImageTextBatch) -> None:
+    """Raises DataError naming a test picture whose pixels are in the training split: what is known by heart is not
+    judged."""
+    known = {_picture_hash(picture) for batch in train for picture in batch.images}
+    for key, picture in zip(test.keys, test.images, strict=True):
+        if _picture_hash(picture) in known:
+            raise DataError(
+                f"{key}: this test picture is a training picture, too; a judgement of it says nothing. Prepare the "
+                "data again: `prepare` drops equal pictures across splits"
+            )
+
+
+def require_steady(tokenizer: Any, pictures: Tensor) -> None:
+    """Raises SeqtokError where a picture's latents change with the pictures beside it: they are to be made of its own
+    pixels and nothing else."""
+    alone = encode_all(tokenizer, pictures, batch=1)
+    backwards = encode_all(tokenizer, pictures.flip(0), batch=len(pictures)).flip(0)
+    difference = float((alone - backwards).abs().max())
+    if difference > _STEADY:
+        raise SeqtokError(
+            f"this tokenizer gives a picture other latents in other company (they differ by {difference:.2g}): "
+            "it is judged by what it says of pixels alone"
+        )
+
+
+def _order(
+    tokenizer: SeqTokenizer, train: ImageTextBatch, test: ImageTextBatch, levels: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """Probes by prefix and the concordance of what they read."""
+    known, held_out = encode_all(tokenizer, train.images), encode_all(tokenizer, test.images)
+    hits, chance = hits_by_level(known, train.labels, held_out, test.labels, levels)
+    return judge_order(hits, prefix_lengths(known.shape[1]), chance, seed)
+
+
+def _cost(tokenizer: SeqTokenizer, generator: SeqGenerator, picture: Tensor) -> dict[str, float]:
+    """Weights, and operations of one picture there and back."""
+    with new_counter() as counter:
+        tokenizer.decode(tokenizer.encode(to_model(picture.to(tokenizer.device))))
+    own = [p for name, p in tokenizer.named_parameters() if not name.startswith(("text.", "readout.", "writer."))]
+    return {
+        "tokenizer_parameters": sum(p.numel() for p in own),
+        "generator_parameters": sum(p.numel() for p in generator.parameters()),
+        "tokenizer_flops": counter.get_total_flops(),
+        "values": generator.spec.length * generator.spec.dim,
+    }
+
+
+def _picture_hash(picture: Tensor) -> bytes:
+    return hashlib.sha256(picture.contiguous().numpy().tobytes()).digest()
+
+
+def main() -> None:
+    """For a suite, which starts every contestant as a process of its own."""
+    resolved, name, seed = sys.argv[1:]
+    try:
+        print(contest(SuiteConfig.parse(read_json(Path(resolved)), resolved), name, int(seed)))
+    except SeqtokError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Settings of a suite: which orders are held against each other, on what, how long and how they are judged."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ar_model.sampling import SampleConfig
+from seqtok.evaluation.eyes.training import EyeConfig
+from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
+from seqtok.evaluation.scenes.reader_training import ReaderConfig
+from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.judge.contestants import Contestant, contestants
+from seqtok.runs.kinds import load_kind
+from seqtok.runs.settings import Count, precision_words
+from seqtok.runs.tokenizer import TokenizerRun
+from seqtok_core.foundation.config import RESUMABLE, Config
+from seqtok_core.foundation.errors import ConfigError
+
+
+class Stage(Config):
+    """A training config, by name or file, and what all contestants change in it."""
+
+    config: str
+    settings: tuple[str, ...] = ()
+
+
+class OwnContestant(Config):
+    """One that is not among the known ones: changes to both configs."""
+
+    says: str
+    tokenizer: tuple[str, ...] = ()
+    generator: tuple[str, ...] = ()
+    taught: bool = False  # by captions
+
+
+class Chosen(Config):
+    """How pictures are drawn, and on which split that was chosen."""
+
+    sample: SampleConfig = SampleConfig()
+    split: str = "val"
+
+
+class JudgeSettings(Config):
+    """Numbers of held-out pictures; all metrics are of the same ones for every contestant."""
+
+    fit: Count = 5000  # training pictures that probes are fitted on
+    test: Count = 2000
+    pictures: Annotated[int, Field(ge=2)] = 5000  # of a Frechet distance
+    pictures_split: str = "val"
+    prompts: Count = 1000  # of which pictures are drawn and read
+    drawn_scenes: Count = 300  # pictures whose prefixes are drawn from
+    chosen: Chosen = Chosen()
+    prefix_truth: PrefixTruthConfig = PrefixTruthConfig()
+    reader: ReaderConfig = ReaderConfig()  # of drawn scenes
+    eye: EyeConfig = EyeConfig()  # of other pictures
+    eye_pictures: Count = 50_000  # of the training split, at most, that the eye learns from
+    seed: int = 0
+
+
+class SuiteConfig(Config):
+    """seqtok evaluate ordering."""
+
+    kind: Literal["ordering"]
+    data: Path
+    out: Annotated[Path, RESUMABLE]
+    contestants: Annotated[tuple[str, ...], RESUMABLE, Field(min_length=1)]
+    own: Annotated[Mapping[str, OwnContestant], RESUMABLE] = {}
+    seeds: Annotated[tuple[int, ...], RESUMABLE, Field(min_length=1)] = (0, 1, 2)
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # auto: bf16, but fp32 on a CPU that only emulates it
+    jobs: Annotated[Count, RESUMABLE] = 1  # contestants trained side by side
+    tokenizer: Stage = Stage(config="demo-tokenizer")
+    generator: Stage = Stage(config="demo-generator")
+    judge: JudgeSettings = JudgeSettings()
+    reader: Annotated[Path | None, RESUMABLE] = None  # folder of the neutral network; None: `out`/eye
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        known = [*contestants(1, (1,)), *self.own]
+        for name in self.contestants:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                raise ValueError(f"contestants: {name!r} is not known; {hint}")
+        return self
+
+    @property
+    def eye(self) -> Path:
+        return self.reader or self.out / "eye"
+
+    def contestant(self, name: str) -> Contestant:
+        if name in self.own:
+            own = self.own[name]
+            return Contestant(own.says, own.tokenizer, own.generator, own.taught)
+        run = load_kind(TokenizerRun, self.tokenizer.config, [f"data.folder={self.data}", *self.tokenizer.settings])
+        contrast = run.objective.contrast
+        if contrast is None or contrast.level_starts is None:
+            raise ConfigError(
+                f"tokenizer.config={self.tokenizer.config}: names no objective.contrast.level_starts, by which the "
+                "contestants with text differ"
+            )
+        return contestants(run.model.num_latents, contrast.level_starts)[name]
+
+    def folder(self, name: str, seed: int) -> Path:
+        return self.out / f"{name}-{seed}"
+
+    def tokenizer_run(self, name: str, seed: int) -> TokenizerRun:
+        own = [f"out={self.folder(name, seed) / 'tokenizer'}", f"data.folder={self.data}", *_seeds(seed)]
+        words = [*precision_words(self.precision), *self.tokenizer.settings, *self.contestant(name).tokenizer, *own]
+        return load_kind(TokenizerRun, self.tokenizer.config, words)
+
+    def generator_run(self, name: str, seed: int) -> GeneratorRun:
+        folder = self.folder(name, seed)
+        own = [f"out={folder / 'generator'}", f"data.folder={folder / 'latents'}", *_seeds(seed)]
+        words = [*precision_words(self.precision), *self.generator.settings, *self.contestant(name).generator, *own]
+        return load_kind(GeneratorRun, self.generator.config, [*words, f"tokenizer={folder / 'tokenizer' / 'model'}"])
+
+
+def _seeds(seed: int) -> list[str]:
+    return [f"train.seed={seed}", f"objective.seed={seed}"]

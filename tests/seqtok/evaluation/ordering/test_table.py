@@ -1,0 +1,124 @@
+"""The table of a suite and the words beside it: written from the numbers, so that other numbers give other words."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seqtok.evaluation.ordering.conclusions import conclusions
+from seqtok.evaluation.ordering.page import write_page
+from seqtok.evaluation.ordering.table import Row, figure, summarise_suite
+
+JUDGE: dict[str, Any] = {"chosen": {"split": "val"}}
+
+
+def run(seed: int, strict: float, frechet: float, right: float, early: float, psnr: float) -> dict[str, Any]:
+    """A results.json with little noise that differs by seed."""
+    noise = 0.001 * seed
+    accuracy = {"count": {"1": early + noise, "16": 1.0}, "shapes": {"1": 0.3, "16": 0.9}}
+    return {
+        "seed": seed,
+        "order": {
+            "strict": {"value": strict},
+            "gap": {"value": 1.0},
+            "ties": {"value": 0.0},
+            "accuracy": accuracy,
+            "chance": {"count": 0.3, "shapes": 0.1},
+        },
+        "psnr": {"1": 15.0, "16": psnr + noise},
+        "reader": {"everything": {"value": right + noise, "unseen": right}},
+        "reader_unguided": {"everything": {"value": right - 0.05 + noise, "unseen": right}},
+        "frechet": {"guided": frechet, "unguided": frechet + noise},
+    }
+
+
+def suite(seeds: int = 3) -> list[Row]:
+    figures = {
+        "text_on_every_prefix": (1.0, 1.0, 0.95, 0.95, 30.0),
+        "nested": (0.5, 1.6, 0.8, 0.6, 31.0),
+        "raster": (0.3, 2.0, 0.7, 0.5, 32.0),
+        "random": (0.0, 2.5, 0.6, 0.4, 31.0),
+    }
+    return [
+        Row(name, name, name.startswith("text"), [run(seed, *values) for seed in range(seeds)])
+        for name, values in figures.items()
+    ]
+
+
+def said(rows: list[Row]) -> str:
+    return " ".join(conclusions(rows, summarise_suite(rows, JUDGE)))
+
+
+def test_an_interval_is_students():
+    assert figure([1.0, 2.0, 3.0]).mean == 2.0
+    assert figure([1.0, 2.0, 3.0]).half == pytest.approx(4.303 / 3**0.5)
+    assert figure([1.0]).half is None
+
+
+def test_a_clear_lead_is_said_and_swapped_numbers_say_the_contrary():
+    rows = suite()
+    assert "The learned order is drawn nearer to real pictures" in said(rows)
+    assert "Text raises area, count" in said(rows)
+    assert "Text costs PSNR k = 16" in said(rows)
+    swapped = copy.deepcopy(rows)
+    first, raster = swapped[0], swapped[2]
+    swapped[0] = Row(first.name, first.says, first.taught, raster.runs)
+    swapped[2] = Row(raster.name, raster.says, raster.taught, first.runs)
+    words = said(swapped)
+    assert "The learned order loses" in words
+    assert "The learned order is drawn nearer" not in words
+    assert "Text raises area, count" not in words
+
+
+def test_one_seed_decides_nothing():
+    words = said(suite(seeds=1))
+    assert words.startswith("One seed each")
+    assert "for want of seeds" in words
+    assert "The learned order is drawn nearer" not in words
+
+
+def test_intervals_that_touch_are_a_perhaps():
+    rows = suite()
+    for seed, one in enumerate(rows[0].runs):
+        one["frechet"]["unguided"] = 1.5 + seed  # widely spread, its mean beside raster's 2
+    for seed, one in enumerate(rows[2].runs):
+        one["frechet"]["unguided"] = 2.1 + seed
+    words = said([rows[0], rows[2]])
+    assert "Perhaps the learned order is drawn nearer" not in said(suite())
+    assert re.search(r"(Perhaps|not ahead)[^.]*drawn nearer", words)
+
+
+def test_settings_chosen_on_the_test_split_are_named():
+    rows = suite()
+    chosen = {"chosen": {"split": "test"}}
+    assert "chosen on the test split" in " ".join(conclusions(rows, summarise_suite(rows, chosen)))
+    assert "chosen on the test split" not in said(rows)
+
+
+def test_files_hold_every_figure_and_the_page_refers_to_nothing_outside(tmp_path: Path):
+    rows = suite()
+    rows[0] = Row("text_on_every_prefix", "<script>alert(1)</script>", True, rows[0].runs)
+    page = write_page(tmp_path, summarise_suite(rows, JUDGE), rows).read_text()
+    assert "<script>" not in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    table = json.loads((tmp_path / "ordering.json").read_text())
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "ordering.csv").read_text())))
+    assert len(lines) == sum(map(len, table["figures"].values()))
+    assert table["figures"]["strict"]["raster"] == {"mean": pytest.approx(0.3), "half": pytest.approx(0.0), "seeds": 3}
+    assert (tmp_path / "plots" / "probe_count.svg").read_text().startswith("<svg")
+
+
+def test_a_contestant_without_a_figure_is_left_blank(tmp_path: Path):
+    rows = suite()
+    for one in rows[3].runs:
+        del one["reader"]
+    summary = summarise_suite(rows, JUDGE)
+    assert set(summary.figures["reader"]) == {"text_on_every_prefix", "nested", "raster"}
+    assert "–" in write_page(tmp_path, summary, rows).read_text()
