@@ -15,20 +15,25 @@ from seqtok_core.foundation.errors import ConfigError
 
 if TYPE_CHECKING:
     from seqtok.runs.demo_config import DemoConfig
+    from seqtok.runs.judge.suite import SuiteConfig
 
 Kind = TypeVar("Kind", bound=TrainingRun)
 
 RUNS: dict[str, type[TrainingRun]] = {"tokenizer": TokenizerRun, "generator": GeneratorRun}
-_DEMO = "demo"  # trains nothing itself
+_DEMO, _ORDERING = "demo", "ordering"  # train nothing themselves
 
 
-def load_run(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRun | DemoConfig:
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRun | DemoConfig | SuiteConfig:
     """Read, merge and check. Raises ConfigError naming the file and the key."""
     values, where = read_values(path, overrides), str(path)
     if values.get("kind") == _DEMO:
         from seqtok.runs.demo_config import DemoConfig  # with the judge, which no training shall load
 
         return DemoConfig.parse(values, where)
+    if values.get("kind") == _ORDERING:
+        from seqtok.runs.judge.suite import SuiteConfig
+
+        return SuiteConfig.parse(values, where)
     return run_of(values, where)
 
 
@@ -40,11 +45,11 @@ def load_training_run(path: str | Path, overrides: Sequence[str] = ()) -> Traini
 def run_of(values: Mapping[str, Any], where: str) -> TrainingRun:
     """Settings that were read already. Raises ConfigError naming `where` and the key."""
     kind = values.get("kind")
-    if kind == _DEMO:
+    if kind in (_DEMO, _ORDERING):
         raise ConfigError(f"{where}: kind={kind} does not train; choose a config of kind {' or '.join(RUNS)}")
     if kind not in RUNS:
-        near = difflib.get_close_matches(str(kind), [*RUNS, _DEMO], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join([*RUNS, _DEMO])}"
+        near = difflib.get_close_matches(str(kind), [*RUNS, _DEMO, _ORDERING], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join([*RUNS, _DEMO, _ORDERING])}"
         raise ConfigError(f"{where}: kind={kind!r}; {hint}")
     return RUNS[kind].parse(values, where)
 

@@ -31,7 +31,6 @@ from seqtok.evaluation.tokenizer_runner import evaluate_tokenizer
 from seqtok.export.run import export_latents
 from seqtok.pictures.sample import load_pair
 from seqtok.runs.judge.by_eye import frechet_distances, open_eye
-from seqtok.runs.judge.models import levels_of
 from seqtok.runs.judge.suite import SuiteConfig
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import DataError, SeqtokError
@@ -71,7 +70,7 @@ def judge_contestant(
     wanted = (("train", asked.fit), ("test", asked.test), (asked.pictures_split, asked.pictures))
     train, test, held_out = (read_split(suite.data, split, captions, count, size) for split, count in wanted)
     require_steady(tokenizer, test.images[:64])
-    names, meaning = levels_of(suite.data)
+    names, meaning = suite.levels()
     levels = names or {label: (label,) for label in test.labels}
     eye = open_eye(suite, levels, tokenizer.config.image_size)
     bare = replace(test, labels={}, captions=test.captions if suite.contestant(name).taught else [])

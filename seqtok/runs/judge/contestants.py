@@ -50,7 +50,7 @@ def contestants(length: int, starts: Sequence[int]) -> dict[str, Contestant]:
         "no_nesting": Contestant("no prefixes, no text", (*_NO_TEXT, "objective.nested=false")),
         "scales": Contestant(
             "residual pyramid of continuous latents, scale after scale (VAR without a codebook)",
-            (*_NO_TEXT, "model.encoder={kind: grid, stem_channels: 16}", "model.bottleneck={kind: pyramid}"),
+            (*_NO_TEXT, "model.encoder.kind=grid", "model.bottleneck={kind: pyramid}"),
             ("model.sequence={kind: scales}",),
         ),
         "vq": Contestant(

@@ -24,7 +24,6 @@ from seqtok.evaluation.ordering.table import Row, summarise_suite
 from seqtok.evaluation.report.report import RESULTS, read_results
 from seqtok.runs.judge.by_eye import open_eye
 from seqtok.runs.judge.contest import require_apart
-from seqtok.runs.judge.models import levels_of
 from seqtok.runs.judge.suite import SuiteConfig
 from seqtok.runs.settings import read_values
 from seqtok_core.foundation.errors import SeqtokError
@@ -58,7 +57,7 @@ def run_suite(suite: SuiteConfig) -> Path:
     with folder_lock(suite.out):
         write_json(suite.out / _RESOLVED, suite.model_dump(mode="json"))
         _require_apart(suite)
-        levels, _ = levels_of(suite.data)
+        levels, _ = suite.levels()
         open_eye(suite, levels or {}, suite.tokenizer_run(suite.contestants[0], suite.seeds[0]).model.image_size)
         failed = _Conductor(suite).conduct([each for each in contests if not is_judged(suite, each)])
         page = write_suite(suite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,8 +15,8 @@ from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.judge.contestants import Contestant, contestants
-from seqtok.runs.kinds import load_kind
-from seqtok.runs.settings import Count, precision_words
+from seqtok.runs.judge.models import levels_of
+from seqtok.runs.settings import Count, precision_words, read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok_core.foundation.config import RESUMABLE, Config
 from seqtok_core.foundation.errors import ConfigError
@@ -48,6 +48,8 @@ class Chosen(Config):
 class JudgeSettings(Config):
     """Numbers of held-out pictures; all metrics are of the same ones for every contestant."""
 
+    # Caption levels, coarse to fine, each with the labels that say the same; {}: as the data name them.
+    levels: Mapping[str, tuple[str, ...]] = {}
     fit: Count = 5000  # training pictures that probes are fitted on
     test: Count = 2000
     pictures: Annotated[int, Field(ge=2)] = 5000  # of a Frechet distance
@@ -92,11 +94,16 @@ class SuiteConfig(Config):
     def eye(self) -> Path:
         return self.reader or self.out / "eye"
 
+    def levels(self) -> tuple[Mapping[str, Sequence[str]] | None, Callable[[str], str]]:
+        """Of captions and labels, coarse to fine, and which captions mean the same."""
+        named, meaning = levels_of(self.data)
+        return self.judge.levels or named, meaning
+
     def contestant(self, name: str) -> Contestant:
         if name in self.own:
             own = self.own[name]
             return Contestant(own.says, own.tokenizer, own.generator, own.taught)
-        run = load_kind(TokenizerRun, self.tokenizer.config, [f"data.folder={self.data}", *self.tokenizer.settings])
+        run = self._tokenizer([f"data.folder={self.data}", *self.tokenizer.settings])
         contrast = run.objective.contrast
         if contrast is None or contrast.level_starts is None:
             raise ConfigError(
@@ -111,13 +118,17 @@ class SuiteConfig(Config):
     def tokenizer_run(self, name: str, seed: int) -> TokenizerRun:
         own = [f"out={self.folder(name, seed) / 'tokenizer'}", f"data.folder={self.data}", *_seeds(seed)]
         words = [*precision_words(self.precision), *self.tokenizer.settings, *self.contestant(name).tokenizer, *own]
-        return load_kind(TokenizerRun, self.tokenizer.config, words)
+        return self._tokenizer(words)
 
     def generator_run(self, name: str, seed: int) -> GeneratorRun:
         folder = self.folder(name, seed)
         own = [f"out={folder / 'generator'}", f"data.folder={folder / 'latents'}", *_seeds(seed)]
         words = [*precision_words(self.precision), *self.generator.settings, *self.contestant(name).generator, *own]
-        return load_kind(GeneratorRun, self.generator.config, [*words, f"tokenizer={folder / 'tokenizer' / 'model'}"])
+        words.append(f"tokenizer={folder / 'tokenizer' / 'model'}")
+        return GeneratorRun.parse(read_values(self.generator.config, words), self.generator.config)
+
+    def _tokenizer(self, words: Sequence[str]) -> TokenizerRun:
+        return TokenizerRun.parse(read_values(self.tokenizer.config, words), self.tokenizer.config)
 
 
 def _seeds(seed: int) -> list[str]:
