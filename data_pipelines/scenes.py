@@ -153,15 +153,20 @@ def moved(scene: Scene, seed: int) -> Scene:
 
 def render(scene: Scene, size: int) -> NDArray[np.uint8]:
     """(size, size, 3) uint8 RGB."""
-    center = (np.arange(size, dtype=np.float64) + 0.5) / size
-    y, x = np.meshgrid(center, center, indexing="ij")
     image = np.empty((size, size, 3), dtype=np.float64)
     image[:] = scene.background_rgb
     for shape in scene.shapes:
-        distance = _signed_distance(shape.kind, x - shape.x, y - shape.y, shape.radius)
-        cover = np.clip(0.5 - distance * size, 0.0, 1.0)[..., None]  # one pixel wide edge
+        cover = shape_cover(shape.kind, shape.x, shape.y, shape.radius, size)[..., None]
         image = image * (1.0 - cover) + cover * np.asarray(shape.rgb, dtype=np.float64)
     return np.rint(image).astype(np.uint8)
+
+
+def shape_cover(kind: str, x: float, y: float, radius: float, size: int) -> NDArray[np.float64]:
+    """(size, size): the share of each pixel that the shape covers."""
+    center = (np.arange(size, dtype=np.float64) + 0.5) / size
+    down, across = np.meshgrid(center, center, indexing="ij")
+    distance = _signed_distance(kind, across - x, down - y, radius)
+    return np.clip(0.5 - distance * size, 0.0, 1.0)  # one pixel wide edge
 
 
 def place_of(shape: Shape) -> str:
