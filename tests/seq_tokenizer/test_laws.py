@@ -173,7 +173,9 @@ def test_a_token_shares_its_look_out_among_the_patches(encoder: str):
 
 def test_a_lossless_token_looks_at_its_patch():
     shape = {"num_latents": 16, "latent_dim": 48, "width": 48, "bottleneck": {"kind": "lossless"}}
-    model = toy_tokenizer({"kind": "lossless", "order": "snake"}, False, decoder={"kind": "lossless"}, **shape)
+    model = toy_tokenizer(
+        {"kind": "lossless", "order": "snake"}, False, decoder={"kind": "lossless", "order": "snake"}, **shape
+    )
     looks = model.encoder.looks(toy_pixels(2))
     assert torch.equal(looks.argmax(-1), torch.tensor([model.encoder.order] * 2))
     assert torch.equal(looks.sum(-1), torch.ones(2, 16))
