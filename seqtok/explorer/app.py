@@ -49,7 +49,11 @@ def build_app(
     app.include_router(_pages(report))
     app.include_router(_pictures(studio, line))
     app.include_router(_tokens(studio, line))
-    app.add_api_route("/api/about", lambda: {**studio.about(), "report": report is not None})
+
+    @app.get("/api/about")
+    async def about() -> dict[str, Any]:
+        return {**await line.run(studio.about), "report": report is not None}
+
     return app
 
 
@@ -154,6 +158,8 @@ def _drawing(studio: Studio, asked: DrawQuery, latents: Tensor | None) -> Callab
     def work(say: Callable[[Any], None]) -> None:
         def show(latents: Tensor) -> None:
             k = len(latents)
+            if not latents.isfinite().all():
+                raise ConfigError("the drawing left all numbers behind; take less guidance or a lower temperature")
             say({"k": k, "image": data_uri(studio.decode(latents, k)), "latents": to_base64(latents)})
 
         def on_token(latents: Tensor) -> None:

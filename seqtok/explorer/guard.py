@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 32 * 2**20  # of a request: a picture, or the latents of one
+_SWALLOWED = 8  # times as many are read, and thrown away, before a refusal
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 _PAGE = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -33,6 +34,15 @@ _HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
+
+
+async def _swallow(receive: Receive, most: int) -> None:
+    """Read the rest of a body that is refused: who is still sending would see a broken connection, not the reason."""
+    more = True
+    while more and most > 0:
+        message = await receive()
+        most -= len(message.get("body", b""))
+        more = message.get("more_body", False)
 
 
 def is_loopback(host: str) -> bool:
@@ -88,6 +98,7 @@ class Guard:
 
         if refused is not None:
             status, reason = refused
+            await _swallow(receive, _SWALLOWED * self.most_bytes)
             await JSONResponse({"error": reason}, status)(scope, receive, with_headers)
             return
         await self.app(scope, self._counted(receive), with_headers)
@@ -117,6 +128,8 @@ class Guard:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self.most_bytes:
+                if message.get("more_body"):
+                    await _swallow(receive, _SWALLOWED * self.most_bytes)
                 raise HTTPException(413, self._too_much())
             return message
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import struct
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +23,9 @@ from data_pipelines.pictures.decode import decode_pixels
 from data_pipelines.scenes import make_scene
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
+from seqtok.explorer.app import build_app
+from seqtok.explorer.found import find_parts
+from seqtok.explorer.studio import Studio
 from seqtok.explorer.wire import from_base64, to_base64
 from tests.seqtok.explorer.toy import DIM, LENGTH, SIZE, client_of, make_run, picture_bytes, refused, told
 
@@ -165,6 +170,12 @@ def test_unknown_words_are_named_before_the_drawing(client: TestClient):
     assert "warning" not in told(client.post("/api/draw", json={"prompt": "a red circle"}))[0]
 
 
+def test_a_drawing_that_is_no_picture_is_one_sentence(client: TestClient):
+    for setting in ("guidance", "temperature"):
+        (line,) = told(client.post("/api/draw", json={"prompt": "a red circle", setting: 1e308}))
+        assert "less guidance" in line["error"]
+
+
 def test_a_caption_is_the_models(client: TestClient, opened: dict[str, Any], generator: SeqGenerator):
     asked = {"latents": opened["latents"], "k": 3, "level": 0, "candidates": 3, "seed": 2}
     expected = generator.caption(latents_of(opened)[None, :3], level=0, candidates=3, seed=2)[0]
@@ -181,6 +192,44 @@ def test_twenty_at_once_are_answered_as_one_by_one(client: TestClient, opened: d
     post = lambda one: client.post(f"/api/{one[0]}", json=one[1]).text  # noqa: E731
     with ThreadPoolExecutor(20) as pool:
         assert list(pool.map(post, asked)) == [post(one) for one in asked]
+
+
+def test_a_page_that_goes_away_stops_its_drawing(run: Path, monkeypatch: pytest.MonkeyPatch):
+    """The second token is held back until the server knows that nobody listens; a third is never begun."""
+    studio, gone, shown = Studio.load(find_parts(str(run))), threading.Event(), []
+    decode = studio.decode
+
+    def watched(latents: torch.Tensor, k: int) -> torch.Tensor:
+        shown.append(k)
+        assert k != 2 or gone.wait(30)
+        return decode(latents, k)
+
+    monkeypatch.setattr(studio, "decode", watched)
+    app, body = build_app(studio), b'{"prompt": "a red circle", "watch": true}'
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/api/draw", "query_string": b"", "headers": headers}
+
+    async def main() -> None:
+        heard = asyncio.Event()
+        messages = [{"type": "http.request", "body": body}]
+
+        async def receive() -> dict[str, Any]:
+            if messages:
+                return messages.pop()
+            await heard.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message.get("body"):
+                heard.set()
+
+        await app(scope, receive, send)
+
+    asyncio.run(main())
+    gone.set()
+    next_one = TestClient(app, base_url="http://localhost").get("/api/about")  # waits for its turn
+    assert next_one.status_code == 200
+    assert shown == [1, 2]
 
 
 def bomb() -> bytes:
