@@ -40,7 +40,7 @@ def build_app(
 ) -> FastAPI:
     """The application of one studio. `listens`: where, which says who may be asked for; see Guard."""
     line = ModelLine()
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # its pages of documentation load scripts from afar
+    app = FastAPI(openapi_url=None)  # the pages of documentation that it would make load scripts from afar
     app.add_middleware(Guard, listens=listens, most_bytes=most_bytes)
     app.add_exception_handler(SeqtokError, _refused)
     app.add_exception_handler(HTTPException, _refused)

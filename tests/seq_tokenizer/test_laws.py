@@ -171,6 +171,17 @@ def test_a_token_shares_its_look_out_among_the_patches(encoder: str):
     assert torch.equal(model.encoder(pixels), before)
 
 
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_where_a_token_looks_is_asked_by_its_own_query_and_earlier_ones(encoder: str):
+    model, pixels = toy_tokenizer(encoder), toy_pixels(1)
+    before = model.encoder.looks(pixels)
+    with torch.no_grad():
+        model.encoder.queries[3] += torch.randn(32, generator=torch.Generator().manual_seed(3))
+    changed = (model.encoder.looks(pixels) - before).abs().amax((0, 2)) > 1e-5
+    assert not changed[:3].any()
+    assert changed[3]
+
+
 def test_a_lossless_token_looks_at_its_patch():
     shape = {"num_latents": 16, "latent_dim": 48, "width": 48, "bottleneck": {"kind": "lossless"}}
     model = toy_tokenizer(

@@ -42,7 +42,7 @@ def make_run(folder: Path) -> Path:
     parts = {"encoder_layers": 2, "decoder_layers": 2, "text": text, "writer": writer}
     tokenizer = _awake(SeqTokenizer(TokenizerConfig.parse({**shape, **parts})))
     tokenizer.save_pretrained(folder / "tokenizer" / "model", folder / "data" / "captions.model")
-    sequence = {"caption_levels": 2, "caption_prefixes": 0.5}
+    sequence = {"caption_levels": 2, "caption_prefixes": 0.5, "prefix_dropout": 0.3}
     head = {"width": 32, "depth": 1}
     config = GeneratorConfig.parse({"width": 32, "depth": 1, "heads": 2, "head": head, "sequence": sequence})
     _awake(SeqGenerator(config, tokenizer.spec, words)).save_pretrained(folder / "generator" / "model")
