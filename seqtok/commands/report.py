@@ -45,8 +45,9 @@ def explore(
 ) -> None:
     """A web page: slide the prefix of a picture, swap tokens, type a prompt and watch it emerge."""
     require_installed("explorer", ("fastapi", "uvicorn"))
-    take_free_cores()
     from seqtok.explorer.found import find_parts
     from seqtok.explorer.serve import serve
 
-    serve(find_parts(run, tokenizer, generator), host, port, open_page)
+    parts = find_parts(run, tokenizer, generator)
+    take_free_cores()
+    serve(parts, host, port, open_page)

@@ -163,7 +163,10 @@ def _drawing(studio: Studio, asked: DrawQuery, latents: Tensor | None) -> Callab
             say({"k": k, "image": data_uri(studio.decode(latents, k)), "latents": to_base64(latents)})
 
         def on_token(latents: Tensor) -> None:
-            show(latents) if asked.watch and asked.k < len(latents) < studio.length else say(None)
+            if asked.watch and asked.k < len(latents) < studio.length:
+                show(latents)
+            else:
+                say(None)  # so that a drawing that nobody watches ends, too, where nobody waits for it
 
         show(studio.draw(asked.prompt, kept, asked.seed, config, on_token))
 
@@ -177,7 +180,7 @@ async def _lines(
         yield json.dumps({"warning": warning}) + "\n"
     try:
         async for word in line.stream(work):
-            if word is not None:  # a token that nobody watches
+            if word is not None:
                 yield json.dumps(word) + "\n"
     except SeqtokError as error:
         yield json.dumps({"error": _sentence(error)}) + "\n"
