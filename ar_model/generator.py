@@ -122,6 +122,7 @@ class SeqGenerator(nn.Module):
         batch: int = 256,
         candidates: int = 1,
         score: Score | None = None,
+        on_token: Callable[[Tensor], None] | None = None,
         **changes: Any,
     ) -> Tensor:
         """Keep the first tokens of pictures and draw the rest: (B, k, D), k < K, as `encode` gives them -> (B, K, D).
@@ -148,7 +149,8 @@ class SeqGenerator(nn.Module):
             config = config if self.sequence.prefix_dropout else config.changed(guidance=1.0)
         given = self.spec.normalise(latents.to(self.device).float())
         tokens = self.spec.length
-        drawn = best_of(lambda n: self._draw(prompts, config, seed, tokens, batch, given, n), candidates, score)
+        draw = lambda n: self._draw(prompts, config, seed, tokens, batch, given, n, on_token)  # noqa: E731
+        drawn = best_of(draw, candidates, score)
         return torch.cat([latents.to(drawn), drawn[:, known:]], 1)  # what was kept comes back bit for bit
 
     @torch.inference_mode()

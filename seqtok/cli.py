@@ -31,6 +31,7 @@ app.command(name="train")(train.train)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command(name="report")(report.report)
+app.command(name="explore")(report.explore)
 app.command(name="plan")(plan.plan)
 app.command(name="doctor")(doctor.doctor)
 

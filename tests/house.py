@@ -21,7 +21,7 @@ TEMPLATES = (".j2", ".typed")
 # A flag, a command of ours, or a dotted config key: what only the roof may speak of.
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 GROUPS = "data|tokenizer|generator|checkpoint|evaluate|config"
-COMMAND = re.compile(rf"\bseqtok (?:(?:{GROUPS}) [a-z]+|train|report|doctor|plan|demo)\b")
+COMMAND = re.compile(rf"\bseqtok (?:(?:{GROUPS}) [a-z]+|train|report|explore|doctor|plan|demo)\b")
 SECTIONS = "data|train|model|objective"
 FILE_ENDINGS = "py|json|jsonl|yaml|html|md|model|safetensors|typed|tar"
 OTHER_PROGRAM = re.compile(r"`(?!seqtok\b|-)\S[^`]* [^`]*`")  # `torchrun --nproc-per-node 2`: that program's words

@@ -20,21 +20,27 @@ def as_prompts(given: str | Sequence[str]) -> list[str]:
     return prompts
 
 
+def unknown_words(captions: CaptionTokenizer, prompts: Sequence[str]) -> str | None:
+    """The warning that names the words which no caption of the training had; None where all are known."""
+    words = (word for prompt in prompts for word in captions.in_known_words(prompt)[1])
+    unknown = list(dict.fromkeys(words))
+    if not unknown:
+        return None
+    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    named = ", ".join(map(repr, unknown[:_SHOWN])) + more
+    return f"no caption of the training has {named}; what is drawn for such words means nothing"
+
+
 def prompt_ids(captions: CaptionTokenizer, prompts: Sequence[str], limit: int) -> list[list[int]]:
     """Rows of equal length, at least 1, padded. Raises ConfigError for a prompt of more than `limit` tokens.
 
     Case, width and punctuation are brought to those of the captions that were learned from. Of a word that none of
     them has a model knows nothing, and draws something else: one warning names all such words.
     """
-    read = [captions.in_known_words(prompt) for prompt in prompts]
-    unknown = list(dict.fromkeys(word for _, words in read for word in words))
-    if unknown:
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        named = ", ".join(map(repr, unknown[:_SHOWN])) + more
-        warnings.warn(
-            f"no caption of the training has {named}; what is drawn for such words means nothing", stacklevel=4
-        )
-    rows = [captions.encode(text) for text, _ in read]
+    strangers = unknown_words(captions, prompts)
+    if strangers is not None:
+        warnings.warn(strangers, stacklevel=4)
+    rows = [captions.encode(captions.in_known_words(prompt)[0]) for prompt in prompts]
     for prompt, ids in zip(prompts, rows, strict=True):
         if len(ids) > limit:
             raise ConfigError(f"prompt of {len(ids)} tokens, at most {limit} are read: {prompt[:80]!r}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -53,3 +54,6 @@ class LosslessEncoder(Encoder):
                 f"{self.size} x {self.size}"
             )
         return patchify(pixels, self.patch)[:, self.order[:num_tokens]]
+
+    def looks(self, pixels: Tensor) -> Tensor:
+        return torch.eye(len(self.order), device=pixels.device)[self.order].expand(len(pixels), -1, -1)

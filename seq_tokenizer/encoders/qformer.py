@@ -5,13 +5,13 @@ Shapes: B images, n patches, K latents.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from seq_tokenizer.encoders.base import Encoder
+from seq_tokenizer.encoders.base import Encoder, recorded_inputs, shares
 from seq_tokenizer.encoders.patches import PatchConfig, PatchInput
 from seq_tokenizer.shape import Positive, TokenizerShape
 from seqtok_core.foundation.errors import ConfigError
@@ -73,3 +73,10 @@ class QFormerEncoder(Encoder):
         for block in self.readers:
             x = block(x, mask, context=context, context_mask=readable)
         return self.norm(x)
+
+    @torch.no_grad()
+    def looks(self, pixels: Tensor) -> Tensor:
+        layers: list[Any] = [block.cross for block in self.readers]
+        given = recorded_inputs(layers, lambda: self(pixels))
+        patches = pixels.shape[-2] * pixels.shape[-1] // self.patches.patch**2  # registers stand behind them
+        return shares([layer.weights(*own)[..., :patches] for layer, own in zip(layers, given, strict=True)])

@@ -5,12 +5,12 @@ Shapes: B images, n patches, K latents.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from seq_tokenizer.encoders.base import Encoder
+from seq_tokenizer.encoders.base import Encoder, recorded_inputs, shares
 from seq_tokenizer.encoders.patches import PatchConfig, PatchInput
 from seq_tokenizer.shape import TokenizerShape
 from seqtok_core.layers.blocks import Block, init_linear, readout_mask
@@ -42,3 +42,11 @@ class TitokEncoder(Encoder):
             if states is not None and layer == len(self.blocks) // 2:
                 states["encoder patches"] = x[:, : patches.shape[1]]
         return self.norm(self.blocks[-1](x, mask, rows=slice(patches.shape[1], None)))  # patches end here
+
+    @torch.no_grad()
+    def looks(self, pixels: Tensor) -> Tensor:
+        layers: list[Any] = [block.attention for block in self.blocks]
+        given = recorded_inputs(layers, lambda: self(pixels))
+        patches = pixels.shape[-2] * pixels.shape[-1] // self.patches.patch**2
+        pairs = zip(layers, given, strict=True)
+        return shares([layer.weights(x, mask)[..., patches:, :patches] for layer, (x, mask, *_) in pairs])

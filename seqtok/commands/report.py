@@ -1,4 +1,4 @@
-"""seqtok report: the results of one or several runs on one page."""
+"""What runs have made, on a page: seqtok report, the results of one or several; seqtok explore, models at work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtok.commands.options.common import folder_to_write
+from seqtok.commands.options.common import folder_to_write, require_installed, take_free_cores
 
 
 def report(
@@ -26,3 +26,28 @@ def report(
     results, pictures = found[str(runs[0])]
     others = {name: value for name, (value, _) in found.items() if name != str(runs[0])}
     typer.echo(str(write_report(out, results, pictures, others or None)))
+
+
+def explore(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="A demo's folder, or a run or model folder of a tokenizer (or a hub id)."),
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Model folder of the tokenizer, in place of the run's.")] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="Model folder of the sequence model, in place of the run's.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; others than this machine's own let others in.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen at; 0: any that is free.", min=0, max=65535)] = 7860,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+) -> None:
+    """A web page: slide the prefix of a picture, swap tokens, type a prompt and watch it emerge."""
+    require_installed("explorer", ("fastapi", "uvicorn"))
+    from seqtok.explorer.found import find_parts
+    from seqtok.explorer.serve import serve
+
+    parts = find_parts(run, tokenizer, generator)
+    take_free_cores()
+    serve(parts, host, port, open_page)

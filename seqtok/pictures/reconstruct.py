@@ -100,9 +100,13 @@ def _drawn(tokenizer: SeqTokenizer, generator: SeqGenerator, kept: Tensor, confi
 def _swapped(tokenizer: SeqTokenizer, latents: Tensor, prefixes: Sequence[int]) -> list[list[Tensor]]:
     """latents (2, K, D) -> two rows: each picture with the first k tokens of the other."""
     length = latents.shape[1]
-    mixed = [torch.cat([latents.flip(0)[:, :k], latents[:, k:]], 1) for k in prefixes]
-    pictures = [decode_all(tokenizer, latent, length) for latent in mixed]
+    pictures = [decode_all(tokenizer, exchanged(latents, k), length) for k in prefixes]
     return [[picture[row] for picture in pictures] for row in range(2)]
+
+
+def exchanged(latents: Tensor, k: int) -> Tensor:
+    """latents (2, K, D) -> the same with the first k tokens of the two exchanged."""
+    return torch.cat([latents.flip(0)[:, :k], latents[:, k:]], 1)
 
 
 @torch.no_grad()

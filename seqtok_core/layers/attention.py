@@ -41,6 +41,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """What `attend` mixes values by: q (B, H, N, C), k (B, H, M, C) -> (B, H, N, M) float32, rows sum to 1."""
+    scores = (q.float() * q.shape[-1] ** -0.5) @ k.float().transpose(-1, -2)
+    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+
+
 class SelfAttention(nn.Module):
     """`layer` is the place in the stack: the key under which a cache keeps this layer's keys and values."""
 
@@ -73,6 +79,11 @@ class SelfAttention(nn.Module):
         mixed = attend(q, k, v, mask)
         return self.out(rearrange(mixed, "b h n c -> b n (h c)"))
 
+    def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much of each token every token of `forward` takes, without rotation and cache: (B, H, N, N) float32."""
+        q, k, _ = rearrange(self.qkv(x), "b n (s h c) -> s b h n c", s=3, h=self.heads)
+        return attention_weights(q, k, mask)
+
 
 class CrossAttention(nn.Module):
     """Queries from x, keys and values from a context of the same width."""
@@ -86,7 +97,15 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, N, W), context (B, M, W), mask (N, M) or (B, 1, N, M) bool with True = may look -> (B, N, W)."""
+        mixed = attend(*self._heads(x, context), mask)
+        return self.out(rearrange(mixed, "b h n c -> b n (h c)"))
+
+    def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much of each context token every query of `forward` takes: (B, H, N, M) float32."""
+        q, k, _ = self._heads(x, context)
+        return attention_weights(q, k, mask)
+
+    def _heads(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q = rearrange(self.query(x), "b n (h c) -> b h n c", h=self.heads)
         k, v = rearrange(self.key_value(context), "b m (s h c) -> s b h m c", s=2, h=self.heads)
-        mixed = attend(q, k, v, mask)
-        return self.out(rearrange(mixed, "b h n c -> b n (h c)"))
+        return q, k, v

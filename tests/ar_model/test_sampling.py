@@ -270,6 +270,10 @@ def test_every_token_can_be_watched(kind: str) -> None:
     whole = model.sample(PROMPTS, seed=2, flow={"steps": 3}, on_token=seen.append)
     assert [tuple(z.shape) for z in seen] == [(4, k, DIM) for k in range(1, LENGTH + 1)]
     assert all(torch.equal(z, whole[:, : z.shape[1]]) for z in seen)
+    seen.clear()
+    completed = model.complete(whole[:, :2], PROMPTS, seed=3, flow={"steps": 3}, on_token=seen.append)
+    assert [z.shape[1] for z in seen] == list(range(1, LENGTH + 1))
+    assert all(torch.equal(z[:, 2:], completed[:, 2 : z.shape[1]]) for z in seen)
 
 
 def test_a_text_is_one_prompt_at_every_door() -> None:

@@ -156,3 +156,37 @@ def test_capacity_is_shannons():
     assert bits(1, 2, 1.0) == pytest.approx(1.0)
     assert bits(16, 8, 0.1) == pytest.approx(64 * 6.658, rel=1e-3)
     assert bits(16, 8, 0.0) == math.inf
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_token_shares_its_look_out_among_the_patches(encoder: str):
+    model, pixels = toy_tokenizer(encoder), toy_pixels(2)
+    before = model.encoder(pixels)
+    looks = model.encoder.looks(pixels)
+    assert looks.shape == (2, CONFIG["num_latents"], 16)
+    assert float(looks.min()) >= 0
+    torch.testing.assert_close(looks.sum(-1), torch.ones(2, CONFIG["num_latents"]))
+    assert (looks[0] - looks[1]).abs().max() > 1e-4, "another picture is looked at in another way"
+    torch.testing.assert_close(model.encoder.looks(pixels[1:]), looks[1:])
+    assert torch.equal(model.encoder(pixels), before)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_where_a_token_looks_is_asked_by_its_own_query_and_earlier_ones(encoder: str):
+    model, pixels = toy_tokenizer(encoder), toy_pixels(1)
+    before = model.encoder.looks(pixels)
+    with torch.no_grad():
+        model.encoder.queries[3] += torch.randn(32, generator=torch.Generator().manual_seed(3))
+    changed = (model.encoder.looks(pixels) - before).abs().amax((0, 2)) > 1e-5
+    assert not changed[:3].any()
+    assert changed[3]
+
+
+def test_a_lossless_token_looks_at_its_patch():
+    shape = {"num_latents": 16, "latent_dim": 48, "width": 48, "bottleneck": {"kind": "lossless"}}
+    model = toy_tokenizer(
+        {"kind": "lossless", "order": "snake"}, False, decoder={"kind": "lossless", "order": "snake"}, **shape
+    )
+    looks = model.encoder.looks(toy_pixels(2))
+    assert torch.equal(looks.argmax(-1), torch.tensor([model.encoder.order] * 2))
+    assert torch.equal(looks.sum(-1), torch.ones(2, 16))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.foundation.files import require_place
 
 
@@ -74,3 +77,10 @@ def take_free_cores() -> None:
     if choice.chosen is not None:
         torch.set_num_threads(choice.chosen)
         typer.echo(choice.describe(), err=True)
+
+
+def require_installed(extra: str, modules: Sequence[str]) -> None:
+    """Raises ConfigError where what an extra installs is not there."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f'{" and ".join(missing)}: not installed; pip install "seqtok[{extra}]"')

@@ -197,3 +197,12 @@ def test_a_given_order_is_trained_as_the_learned_one():
     assert {"pixel_loss", "text_loss_0"} <= losses.keys()
     assert {name for name, p in objective.named_parameters() if p.grad is None} == set()
     assert "tokenizer.encoder.queries" in objective.muon_excluded()
+
+
+@every_order
+def test_a_token_looks_into_its_own_cell_alone(name: OrderName):
+    encoder = grid_tokenizer(name).encoder
+    looks = encoder.looks(toy_pixels(2))
+    own = cell_patches((2, 4), 4, 4)[encoder.order]
+    assert torch.equal(looks > 0, own.expand(2, -1, -1))
+    torch.testing.assert_close(looks.sum(-1), torch.ones(2, 8))
