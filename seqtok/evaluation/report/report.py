@@ -32,7 +32,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqtok.evaluation.report import kept_pictures, report_parts
+from seqtok.evaluation.report import kept_pictures, report_parts, report_tables, report_words
 from seqtok.evaluation.report.kept_pictures import ReportPictures, keep_pictures
 from seqtok.grids import grid, strip
 from seqtok_core.foundation.errors import DataError
@@ -124,7 +124,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(report_parts.FILTERS)
+    environment.filters.update(report_words.FILTERS)
     runs = {str(results.get("title", "this run")): results, **(others or {})}
     return environment.get_template("report.html.j2").render(
         title=results.get("title", "seqtok report"),
@@ -139,7 +139,7 @@ def render_report(
         variety={name: row for name, row in results.get("variety", {}).items() if row["shapes"]},
         charts=report_parts.charts(runs),
         training=report_parts.training_charts(runs),
-        comparison=report_parts.comparison(runs),
+        comparison=report_tables.comparison(runs),
         stages=results.get("stages", {}),
-        tables=report_parts.number_tables(results),
+        tables=report_tables.number_tables(results),
     )
