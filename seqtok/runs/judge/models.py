@@ -14,7 +14,7 @@ from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.image_text import read_split
 from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.scenes import make_scene
-from data_pipelines.shards.manifest import FILE, read_manifest
+from data_pipelines.shards.manifest import FILE, Manifest, read_manifest
 from seq_tokenizer import SeqTokenizer
 from seqtok.evaluation.caption_runner import CaptionEvaluation, evaluate_captions
 from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation, evaluate_prefixes
@@ -138,12 +138,17 @@ def load_tokenizer(model: str | Path) -> tuple[SeqTokenizer, CaptionTokenizer]:
     return SeqTokenizer.from_pretrained(folder).to(device), CaptionTokenizer.load(model_folder.captions_of(folder))
 
 
+def of_scenes(manifest: Manifest) -> bool:
+    """Whether a data set holds drawn scenes, as pictures or as the latents that were exported of them."""
+    return manifest.name.removesuffix("_latents") == "scenes"
+
+
 def levels_of(data: Path) -> tuple[Levels | None, Callable[[str], str]]:
     """Names of the caption levels with their labels, and which captions mean the same, as the data set says."""
     if not (data / FILE).is_file():
         return None, str
     manifest = read_manifest(data)
-    if manifest.name == "scenes":
+    if of_scenes(manifest):
         return SCENE_LEVELS, scene_meaning
     if manifest.level_names and manifest.level_labels:
         return dict(zip(manifest.level_names, manifest.level_labels, strict=True)), str
