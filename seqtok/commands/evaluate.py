@@ -135,6 +135,29 @@ def understanding(
     judge_understanding(generator, tokenizer, data, request, out)
 
 
+@app.command()
+def resampling(
+    generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],
+    tokenizer: Model,
+    reader: Annotated[Path, typer.Option(help="Folder of the scene reader; trained there if missing.")],
+    scenes: Annotated[int, typer.Option(help="Held-out scenes whose first tokens are kept.", min=2)] = 200,
+    drawings: Annotated[int, typer.Option(help="Redrawings of each picture for every number kept.", min=2)] = 4,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    steps: Steps = None,
+    scene_seed: SceneSeed = 0,
+    out: Out = None,
+) -> None:
+    """Drawn scenes: what the first tokens fix, by what stays of a picture whose other tokens are drawn anew."""
+    from seqtok.evaluation.resampling_runner import ResamplingConfig
+    from seqtok.runs.judge.resampling import judge_resampling
+
+    sample = {"guidance": 1.0, **sample_settings(guidance, temperature, steps)}
+    config = ResamplingConfig.parse({"sample": sample, "seeds": drawings}, "options")
+    take_free_cores()
+    judge_resampling(generator, tokenizer, reader, scenes, config, scene_seed, out)
+
+
 @app.command("prefix-truth")
 def prefix_truth(
     generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],

@@ -58,6 +58,17 @@ Nothing is fitted: of the different captions of a level, at most {candidates}, o
 finds likeliest for a held-out picture; right where it says the same as the picture's own. Levels with more captions are
 left out. Interval: 95 %, bootstrap over pictures. Chance: always naming the commonest.
 """
+_RESAMPLING = """
+Of each of {scenes:,} held-out scenes the first k tokens are kept, and the rest is drawn anew {seeds} times: by the
+sequence model without a prompt (guidance {guidance:g}, temperature {temperature:g}, {head}), from another picture
+(swapped), or as noise of the size that latents of that place have. The reader says what every redrawing shows; counted
+is what is as in the original scene. PSNR to the original picture; std of a pixel over the redrawings of one picture, in
+levels of 255. Chance: real pictures of other scenes.
+"""
+_FORCED = """
+The first m tokens are the true ones, the rest is drawn by the model for the finest caption, {seeds} times for each of
+{scenes:,} scenes: how much of what is wrong comes from the first tokens.
+"""
 _UNGUIDED = "The same prompts with guidance 1 and temperature 1: the law of pictures as it was learnt."
 _VARIETY = """Two drawings of each of {varied} prompts: the standard deviation of a shape's place within one prompt, in
 shares of the picture's side, and that of real pictures of one finest caption, whose shapes the drawing program moves
@@ -103,6 +114,12 @@ def of_understanding(sizes: Mapping[str, int], config: Mapping[str, Any], chosen
     chosen among."""
     said = {"understanding": _filled(_UNDERSTANDING, sizes), "understanding_by_block": _BY_BLOCK}
     return {**said, "zero_shot": _filled(_ZERO_SHOT, config)} if chosen else said
+
+
+def of_resampling(scenes: int, config: Mapping[str, Any], head: str) -> dict[str, str]:
+    """How the rest was drawn anew; `config` is a ResamplingConfig, as a mapping."""
+    facts = {**config, **_of_sample(config["sample"], head), "scenes": scenes}
+    return {"resampling": _filled(_RESAMPLING, facts), "forced": _filled(_FORCED, facts)}
 
 
 def of_captions(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:

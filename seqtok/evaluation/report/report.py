@@ -34,12 +34,13 @@ from typing import Any
 
 from seqtok.evaluation.report import kept_pictures, report_parts, report_tables, report_words
 from seqtok.evaluation.report.kept_pictures import ReportPictures, keep_pictures
-from seqtok.grids import grid, strip
+from seqtok.grids import grid, redrawings, strip
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import atomic_write, read_json
 
 REPORT, RESULTS = "report.html", "results.json"
-REPORT_FILES = (REPORT, RESULTS, kept_pictures.FILE, "strip.png", "generated.png")
+REDRAWN = "redrawn.png"
+REPORT_FILES = (REPORT, RESULTS, kept_pictures.FILE, "strip.png", "generated.png", REDRAWN)
 SCHEMA = 1
 
 
@@ -98,12 +99,14 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def write_pictures(folder: Path, pictures: ReportPictures) -> None:
-    """strip.png (a row of one image at k = 1, 2, 4, ... K beside the original, below it what is drawn) and
-    generated.png (row = prompt)."""
+    """strip.png (a row of one image at k = 1, 2, 4, ... K beside the original, below it what is drawn),
+    generated.png (row = prompt) and redrawn.png (the first tokens kept, the rest drawn anew)."""
     sheets = {"strip.png": strip(pictures.originals, pictures.rebuilt, pictures.prefixes, drawn=pictures.drawn)}
     if pictures.generated is not None and len(pictures.generated):
         names = [f"{k}" for k in pictures.prefixes]
         sheets["generated.png"] = grid([list(row) for row in pictures.generated], names)
+    if pictures.redrawn is not None:
+        sheets[REDRAWN] = redrawings(pictures.originals, pictures.redrawn, pictures.kept)
     for name, sheet in sheets.items():
         with atomic_write(Path(folder) / name) as stream:
             sheet.save(stream, "PNG", optimize=True)
