@@ -20,6 +20,12 @@ it.
   captions_by_prefix    {level: {k: share}}
   prefix_truth, decoded_truth
                         {"levels" | "attributes": {name: {"value", "low", "high", "chance": {k: share}, "ceiling"}}}
+  understanding         {"labels" | "levels": {name: {"chance": share, source: {"value", "low", "high", "layer"}}},
+                        "by_layer": {source: {level: {block: share}}}, "left_out": {name: why}}
+  zero_shot             {level: {"value", "low", "high", "chance", "candidates", "pictures"}}
+  resampling            {"model" | "swapped" | "noise": {"attributes" | "labels": {name: {k: share}},
+                        "psnr" | "std": {k: value}}, "chance" | "ceiling": {"attributes" | "labels": {name: share}}}
+  forced                {attribute: {m: share}}
   training              {name: {images: value}}, images as text
   stages                {name: {"seconds", "images", "images_per_second"}}
   protocol              {section: sentences}
@@ -32,7 +38,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqtok.evaluation.report import kept_pictures, report_parts, report_tables, report_words
+from seqtok.evaluation.report import (
+    kept_pictures,
+    report_parts,
+    report_tables,
+    report_words,
+    resampling_parts,
+    understanding_parts,
+)
 from seqtok.evaluation.report.kept_pictures import ReportPictures, keep_pictures
 from seqtok.grids import grid, redrawings, strip
 from seqtok_core.foundation.errors import DataError
@@ -144,5 +157,14 @@ def render_report(
         training=report_parts.training_charts(runs),
         comparison=report_tables.comparison(runs),
         stages=results.get("stages", {}),
-        tables=report_tables.number_tables(results),
+        understood=understanding_parts.understanding_tables(results),
+        blocks=understanding_parts.block_charts(results),
+        redrawn=resampling_parts.redrawn_rows(pictures),
+        kept=list(pictures.kept) if pictures else [],
+        resampled=resampling_parts.resampling_charts(results),
+        tables=[
+            *report_tables.number_tables(results),
+            *understanding_parts.label_tables(results),
+            *resampling_parts.resampling_tables(results),
+        ],
     )

@@ -13,9 +13,12 @@ Results = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
+    """`section` is the part of `protocol` that explains it."""
+
     title: str
     head: list[str]
     rows: list[list[str]]
+    section: str = ""
 
 
 def comparison(runs: Mapping[str, Results]) -> Table | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import typer
+from pydantic import model_validator
 
 from ar_model import SeqGenerator
 from data_pipelines.reading.image_text import read_split
@@ -45,6 +46,17 @@ class UnderstandingRequest(Config):
     scenes: int = 200  # drawn scenes whose captions are judged
     scene_seed: int = 0
     judged: UnderstandingConfig = UnderstandingConfig()
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.fit_split == self.split:
+            raise ValueError(f"fit_split={self.fit_split}: what is fitted on cannot be judged; name two splits")
+        if self.val_split in (self.split, self.fit_split):
+            raise ValueError(
+                f"val_split={self.val_split}: blocks are chosen on pictures that are neither fitted on nor judged; "
+                "name another split, or none"
+            )
+        return self
 
 
 def judge_understanding(
@@ -89,10 +101,9 @@ def _parts(
         return LabelledLatents.of_batch(pictures, encode_all(tokenizer, pictures.images))
 
     test, known = read(request.split, request.limit), read(request.fit_split, request.fit_limit)
-    own = request.val_split or (_VAL if manifest is not None and _VAL in manifest.splits else None)
-    if own is None or own in (request.split, request.fit_split):
-        return Splits(*held_out_for_layers(known), test)
-    return Splits(known, read(own, request.limit), test)
+    free = manifest is not None and _VAL in manifest.splits and _VAL not in (request.split, request.fit_split)
+    own = request.val_split or (_VAL if free else None)
+    return Splits(*held_out_for_layers(known), test) if own is None else Splits(known, read(own, request.limit), test)
 
 
 def _show(results: dict[str, Any], request: UnderstandingRequest) -> None:
