@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -37,6 +36,15 @@ def models(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     torch.nn.init.normal_(model.backbone.text_out.weight)
     model.save_pretrained(root / "generator")
     return root / "generator", root / "tokenizer"
+
+
+def scales_of(models: tuple[Path, Path], folder: Path) -> Path:
+    """A sequence model of the same latents that draws one and then three at once."""
+    known = SeqGenerator.from_pretrained(models[0])
+    values = {"width": 16, "depth": 1, "heads": 2, "head": {"width": 16, "depth": 1}}
+    values["sequence"] = {"kind": "scales", "groups": [1, 3]}
+    SeqGenerator(GeneratorConfig.parse(values), known.spec, known.captions).save_pretrained(folder)
+    return folder
 
 
 def understanding(capsys, *words: object, out: Path) -> dict:
@@ -105,15 +113,18 @@ def test_resampling_leaves_results_and_pictures_of_a_report(capsys, models, tmp_
     assert str(out / "redrawn.png") in printed
     found = json.loads((out / "results.json").read_text(encoding="utf-8"))
     length = str(SeqTokenizer.from_pretrained(models[1]).spec.length)
-    kept = list(found["resampling"]["model"]["psnr"])
-    assert (kept[0], kept[-1]) == ("0", length)
+    assert list(found["resampling"]["model"]["psnr"]) == list(found["forced"]["count"]) == ["0", "1", "2", length]
     assert found["resampling"]["model"]["std"][length] == 0.0
     assert "flow with steps 2" in found["protocol"]["resampling"]
     status, _, err = seqtok(capsys, "report", out, "--out", tmp_path / "report")
     assert status == 0, err
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "What do the first tokens fix?" in page
-    shutil.rmtree(out)
+    grouped = ["evaluate", "resampling", scales_of(models, tmp_path / "grouped"), models[1], "--reader", tmp_path]
+    status, _, err = seqtok(capsys, *grouped, *words, "--out", tmp_path / "groups")
+    assert status == 0, err
+    found = json.loads((tmp_path / "groups" / "results.json").read_text(encoding="utf-8"))
+    assert list(found["forced"]["count"]) == ["0", "1", length], "groups are kept whole"
     status, _, err = seqtok(capsys, *asked, "--drawings", 1)
     assert status != 0
     assert "--drawings" in err
