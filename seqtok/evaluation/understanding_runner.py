@@ -22,7 +22,7 @@ from seqtok.evaluation.report import protocol
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok_core.foundation.config import Config
 
-_BATCH = 256  # pictures read at once
+_BATCH = 64  # pictures read at once: states of all blocks and tokens are in memory together
 _VAL_EVERY = 5  # one picture in so many of those to fit on is held out where there is no val split
 
 

@@ -20,12 +20,16 @@ def print_attributes(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def print_table(title: str, rows: Mapping[str, Mapping[str, float | None]]) -> None:
-    """Row -> column -> number; None is a dash."""
+    """Row -> column -> share or count; None is a dash."""
     columns = list(next(iter(rows.values())))
     table = Table("", *columns, title=title)
     for name, values in rows.items():
-        table.add_row(name, *("-" if values[c] is None else f"{values[c]:.3f}" for c in columns))
+        table.add_row(name, *(_cell(values[c]) for c in columns))
     Console().print(table)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
 def keep_results(out: Path | None, results: Mapping[str, Any]) -> None:

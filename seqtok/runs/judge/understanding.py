@@ -71,7 +71,9 @@ def judge_understanding(
     if not results["understanding"]["labels"] and "zero_shot" not in results:
         why = "; ".join(f"{name}: {reason}" for name, reason in results["understanding"]["left_out"].items())
         raise DataError(f"{data}: holds nothing that understanding is judged by ({why or 'no labels and no captions'})")
-    if generator.writes and manifest is not None and of_scenes(manifest):
+    if generator.writes and not (manifest is not None and of_scenes(manifest)):
+        results["understanding"]["left_out"]["captions that it writes"] = "only those of drawn scenes can be read back"
+    elif generator.writes:
         scenes = [make_scene(request.scene_seed, index, "test") for index in range(request.scenes)]
         said, _ = evaluate_captions(tokenizer, generator, scenes, tokenizer.config.image_size, CaptionEvaluation())
         results = merge(results, said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,26 @@ def test_what_cannot_be_judged_is_one_message(capsys, data, models, tmp_path):  
     assert "comes from tokenizer" in said(*models, tmp_path / "latents", *ASKED)
     assert "--candidates" in said(*models, data, "--candidates", 1)
     assert "nowhere" in said(*models, tmp_path / "nowhere")
+
+
+def test_data_that_says_nothing_is_refused_and_what_no_grammar_reads_is_named(capsys, data, models, tmp_path):  # noqa: F811
+    """The same pictures under another name, then without their labels, asked of a model that does not write."""
+    folder, words = tmp_path / "others", ["--fit-limit", 30, "--limit", 10]
+    shutil.copytree(data, folder)
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    (folder / "dataset.json").write_text(json.dumps({**content, "name": "others"}), encoding="utf-8")
+    status, printed, err = seqtok(capsys, "evaluate", "understanding", *models, folder, *words)
+    assert status == 0, err
+    assert "left out: captions that it writes: only those of drawn scenes" in printed
+    bare = {"labels": [], "classes": {}, "level_names": [], "level_labels": []}
+    (folder / "dataset.json").write_text(json.dumps({**content, **bare}), encoding="utf-8")
+    mute = SeqGenerator.from_pretrained(models[0])
+    torch.nn.init.zeros_(mute.backbone.text_out.weight)
+    mute.save_pretrained(tmp_path / "mute")
+    status, _, err = seqtok(capsys, "evaluate", "understanding", tmp_path / "mute", models[1], folder, *words)
+    assert status != 0
+    assert "holds nothing that understanding is judged by (captions: the model has not learnt to write)" in err
+    assert "Traceback" not in err
 
 
 def test_resampling_leaves_results_and_pictures_of_a_report(capsys, models, tmp_path, monkeypatch):
