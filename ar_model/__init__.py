@@ -6,7 +6,8 @@ The way of a prompt, with the file of each step:
 3. backbone.py reads the slots; sequences/cache.py keeps keys and values of those already read.
 4. heads/flow.py leads noise to the next latent, by the hidden state; sampling.py holds what it is told.
 5. The latents, denormalised, are what the tokenizer's `decode` takes.
-The way back, SeqGenerator.caption: the sequence reads the latents, text/writing.py chooses the words.
+The way back, SeqGenerator.caption: the sequence reads the latents (sequences/reading.py), text/writing.py chooses the
+words. SeqGenerator.states shows the hidden states of the same reading.
 In training objective.py asks the same sequence for slots and targets, and the head for its loss. A new head or
 sequence is a file in its folder and its lines in that folder's build.py.
 """

@@ -63,13 +63,23 @@ class Stack(nn.Module):
         """(B, n) -> (B, n, W)."""
         return self.token_in(ids)
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KeyValueStore | None = None) -> Tensor:
-        """x (B, N, W), positions (N,) or (B, N), mask (B, 1, N, M) bool -> h (B, N, W). M counts cached slots too."""
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: KeyValueStore | None = None,
+        kept: list[Tensor] | None = None,
+    ) -> Tensor:
+        """x (B, N, W), positions (N,) or (B, N), mask (B, 1, N, M) bool -> h (B, N, W). M counts cached slots too. What
+        comes out of every block is added to `kept`."""
         rope = rope_table(positions[..., None], self.head_dim)
         if positions.ndim == 2:
             rope = rope[:, :, None]  # alike for all attention heads
         for block in self.blocks:
             x = block(x, mask, rope, cache=cache)
+            if kept is not None:
+                kept.append(x)
         return self.norm_out(x)
 
     def text_logits(self, h: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from ar_model.heads.build import build_head
 from ar_model.sampling import SampleConfig, Score, beam_search, best_of, of_rows
 from ar_model.sequences.base import SequenceVariant, trim
 from ar_model.sequences.build import build_sequence
+from ar_model.sequences.reading import hidden_states
 from ar_model.text.prompts import as_prompts, prompt_ids
 from ar_model.text.writing import CaptionConfig, caption_level, write
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
@@ -134,11 +135,7 @@ class SeqGenerator(nn.Module):
         A row depends on its latents, its prompt, how often the same prompt stood before it, and `seed`. The other
         arguments are those of `sample`.
         """
-        if latents.ndim != 3 or latents.shape[2] != self.spec.dim or latents.shape[1] > self.spec.length:
-            raise ConfigError(
-                f"latents of shape {tuple(latents.shape)}: (B, k, {self.spec.dim}) with k <= {self.spec.length} "
-                "are completed"
-            )
+        self.spec.require_latents(latents, 0, "completed")
         count, known = latents.shape[:2]
         prompts = [prompts] * count if isinstance(prompts, str) else prompts
         if prompts is not None and len(prompts) != count:
@@ -212,20 +209,24 @@ class SeqGenerator(nn.Module):
         losses = drawing_losses(self, z, own, batch, rows, self.encode_prompts(captions).repeat(len(z), 1))
         return -torch.tensor(losses).view(len(z), len(captions))
 
+    @torch.inference_mode()
+    def states(self, latents: Tensor, *, batch: int = 256) -> Tensor:
+        """What the Transformer makes of pictures: (B, K, D), as `encode` gives them -> (blocks, B, K, W), hidden states
+        after every block, read without a prompt. State i has seen z_1 ... z_i, where latents are drawn in groups all of
+        its group, and where they are denoised together all of them."""
+        self.spec.require_latents(latents, self.spec.length, "looked into")
+        z = self.spec.normalise(latents.to(self.device).float())
+        parts = [hidden_states(self.backbone, self.sequence.read(self.backbone, part)) for part in z.split(batch)]
+        return torch.cat(parts, 1)
+
     def _standardised(self, latents: Tensor) -> Tensor:
         """For what reads pictures to write. Raises ConfigError where this model cannot."""
-        length, dim = self.spec.length, self.spec.dim
-        if latents.ndim != 3 or latents.shape[2] != dim or not 1 <= latents.shape[1] <= length:
-            raise ConfigError(
-                f"latents of shape {tuple(latents.shape)}: (B, k, {dim}) with 1 <= k <= {length} are read"
-            )
+        self.spec.require_latents(latents, 1, "read")
         if not self.writes:
             raise ConfigError("this model has not learnt to write; train one with text_to_image below 1")
+        length, needed = self.spec.length, "train one with caption_prefixes above 0"
         if latents.shape[1] < length and not self.captions_from_prefixes:
-            raise ConfigError(
-                f"{latents.shape[1]} tokens: this model writes from all {length}; "
-                "train one with caption_prefixes above 0"
-            )
+            raise ConfigError(f"{latents.shape[1]} tokens: this model writes from all {length}; {needed}")
         return self.spec.normalise(latents.to(self.device).float())
 
     def _draw(

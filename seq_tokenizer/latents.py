@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqtok_core.foundation.errors import DataError, MismatchError
+from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,12 @@ class LatentSpec:
         """The inverse of `normalise`, for any prefix."""
         k = z.shape[1]
         return z * self.std[:k].to(z) + self.mean[:k].to(z)
+
+    def require_latents(self, latents: Tensor, least: int, done: str) -> None:
+        """Raise ConfigError unless these are the first k latents of pictures, `least` <= k <= K, which are `done`."""
+        if latents.ndim != 3 or latents.shape[2] != self.dim or not least <= latents.shape[1] <= self.length:
+            allowed = f"k = {self.length}" if least == self.length else f"{least} <= k <= {self.length}"
+            raise ConfigError(f"latents of shape {tuple(latents.shape)}: (B, k, {self.dim}) with {allowed} are {done}")
 
     def require_same(self, other: LatentSpec, here: str, there: str) -> None:
         """Raise MismatchError, naming both sides, unless `other` comes from the same tokenizer."""

@@ -61,6 +61,14 @@ def rows_of_a_page(height: int) -> int:
     return max(1, (_TALL - _HEADER - _GAP) // (height + _GAP))
 
 
+def redrawings(originals: Tensor, redrawn: Tensor, kept: Sequence[int], scale: int = 3) -> Image.Image:
+    """originals (n, 3, H, W), redrawn (n, S, P, 3, H, W) -> S rows for each of n: with so many tokens kept, and the
+    original."""
+    pairs = zip(originals, redrawn, strict=True)
+    rows = [[*row, original] for original, own in pairs for row in own]
+    return grid(rows, [*(f"{k}" for k in kept), "original"], scale)
+
+
 def strip(
     originals: Tensor, rebuilt: Tensor, prefixes: Sequence[int], scale: int = 3, drawn: Tensor | None = None
 ) -> Image.Image:

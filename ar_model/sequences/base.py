@@ -18,6 +18,8 @@ from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
 from ar_model.sequences.cache import ReadOnce
 from ar_model.sequences.layout import CaptionSlots, caption_slots, writing_rows
+from ar_model.sequences.reading import ImageSlots
+from ar_model.sequences.words import word_model
 from ar_model.text.writing import WordModel, guided
 from data_pipelines.captions.tokenizer import EOI, PAD
 from seqtok_core.foundation.config import Config
@@ -92,6 +94,7 @@ class SequenceVariant(nn.Module, ABC):
     prefix_dropout: float = 0.0  # share of samples without a prompt whose first latents are hidden, see Roles
     caption_prefixes: float = 0.0  # share of written texts that see the first latents only
     denoises: bool = False  # the Transformer itself leads noise to latents: there is no head
+    groups: tuple[int, ...] = ()  # latents that are drawn at once, independently of each other; (): no two are
 
     def __init__(self, settings: CaptionSettings, width: int) -> None:
         super().__init__()
@@ -147,9 +150,15 @@ class SequenceVariant(nn.Module, ABC):
         float32; the first k are `given` (B, k, D), k <= tokens, where that is set."""
 
     @abstractmethod
+    def read(self, backbone: Backbone, z: Tensor) -> ImageSlots:
+        """z (B, k, D), the first k standardised latents, or none -> how they are read where there is no prompt."""
+
+    @torch.inference_mode()
     def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
         """z (B, k, D), the first k of K = `length` standardised latents, or none -> what writes captions of `level` of
         at most `limit` tokens."""
+        end = self.end_of_image(backbone, torch.full((len(z),), level, device=z.device))
+        return word_model(backbone, self.read(backbone, z), end, length, limit)
 
     def guided_writer(
         self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int, guidance: float

@@ -23,8 +23,7 @@ from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slo
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.denoiser import Denoiser
 from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
-from ar_model.sequences.words import word_model
-from ar_model.text.writing import WordModel
+from ar_model.sequences.reading import ImageSlots
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
@@ -151,9 +150,7 @@ class FullImage(SequenceVariant):
         z = flow.SOLVERS[config.flow.solver](velocity, z, times[..., None])
         yield from z[:, :tokens].unbind(1)
 
-    @torch.inference_mode()
-    def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
-        end = self.end_of_image(backbone, torch.full((len(z),), level, device=z.device))
-        image = self.embed(backbone, z, z.new_ones(z.shape[:2]))
+    def read(self, backbone: Backbone, z: Tensor) -> ImageSlots:
+        """All see each other."""
         place = torch.arange(1, z.shape[1] + 1, device=z.device)
-        return word_model(backbone, image, end, place, torch.ones_like(place), length, limit)
+        return ImageSlots(self.embed(backbone, z, z.new_ones(z.shape[:2])), place, torch.ones_like(place), place - 1)

@@ -18,8 +18,7 @@ from ar_model.sampling import SampleConfig
 from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slots
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
-from ar_model.sequences.words import word_model
-from ar_model.text.writing import WordModel
+from ar_model.sequences.reading import ImageSlots
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.layers.flow import guidance_at
 from seqtok_core.layers.randomness import Draws
@@ -109,8 +108,6 @@ class NextToken(SequenceVariant):
                 seen = valid[:, None, None, : slot + 1]
                 h = backbone(x, positions[slot : slot + 1], seen, cache)[:, -1]
 
-    @torch.inference_mode()
-    def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
-        end = self.end_of_image(backbone, torch.full((len(z),), level, device=z.device))
+    def read(self, backbone: Backbone, z: Tensor) -> ImageSlots:
         place = torch.arange(1, z.shape[1] + 1, device=z.device)
-        return word_model(backbone, backbone.embed_latents(z), end, place, place, length, limit)
+        return ImageSlots(backbone.embed_latents(z), place, place, place - 1)

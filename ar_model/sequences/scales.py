@@ -24,8 +24,7 @@ from ar_model.sampling import SampleConfig
 from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slots
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
-from ar_model.sequences.words import word_model
-from ar_model.text.writing import WordModel
+from ar_model.sequences.reading import ImageSlots
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.flow import guidance_at
@@ -154,13 +153,17 @@ class Scales(SequenceVariant):
                 yield from drawn.unbind(1)
             start = stop
 
-    @torch.inference_mode()
-    def writer(self, backbone: Backbone, z: Tensor, level: int, length: int, limit: int) -> WordModel:
-        end = self.end_of_image(backbone, torch.full((len(z),), level, device=z.device))
-        parts = [self.embed(backbone, z, group) for group in range(len(self.groups))] if z.shape[1] else []
-        image = torch.cat([*parts, self.echo(backbone, z)], 1) if parts else backbone.embed_latents(z)
-        order, places = (of(True, z.device)[: image.shape[1]] for of in (self.order, self.places))
-        return word_model(backbone, image, end, places, order, length, limit)
+    def read(self, backbone: Backbone, z: Tensor) -> ImageSlots:
+        """A latent is read by the slots of the group after it that it lies over, one of the last group by its echo."""
+        if not z.shape[1]:
+            none = torch.arange(0, device=z.device)
+            return ImageSlots(backbone.embed_latents(z), none, none, none)
+        parts = [self.embed(backbone, z, group) for group in range(len(self.groups))]
+        image = torch.cat([*parts, self.echo(backbone, z)], 1)
+        last = range(sum(self.groups[:-1]), sum(self.groups))
+        over = [-1 if parent is None else parent for parent in self.parents()]
+        order, places = self.order(True, z.device), self.places(True, z.device)
+        return ImageSlots(image, places, order, torch.tensor([*over, *last], device=z.device))
 
 
 def nearest(before: int, size: int) -> list[int]:

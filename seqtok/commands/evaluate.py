@@ -130,6 +130,59 @@ def ordering(
     )
 
 
+@app.command()
+def understanding(
+    generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],
+    tokenizer: Model,
+    data: Annotated[Path, typer.Argument(help="Folder of image shards, or of latents exported from them.")],
+    split: Split = "test",
+    fit_split: Annotated[str, typer.Option(help="Split that linear probes are fitted on.")] = "train",
+    val_split: Annotated[
+        str | None,
+        typer.Option(help="Split that blocks are chosen on; else val, or a fifth of the pictures to fit on."),
+    ] = None,
+    limit: Limit = 1000,
+    fit_limit: Annotated[int, typer.Option(help="Most pictures to fit probes on.", min=10)] = 5000,
+    candidates: Annotated[
+        int, typer.Option(help="Most captions of a level that the likeliest is chosen among.", min=2)
+    ] = 64,
+    scenes: Annotated[int, typer.Option(help="Drawn scenes whose captions are judged.", min=2)] = 200,
+    scene_seed: SceneSeed = 0,
+    out: Out = None,
+) -> None:
+    """What a sequence model knows of pictures: probes of its states, captions, and the likeliest of given ones."""
+    from seqtok.runs.judge.understanding import UnderstandingRequest, judge_understanding
+
+    pictures = {"split": split, "fit_split": fit_split, "val_split": val_split, "limit": limit, "fit_limit": fit_limit}
+    asked = {"scenes": scenes, "scene_seed": scene_seed, "judged": {"candidates": candidates}}
+    request = UnderstandingRequest.parse({**pictures, **asked}, "options")
+    take_free_cores()
+    judge_understanding(generator, tokenizer, data, request, out)
+
+
+@app.command()
+def resampling(
+    generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],
+    tokenizer: Model,
+    reader: Annotated[Path, typer.Option(help="Folder of the scene reader; trained there if missing.")],
+    scenes: Annotated[int, typer.Option(help="Held-out scenes whose first tokens are kept.", min=2)] = 200,
+    drawings: Annotated[int, typer.Option(help="Redrawings of each picture for every number kept.", min=2)] = 4,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    steps: Steps = None,
+    scene_seed: SceneSeed = 0,
+    out: Out = None,
+) -> None:
+    """Drawn scenes: what the first tokens fix, by what stays of a picture whose other tokens are drawn anew."""
+    from seqtok.evaluation.resampling_runner import ResamplingConfig
+    from seqtok.runs.judge.resampling import judge_resampling
+
+    sample = {"guidance": 1.0, **sample_settings(guidance, temperature, steps)}
+    config = ResamplingConfig.parse({"sample": sample, "seeds": drawings}, "options")
+    take_free_cores()
+    judge_resampling(generator, tokenizer, reader, scenes, config, scene_seed, out)
+
+
 @app.command("prefix-truth")
 def prefix_truth(
     generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],

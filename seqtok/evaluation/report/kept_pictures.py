@@ -27,6 +27,8 @@ class ReportPictures:
     verdicts: Sequence[Verdict] = ()  # m, of the pictures at full length
     unseen: Sequence[bool] = ()  # m, whether training never held the prompt's combination
     drawn: Tensor | None = None  # (n, S, P, 3, H, W): drawn by a sequence model from the first 1, 2, 4, ... K tokens
+    redrawn: Tensor | None = None  # (n, S, len(kept), 3, H, W): the first tokens kept, the rest drawn by a model
+    kept: Sequence[int] = ()  # numbers of tokens
     captioned: Tensor | None = None  # (c, 3, H, W), held out, with what the sequence model said of them
     captions: Sequence[str] = ()  # c
     caption_verdicts: Sequence[Verdict] = ()  # c
@@ -44,6 +46,8 @@ def keep_pictures(folder: Path, pictures: ReportPictures) -> None:
         tensors["generated"] = pictures.generated
     if pictures.drawn is not None:
         tensors["drawn"] = pictures.drawn
+    if pictures.redrawn is not None:
+        tensors["redrawn"] = pictures.redrawn
     if pictures.captioned is not None:
         tensors["captioned"] = pictures.captioned
     words = {
@@ -51,6 +55,7 @@ def keep_pictures(folder: Path, pictures: ReportPictures) -> None:
         "prompts": list(pictures.prompts),
         "verdicts": list(pictures.verdicts),
         "unseen": list(pictures.unseen),
+        "kept": list(pictures.kept),
         "captions": list(pictures.captions),
         "caption_verdicts": list(pictures.caption_verdicts),
     }

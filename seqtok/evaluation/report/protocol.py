@@ -45,6 +45,30 @@ Each of {scenes:,} held-out scenes is encoded, and the sequence model writes its
 The caption is read back by the grammar of the scenes' captions and compared with the scene: it is right where what it
 says is true, in whatever order. Chance: the captions of other scenes. Interval: 95 % (Wilson).
 """
+_UNDERSTANDING = """
+Each picture is read by the sequence model without a prompt. Linear probes (multinomial logistic regression with L2,
+fitted on {fit:,} pictures) name its labels from the hidden states after a block, a mean over the image's tokens or the
+last token's alone; the block is chosen for each label on {val:,} other pictures, and its probe is asked once about
+{test:,} held-out ones. Beside them the same probes on what went in: all latents, flattened, and their mean. A level is
+the mean over its labels. Interval: 95 %, bootstrap over held-out pictures. Chance: the commonest class.
+"""
+_BY_BLOCK = "The same probes on the mean over tokens after each block, on the pictures that the block is chosen on."
+_ZERO_SHOT = """
+Nothing is fitted: of the different captions of a level, at most {candidates}, one wording each, the one that the model
+finds likeliest for a held-out picture; right where it says the same as the picture's own. Levels with more captions are
+left out. Interval: 95 %, bootstrap over pictures. Chance: always naming the commonest.
+"""
+_RESAMPLING = """
+Of each of {scenes:,} held-out scenes the first k tokens are kept, and the rest is drawn anew {seeds} times: by the
+sequence model without a prompt (guidance {guidance:g}, temperature {temperature:g}, {head}), from another picture
+(swapped), or as noise of the size that latents of that place have. The reader says what every redrawing shows; counted
+is what is as in the original scene. PSNR to the original picture; std of a pixel over the redrawings of one picture, in
+levels of 255. Chance: real pictures of other scenes.
+"""
+_FORCED = """
+The first m tokens are the true ones, the rest is drawn by the model for the finest caption, {seeds} times for each of
+{scenes:,} scenes: how much of what is wrong comes from the first tokens.
+"""
 _UNGUIDED = "The same prompts with guidance 1 and temperature 1: the law of pictures as it was learnt."
 _VARIETY = """Two drawings of each of {varied} prompts: the standard deviation of a shape's place within one prompt, in
 shares of the picture's side, and that of real pictures of one finest caption, whose shapes the drawing program moves
@@ -83,6 +107,19 @@ def of_generation(prompts: int, config: Mapping[str, Any], head: str) -> dict[st
 def of_prefixes(scenes: int, config: Mapping[str, Any], head: str) -> dict[str, str]:
     """How pictures were drawn from prefixes; `config` is a PrefixTruthConfig, as a mapping."""
     return {"prefix_truth": _filled(_PREFIX, {**config, **_of_sample(config["sample"], head), "scenes": scenes})}
+
+
+def of_understanding(sizes: Mapping[str, int], config: Mapping[str, Any], chosen: bool) -> dict[str, str]:
+    """`sizes`: pictures of each part; `config` is an UnderstandingConfig, as a mapping; `chosen`: whether captions were
+    chosen among."""
+    said = {"understanding": _filled(_UNDERSTANDING, sizes), "understanding_by_block": _BY_BLOCK}
+    return {**said, "zero_shot": _filled(_ZERO_SHOT, config)} if chosen else said
+
+
+def of_resampling(scenes: int, config: Mapping[str, Any], head: str) -> dict[str, str]:
+    """How the rest was drawn anew; `config` is a ResamplingConfig, as a mapping."""
+    facts = {**config, **_of_sample(config["sample"], head), "scenes": scenes}
+    return {"resampling": _filled(_RESAMPLING, facts), "forced": _filled(_FORCED, facts)}
 
 
 def of_captions(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:

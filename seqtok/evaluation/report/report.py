@@ -20,6 +20,12 @@ it.
   captions_by_prefix    {level: {k: share}}
   prefix_truth, decoded_truth
                         {"levels" | "attributes": {name: {"value", "low", "high", "chance": {k: share}, "ceiling"}}}
+  understanding         {"labels" | "levels": {name: {"chance": share, source: {"value", "low", "high", "layer"}}},
+                        "by_layer": {source: {level: {block: share}}}, "left_out": {name: why}}
+  zero_shot             {level: {"value", "low", "high", "chance", "candidates", "pictures"}}
+  resampling            {"model" | "swapped" | "noise": {"attributes" | "labels": {name: {k: share}},
+                        "psnr" | "std": {k: value}}, "chance" | "ceiling": {"attributes" | "labels": {name: share}}}
+  forced                {attribute: {m: share}}
   training              {name: {images: value}}, images as text
   stages                {name: {"seconds", "images", "images_per_second"}}
   protocol              {section: sentences}
@@ -32,14 +38,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqtok.evaluation.report import kept_pictures, report_parts
+from seqtok.evaluation.report import (
+    kept_pictures,
+    report_parts,
+    report_tables,
+    report_words,
+    resampling_parts,
+    understanding_parts,
+)
 from seqtok.evaluation.report.kept_pictures import ReportPictures, keep_pictures
-from seqtok.grids import grid, strip
+from seqtok.grids import grid, redrawings, strip
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import atomic_write, read_json
 
 REPORT, RESULTS = "report.html", "results.json"
-REPORT_FILES = (REPORT, RESULTS, kept_pictures.FILE, "strip.png", "generated.png")
+REDRAWN = "redrawn.png"
+REPORT_FILES = (REPORT, RESULTS, kept_pictures.FILE, "strip.png", "generated.png", REDRAWN)
 SCHEMA = 1
 
 
@@ -98,12 +112,14 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def write_pictures(folder: Path, pictures: ReportPictures) -> None:
-    """strip.png (a row of one image at k = 1, 2, 4, ... K beside the original, below it what is drawn) and
-    generated.png (row = prompt)."""
+    """strip.png (a row of one image at k = 1, 2, 4, ... K beside the original, below it what is drawn),
+    generated.png (row = prompt) and redrawn.png (the first tokens kept, the rest drawn anew)."""
     sheets = {"strip.png": strip(pictures.originals, pictures.rebuilt, pictures.prefixes, drawn=pictures.drawn)}
     if pictures.generated is not None and len(pictures.generated):
         names = [f"{k}" for k in pictures.prefixes]
         sheets["generated.png"] = grid([list(row) for row in pictures.generated], names)
+    if pictures.redrawn is not None:
+        sheets[REDRAWN] = redrawings(pictures.originals, pictures.redrawn, pictures.kept)
     for name, sheet in sheets.items():
         with atomic_write(Path(folder) / name) as stream:
             sheet.save(stream, "PNG", optimize=True)
@@ -124,7 +140,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(report_parts.FILTERS)
+    environment.filters.update(report_words.FILTERS)
     runs = {str(results.get("title", "this run")): results, **(others or {})}
     return environment.get_template("report.html.j2").render(
         title=results.get("title", "seqtok report"),
@@ -139,7 +155,16 @@ def render_report(
         variety={name: row for name, row in results.get("variety", {}).items() if row["shapes"]},
         charts=report_parts.charts(runs),
         training=report_parts.training_charts(runs),
-        comparison=report_parts.comparison(runs),
+        comparison=report_tables.comparison(runs),
         stages=results.get("stages", {}),
-        tables=report_parts.number_tables(results),
+        understood=understanding_parts.understanding_tables(results),
+        blocks=understanding_parts.block_charts(results),
+        redrawn=resampling_parts.redrawn_rows(pictures),
+        kept=list(pictures.kept) if pictures else [],
+        resampled=resampling_parts.resampling_charts(results),
+        tables=[
+            *report_tables.number_tables(results),
+            *understanding_parts.label_tables(results),
+            *resampling_parts.resampling_tables(results),
+        ],
     )

@@ -1,8 +1,4 @@
-"""From results and pictures to what the report's template shows: rows, curves and tables, with numbers as
-text.
-
-Shares are printed as per cent.
-"""
+"""From results and pictures to what the report's template shows: headlines, rows and curves, with numbers as text."""
 
 from __future__ import annotations
 
@@ -16,17 +12,11 @@ from torch import Tensor
 
 from seqtok.evaluation.report.charts import Curve, chart
 from seqtok.evaluation.report.kept_pictures import ReportPictures
+from seqtok.evaluation.report.report_words import percent, spelled
 from seqtok.evaluation.scenes.scoring import ATTRIBUTES
 from seqtok.grids import data_uri
 
 Results = Mapping[str, Any]
-_SPELLED = {
-    "color": "colour",
-    "colors": "colours",
-    "main_color": "main colour",
-    "binding": "colour on its shape",
-}
-_BARE = "–"  # where there is no number
 
 
 @dataclass(frozen=True)
@@ -36,37 +26,6 @@ class Chart:
     title: str
     svg: Markup
     section: str
-
-
-@dataclass(frozen=True)
-class Table:
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """0.5 -> "50.0". None -> a dash."""
-    return _BARE if value is None else f"{100 * value:.{digits}f}"
-
-
-def spelled(name: str) -> str:
-    """An attribute's or level's name as a reader sees it."""
-    return _SPELLED.get(name, name.replace("_", " "))
-
-
-def duration_text(seconds: float) -> str:
-    """75.2 -> "1 min 15 s"; 0.42 -> "0.42 s"."""
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-FILTERS = {"percent": percent, "spelled": spelled, "duration": duration_text}
 
 
 def headlines(results: Results) -> list[tuple[str, str, str]]:
@@ -210,77 +169,5 @@ def training_charts(runs: Mapping[str, Results]) -> list[Chart]:
     return found
 
 
-def comparison(runs: Mapping[str, Results]) -> Table | None:
-    """Runs side by side; None for a single one."""
-    if len(runs) == 1:
-        return None
-    head = ["run", "PSNR k=1 (dB)", "PSNR k=K (dB)", "SSIM k=K", "everything right (%)"]
-    rows = []
-    for name, results in runs.items():
-        psnr, ssim = results.get("psnr", {}), results.get("ssim", {})
-        row = [name, _number(psnr.get("1"), 2), _number(_last(psnr), 2), _number(_last(ssim), 3)]
-        rows.append([*row, percent(results.get("reader", {}).get("everything", {}).get("value"))])
-    return Table("Runs side by side", head, rows)
-
-
-def number_tables(results: Results) -> list[Table]:
-    """Every number of the curves."""
-    tables = []
-    if psnr := results.get("psnr"):
-        rows = [["PSNR (dB)", *(_number(v, 2) for v in psnr.values())]]
-        if "ssim" in results:
-            rows.append(["SSIM", *(_number(v, 4) for v in results["ssim"].values())])
-        tables.append(Table("Reconstruction", ["", *_ks(psnr)], rows))
-    for part in ("levels", "labels"):
-        accuracy = results.get("probe", {}).get(part, {})
-        if accuracy:
-            chance = results["probe_chance"][part]
-            rows = [[spelled(n), percent(chance[n]), *map(percent, p.values())] for n, p in accuracy.items()]
-            head = ["", "chance", *_ks(next(iter(accuracy.values())))]
-            tables.append(Table(f"Linear probes by {part[:-1]} (%)", head, rows))
-    tables += _retrieval_tables(results)
-    if by_prefix := results.get("reader_by_prefix"):
-        rows = [[spelled(name), *map(percent, p.values())] for name, p in by_prefix.items()]
-        tables.append(Table("Generated pictures that are right (%)", ["", *_ks(_first(by_prefix))], rows))
-    if by_prefix := results.get("captions_by_prefix"):
-        rows = [[spelled(name), *map(percent, p.values())] for name, p in by_prefix.items()]
-        tables.append(Table("Captions written from k tokens that are true (%)", ["", *_ks(_first(by_prefix))], rows))
-    for section, how in (("prefix_truth", "drawn"), ("decoded_truth", "decoded")):
-        if section in results:
-            both = results[section]["levels"] | {f"{n}, alone": r for n, r in results[section]["attributes"].items()}
-            chance = {name: percent(row["chance"]["1"]) for name, row in both.items()}
-            rows = [[spelled(n), chance[n], *map(percent, row["value"].values())] for n, row in both.items()]
-            head = ["", "chance, k = 1", *_ks(_first(both)["value"])]
-            tables.append(Table(f"Pictures {how} from k tokens that are right (%)", head, rows))
-    return tables
-
-
-def _retrieval_tables(results: Results) -> list[Table]:
-    tables = []
-    for name, by_k in results.get("retrieval", {}).items():
-        chance, among = results["retrieval_chance"][name], results["retrieval_candidates"][name]
-        rows = [[_direction(key), percent(chance[key]), *(percent(v[key]) for v in by_k.values())] for key in chance]
-        title = f"Retrieval, {spelled(name)}: {among['images']} pictures, {among['captions']} captions (%)"
-        tables.append(Table(title, ["", "chance", *_ks(by_k)], rows))
-    return tables
-
-
-def _direction(key: str) -> str:
-    way, rank = key.rsplit("_r", 1)
-    return ("picture → caption" if way == "image_to_caption" else "caption → picture") + f", R@{rank}"
-
-
-def _ks(points: Mapping[str, Any]) -> list[str]:
-    return [f"k = {k}" for k in points]
-
-
 def _first(mapping: Mapping[str, Any]) -> Any:
     return next(iter(mapping.values()))
-
-
-def _last(points: Mapping[str, float]) -> float | None:
-    return points[max(points, key=int)] if points else None
-
-
-def _number(value: float | None, digits: int) -> str:
-    return _BARE if value is None else f"{value:.{digits}f}"

@@ -6,7 +6,8 @@
     def decode(latents, num_tokens): ... # the same where it knows what to do without the tokens from num_tokens on
 
 Without `num_tokens` the missing tokens are their means over the pictures that are judged, which is fair to decoders
-that were never told that a token may be missing. The file is run as it is: it is code of yours, or of somebody you trust.
+that were never told that a token may be missing. The file is run as it is: it is code of yours, or of somebody that
+you trust.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from PIL import Image
 from seqtok.evaluation.report.charts import Curve, chart, spread
 from seqtok.evaluation.report.kept_pictures import ReportPictures, kept_pictures
 from seqtok.evaluation.report.report import merge, read_results, render_report, write_report
-from seqtok.evaluation.report.report_parts import duration_text, generated_rows
+from seqtok.evaluation.report.report_parts import generated_rows
+from seqtok.evaluation.report.report_words import duration_text
 from seqtok.evaluation.scenes.generation import chance_verdicts, judge, real_pictures, summarise_verdicts
 from seqtok.evaluation.scenes.reader import true_reading
 from seqtok.grids import data_uri, grid, strip
