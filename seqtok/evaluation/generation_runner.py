@@ -20,6 +20,7 @@ from seqtok.evaluation.caption_runner import Captioned
 from seqtok.evaluation.report import protocol
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.scenes import generation
+from seqtok.evaluation.scenes.ceilings import everything_by_shapes, second_opinion
 from seqtok.evaluation.scenes.prefix_truth import (
     Completer,
     Drawer,
@@ -98,7 +99,16 @@ def evaluate_generation(
     with watch.stage("generate without guidance", len(prompts)):
         latents = generator.sample(prompts, plain, seed=config.seed)
     whole = {latents.shape[1]: decode_all(tokenizer, latents, latents.shape[1])}
-    results["reader_unguided"] = judge_pictures(whole, scenes, reader, config.level, Stopwatch())[0]["reader"]
+    alone, unguided = judge_pictures(whole, scenes, reader, config.level, Stopwatch())
+    results["reader_unguided"] = alone["reader"]
+    with watch.stage("judge again", 4 * len(scenes)):
+        real = generation.real_pictures(scenes, decoded[prefixes[-1]].shape[-1])
+        rebuilt = decode_all(tokenizer, encode_all(tokenizer, real), prefixes[-1])
+        sets = {"guided": decoded[prefixes[-1]], "unguided": whole[latents.shape[1]], "rebuilt": rebuilt, "real": real}
+        results["second_reader"] = second_opinion(sets, scenes, config.level)
+        again = generation.judge(generation.read_pictures(reader, rebuilt), scenes, config.level)
+    results["reader_rebuilt"] = {name: generation.share(again, name) for name in results["reader"]}
+    results["by_shapes"] = everything_by_shapes({"guided": verdicts, "unguided": unguided, "rebuilt": again}, scenes)
     if config.level == FINEST:
         own = scenes[: protocol.VARIED]
         results["variety"] = {

@@ -70,6 +70,9 @@ The first m tokens are the true ones, the rest is drawn by the model for the fin
 {scenes:,} scenes: how much of what is wrong comes from the first tokens.
 """
 _UNGUIDED = "The same prompts with guidance 1 and temperature 1: the law of pictures as it was learnt."
+_SECOND = """The same pictures read by the drawing program itself, fitted to each region that stands out: it was never
+trained, and what it cannot draw has no name. Rebuilt: what the tokenizer alone makes of the real pictures, the most that
+any sequence model can reach."""
 _VARIETY = """Two drawings of each of {varied} prompts: the standard deviation of a shape's place within one prompt, in
 shares of the picture's side, and that of real pictures of one finest caption, whose shapes the drawing program moves
 wherever else the caption lets them. Pairs that are right in everything count, of prompts that name no two shapes alike.
@@ -100,7 +103,12 @@ def of_generation(prompts: int, config: Mapping[str, Any], head: str) -> dict[st
         "prompts": prompts,
         "level": _LEVELS[config["level"]],
     }
-    said = {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX, "reader_unguided": _UNGUIDED}
+    said = {
+        "reader": _filled(_READER, facts),
+        "reader_by_prefix": _BY_PREFIX,
+        "reader_unguided": _UNGUIDED,
+        "second_reader": _SECOND,
+    }
     return {**said, "variety": _filled(_VARIETY, {"varied": min(prompts, VARIED)})}
 
 

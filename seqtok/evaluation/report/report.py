@@ -12,6 +12,9 @@ it.
   reader                {attribute: {"value", "low", "high", "chance", "real", "seen", "unseen",
   "chance_seen",
                         "chance_unseen", "prompts", "prompts_seen", "prompts_unseen"}}
+  reader_rebuilt        {attribute: share}, of what the tokenizer alone makes of real pictures
+  second_reader         {attribute: {"guided", "unguided", "rebuilt", "real"}}, shares by a reader that was never trained
+  by_shapes             {number of shapes: {"guided", "unguided", "rebuilt"}}, everything right by the first reader
   reader_unguided, captions
                         the same form: pictures without guidance; captions that the sequence model writes
   variety               {"reader", "reader_unguided": {"value", "real", "shapes"}}: spread of places within a prompt
@@ -152,6 +155,7 @@ def render_report(
         prefixes=list(pictures.prefixes) if pictures else [],
         captions=report_parts.caption_rows(pictures),
         attributes=report_parts.attribute_tables(results),
+        second=report_tables.second_opinions(results),
         variety={name: row for name, row in results.get("variety", {}).items() if row["shapes"]},
         charts=report_parts.charts(runs),
         training=report_parts.training_charts(runs),

@@ -34,6 +34,23 @@ def comparison(runs: Mapping[str, Results]) -> Table | None:
     return Table("Runs side by side", head, rows)
 
 
+def second_opinions(results: Results) -> list[Table]:
+    """Shares of right pictures by both readers, what the tokenizer alone reaches, and by number of shapes."""
+    tables = []
+    if second := results.get("second_reader"):
+        sets = list(next(iter(second.values())))
+        rows = [[spelled(name), *(percent(row[each]) for each in sets)] for name, row in second.items()]
+        tables.append(Table("", ["by the second reader (%)", *sets], rows))
+    if rebuilt := results.get("reader_rebuilt"):
+        rows = [[spelled(name), percent(value)] for name, value in rebuilt.items()]
+        tables.append(Table("", ["by the first reader (%)", "rebuilt"], rows))
+    if numbers := results.get("by_shapes"):
+        sets = list(next(iter(numbers.values())))
+        rows = [[name, *(percent(row[each]) for each in sets)] for name, row in numbers.items()]
+        tables.append(Table("", ["everything right (%), by number of shapes", *sets], rows))
+    return tables
+
+
 def number_tables(results: Results) -> list[Table]:
     """Every number of the curves."""
     tables = []

@@ -80,6 +80,8 @@ def judge_generation(
     results, _ = evaluate_generation(tokenizer, generator, scenes, reader, config, score)
     for section, how in (("reader", ""), ("reader_unguided", ", without guidance")):
         print_attributes(f"share of {prompts} pictures that are right{how}", results[section])
+    print_table("the same by a second reader, which was never trained", results["second_reader"])
+    print_table("everything right, by number of shapes", results["by_shapes"])
     if "variety" in results:
         rows = {"as asked": results["variety"]["reader"], "without guidance": results["variety"]["reader_unguided"]}
         print_table("spread of a shape's place within a prompt, in sides of the picture", rows)
