@@ -103,13 +103,8 @@ def of_generation(prompts: int, config: Mapping[str, Any], head: str) -> dict[st
         "prompts": prompts,
         "level": _LEVELS[config["level"]],
     }
-    said = {
-        "reader": _filled(_READER, facts),
-        "reader_by_prefix": _BY_PREFIX,
-        "reader_unguided": _UNGUIDED,
-        "second_reader": _SECOND,
-    }
-    return {**said, "variety": _filled(_VARIETY, {"varied": min(prompts, VARIED)})}
+    said = {"reader": _filled(_READER, facts), "reader_by_prefix": _BY_PREFIX, "reader_unguided": _UNGUIDED}
+    return {**said, "second_reader": _SECOND, "variety": _filled(_VARIETY, {"varied": min(prompts, VARIED)})}
 
 
 def of_prefixes(scenes: int, config: Mapping[str, Any], head: str) -> dict[str, str]:

@@ -19,8 +19,8 @@ from seqtok.evaluation.scenes.scoring import ATTRIBUTES
 
 
 def second_opinion(pictures: Mapping[str, Tensor], scenes: Sequence[Scene], level: int) -> dict[str, dict[str, Any]]:
-    """Sets of pictures (B, 3, H, W) uint8 by name -> attribute -> name -> the share that is right, as the drawing program
-    reads it (fitted.py): stricter than a network, which has a name for every blob."""
+    """Sets of pictures (B, 3, H, W) uint8 by name -> attribute -> name -> the share that is right, as the drawing
+    program reads it (fitted.py): stricter than a network, which has a name for every blob."""
     reader = FittedReader()
     verdicts = {name: judge(reader.read(to_model(own)), scenes, level) for name, own in pictures.items()}
     rows = {attribute: {name: share(own, attribute) for name, own in verdicts.items()} for attribute in ATTRIBUTES}

@@ -31,6 +31,10 @@ def test_a_perfect_generator_is_right_and_chance_is_far_below() -> None:
         assert row["value"] == row["real"] == row["seen"] == row["unseen"] == 1.0
         assert row["chance"] < 0.5
     assert results["reader"]["everything"]["chance"] < 0.02
+    assert set(results["reader_rebuilt"].values()) == {1.0}, "the tokenizer loses nothing"
+    assert results["by_shapes"]["3"] == {"guided": 1.0, "unguided": 1.0, "rebuilt": 1.0}
+    again = results["second_reader"]["everything"]
+    assert again["guided"] == again["unguided"] == again["rebuilt"] == again["real"] > 0.8
     assert results["stages"]["generate"]["images_per_second"] > 0
     assert generated.pictures.shape == (60, 3, 3, SIZE, SIZE)
     assert generated.unseen == [scene.unseen for scene in SCENES]
