@@ -71,8 +71,8 @@ The first m tokens are the true ones, the rest is drawn by the model for the fin
 """
 _UNGUIDED = "The same prompts with guidance 1 and temperature 1: the law of pictures as it was learnt."
 _SECOND = """The same pictures read by the drawing program itself, fitted to each region that stands out: it was never
-trained, and what it cannot draw has no name. Rebuilt: what the tokenizer alone makes of the real pictures, the most that
-any sequence model can reach."""
+trained, and what it cannot draw has no name. Rebuilt: what the tokenizer alone makes of the real pictures, the most
+that any sequence model can reach."""
 _VARIETY = """Two drawings of each of {varied} prompts: the standard deviation of a shape's place within one prompt, in
 shares of the picture's side, and that of real pictures of one finest caption, whose shapes the drawing program moves
 wherever else the caption lets them. Pairs that are right in everything count, of prompts that name no two shapes alike.

@@ -30,7 +30,7 @@ _STEPS = np.linspace(-0.6, 0.6, 5)  # pixels that a centre is moved by
 _RADII = np.linspace(0.12, 0.225, 15)
 _OFF_AREA = 0.3  # share by which a drawing's area may differ from the region's
 _BETWEEN = (RADII["small"][1] + RADII["large"][0]) / 2
-_SIDE = 32  # pixels; larger and smaller pictures are resized
+_SIDE = 32  # pixels; larger pictures are made as small
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FittedReader:
     """pixels (B, 3, H, W) in [-1, 1] -> readings, as SceneReader gives them."""
 
     def read(self, pixels: Tensor, batch: int = 500) -> list[Reading]:
-        if pixels.shape[-2:] != (_SIDE, _SIDE):
+        if pixels.shape[-1] > _SIDE:
             pixels = torch.nn.functional.interpolate(pixels, (_SIDE, _SIDE), mode="bilinear", antialias=True)
         return [read_by_fit(picture) for picture in to_bytes(pixels).permute(0, 2, 3, 1).cpu().numpy()]
 

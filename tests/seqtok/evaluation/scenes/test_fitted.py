@@ -15,7 +15,7 @@ from seqtok.evaluation.scenes.reader import true_reading
 SCENES = [make_scene(9, index, "test") for index in range(40)]
 
 
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", [24, 32, 64])
 def test_what_is_drawn_is_read(size: int):
     pixels = to_model(real_pictures(SCENES, size))
     readings = FittedReader().read(pixels)
