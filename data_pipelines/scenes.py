@@ -122,7 +122,7 @@ class Scene:
 
 def make_scene(seed: int, index: int, split: Split = "train") -> Scene:
     """The scene number `index` of a split. Test scenes are unseen combinations in every second index."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, (_SPLIT_KEY[split] << 48) + index]))
+    rng = sample_generator(seed, index, split)
     wanted = split == "test" and index % 2 == 1
     while True:  # rejection keeps each split's distribution simple to state; about 2 draws in train, 3 in test
         shapes, relations = _arrange(rng)
@@ -131,6 +131,11 @@ def make_scene(seed: int, index: int, split: Split = "train") -> Scene:
     background = _pick(rng, tuple(BACKGROUNDS))
     rgb = _jitter(rng, BACKGROUNDS[background])
     return Scene(shapes, relations, background, rgb, _captions(rng, shapes, relations, background))
+
+
+def sample_generator(seed: int, index: int, split: Split) -> np.random.Generator:
+    """Of what is random in the drawn picture number `index` of a split, and in no other."""
+    return np.random.Generator(np.random.Philox(key=[seed, (_SPLIT_KEY[split] << 48) + index]))
 
 
 def moved(scene: Scene, seed: int) -> Scene:

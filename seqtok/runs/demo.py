@@ -23,7 +23,7 @@ from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.output import clear_output, refuse_used
 from data_pipelines.sources.base import Source
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from seqtok.evaluation.caption_runner import evaluate_captions
 from seqtok.evaluation.generation_runner import evaluate_generation, evaluate_prefixes, pictures_for_report
 from seqtok.evaluation.report.kept_pictures import ReportPictures
