@@ -86,7 +86,7 @@ def require_page_size(size: int, what: str) -> int:
     LEAST_CELL pixels do not fit or cells are not whole."""
     if size < PAGE_SIZE or size % SIDE:
         raise ConfigError(
-            f"{what}: pages of {size} pixels; {SIDE} x {SIDE} glyphs of at least {LEAST_CELL} pixels need "
+            f"{what} pages of {size} pixels; {SIDE} x {SIDE} glyphs of at least {LEAST_CELL} pixels need "
             f"{PAGE_SIZE} or more, a multiple of {SIDE}"
         )
     return size // SIDE

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from seqtok.commands.options.common import (
+    Alphabet,
     Beams,
     Beginnings,
     Candidates,
     CaptionCandidates,
     Drawings,
+    Font,
     Guidance,
     SceneSeed,
     Steps,
@@ -127,3 +129,25 @@ def prefix_truth(
     config = PrefixTruthConfig.parse({"sample": sample, "seeds": drawings, "candidates": candidates}, "options")
     take_free_cores()
     judge_prefixes(generator, tokenizer, reader, scenes, config, scene_seed, out)
+
+
+@app.command()
+def capacity(
+    model: Model,
+    reader: Annotated[Path, typer.Option(help="Folder of the reader of glyphs; trained there if missing.")],
+    glyphs: Annotated[list[int] | None, typer.Option(help="Characters of a page; repeat. 1, 2, 4, … 64.")] = None,
+    pictures: Annotated[int, typer.Option(help="Pages of each number of characters.", min=2)] = 500,
+    alphabet: Alphabet = None,
+    font: Font = None,
+    seed: Annotated[int, typer.Option(help="Of the pages.", min=0)] = 0,
+    out: Out = None,
+) -> None:
+    """Pages of random glyphs: how many characters come through the code, beside the bits that it can carry."""
+    from seqtok.evaluation.capacity.judgement import CapacityConfig
+    from seqtok.runs.judge.capacity import judge_capacity
+
+    given = {"glyphs": tuple(glyphs) if glyphs else None, "alphabet": alphabet, "font": font}
+    values = {"pictures": pictures, "seed": seed, **{key: value for key, value in given.items() if value is not None}}
+    config = CapacityConfig.parse(values, "options")
+    take_free_cores()
+    judge_capacity(model, reader, config, out)

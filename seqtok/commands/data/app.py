@@ -79,7 +79,7 @@ def glyphs(
     from data_pipelines.glyphs import ALPHABET, COUNTS, load_typeface, require_counts, require_page_size
     from data_pipelines.sources.drawn import GlyphsSource
 
-    cell = require_page_size(size, f"size={size}")
+    cell = require_page_size(size, f"size={size}:")
     typeface = load_typeface(ALPHABET if alphabet is None else alphabet, font, cell)
     each = require_counts(count or COUNTS)
     counts = {"train": train, "val": val, "test": test}

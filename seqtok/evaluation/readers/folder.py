@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from seqtok.evaluation.readers.training import Reader, ReaderTraining
 from seqtok_core.foundation import model_folder
@@ -21,7 +21,7 @@ class ReaderShelf(Generic[Reader]):
     kind: str  # of the model folder
     card: str
     config: type[ReaderTraining]
-    build: Callable[[ReaderTraining], Reader]
+    build: Callable[[Any], Reader]
 
     def load_or_train(self, folder: Path, config: ReaderTraining, train: Callable[[], Reader]) -> Reader:
         """The reader of `folder` when it was trained with `config`; otherwise it is trained and written there."""

@@ -20,6 +20,8 @@ it.
   captions_by_prefix    {level: {k: share}}
   prefix_truth, decoded_truth
                         {"levels" | "attributes": {name: {"value", "low", "high", "chance": {k: share}, "ceiling"}}}
+  capacity              {"alphabet", "tokens", "code_bits", "code_bits_are", "reader", "ways": {way: {glyphs: row}}},
+                        row as `capacity_row` makes it
   training              {name: {images: value}}, images as text
   stages                {name: {"seconds", "images", "images_per_second"}}
   protocol              {section: sentences}
@@ -32,7 +34,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqtok.evaluation.report import kept_pictures, report_parts
+from seqtok.evaluation.report import capacity_parts, kept_pictures, report_parts
 from seqtok.evaluation.report.kept_pictures import ReportPictures, keep_pictures
 from seqtok.grids import grid, strip
 from seqtok_core.foundation.errors import DataError
@@ -138,8 +140,9 @@ def render_report(
         attributes=report_parts.attribute_tables(results),
         variety={name: row for name, row in results.get("variety", {}).items() if row["shapes"]},
         charts=report_parts.charts(runs),
+        capacity=capacity_parts.capacity_charts(runs),
         training=report_parts.training_charts(runs),
         comparison=report_parts.comparison(runs),
         stages=results.get("stages", {}),
-        tables=report_parts.number_tables(results),
+        tables=report_parts.number_tables(results) + capacity_parts.capacity_tables(results),
     )

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.image_text import read_split
@@ -20,7 +18,6 @@ from data_pipelines.shards.manifest import FILE, read_manifest
 from seq_tokenizer import SeqTokenizer
 from seqtok.evaluation.caption_runner import CaptionEvaluation, evaluate_captions
 from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation, evaluate_prefixes
-from seqtok.evaluation.report.report import RESULTS, merge, write_results
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
@@ -28,6 +25,7 @@ from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.pictures.sample import load_pair
 from seqtok.pictures.verifier import prompt_score
+from seqtok.runs.judge.show import keep_results, show_rows
 from seqtok_core.foundation import model_folder
 from seqtok_core.training import World
 
@@ -39,8 +37,8 @@ def judge_reconstruction(model: str, data: Path, split: str, limit: int, out: Pa
     test = read_split(data, split, captions, limit, LoaderConfig(image_size=tokenizer.config.image_size))
     bare = replace(test, labels={}, captions=[])
     results = evaluate_tokenizer(tokenizer, bare, bare)
-    _table("PSNR in dB and SSIM by number of tokens", {name: results[name] for name in ("psnr", "ssim")})
-    _write(out, results)
+    show_rows("PSNR in dB and SSIM by number of tokens", {name: results[name] for name in ("psnr", "ssim")})
+    keep_results(out, results)
     return results
 
 
@@ -54,14 +52,14 @@ def probe_and_retrieve(
     levels, meaning = levels_of(data)
     results = evaluate_tokenizer(tokenizer, train, test, levels=levels, meaning=meaning)
     if "probe" in results:
-        _table("accuracy of linear probes by number of tokens", results["probe"]["levels"])
+        show_rows("accuracy of linear probes by number of tokens", results["probe"]["levels"])
     if "retrieval" in results:
         first = {
             level: {k: value["image_to_caption_r1"] for k, value in points.items()}
             for level, points in results["retrieval"].items()
         }
-        _table("retrieval, image to caption, R@1 by number of tokens", first)
-    _write(out, results)
+        show_rows("retrieval, image to caption, R@1 by number of tokens", first)
+    keep_results(out, results)
     return results
 
 
@@ -84,8 +82,8 @@ def judge_generation(
         _attributes(f"share of {prompts} pictures that are right{how}", results[section])
     if "variety" in results:
         rows = {"as asked": results["variety"]["reader"], "without guidance": results["variety"]["reader_unguided"]}
-        _table("spread of a shape's place within a prompt, in sides of the picture", rows)
-    _write(out, results)
+        show_rows("spread of a shape's place within a prompt, in sides of the picture", rows)
+    keep_results(out, results)
     return results
 
 
@@ -104,8 +102,8 @@ def judge_captions(
     _attributes(f"share of captions of {scenes} pictures that are right", results["captions"])
     typer.echo(f"of all single attributes right: {results['captions_right']:.3f}")
     if "captions_by_prefix" in results:
-        _table("captions written from k tokens, right in everything", results["captions_by_prefix"])
-    _write(out, results)
+        show_rows("captions written from k tokens, right in everything", results["captions_by_prefix"])
+    keep_results(out, results)
     return results
 
 
@@ -128,8 +126,8 @@ def judge_prefixes(
         shown = {
             key: {**row["value"], "chance": row["chance"]["1"], "real": row["ceiling"]} for key, row in rows.items()
         }
-        _table(f"share of pictures {how} from k tokens that are right", shown)
-    _write(out, results)
+        show_rows(f"share of pictures {how} from k tokens that are right", shown)
+    keep_results(out, results)
     return results
 
 
@@ -154,18 +152,4 @@ def levels_of(data: Path) -> tuple[Levels | None, Callable[[str], str]]:
 
 def _attributes(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     columns = ("value", "chance", "seen", "unseen", "real")
-    _table(title, {name: {c: row[c] for c in columns} for name, row in rows.items()})
-
-
-def _table(title: str, rows: Mapping[str, Mapping[str, float | None]]) -> None:
-    columns = list(next(iter(rows.values())))
-    table = Table("", *columns, title=title)
-    for name, values in rows.items():
-        table.add_row(name, *("-" if values[c] is None else f"{values[c]:.3f}" for c in columns))
-    Console().print(table)
-
-
-def _write(out: Path | None, results: Mapping[str, Any]) -> None:
-    if out is not None:
-        write_results(out, merge(results))
-        typer.echo(str(out / RESULTS))
+    show_rows(title, {name: {c: row[c] for c in columns} for name, row in rows.items()})

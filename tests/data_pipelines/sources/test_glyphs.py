@@ -123,10 +123,10 @@ def test_what_is_drawn_is_the_typeface_whatever_its_file_is_called():
 @pytest.mark.parametrize(("size", "cell"), [(96, 12), (104, 13), (256, 32), (95, None), (100, None), (32, None)])
 def test_pages_are_of_whole_cells(size: int, cell: int | None):
     if cell is not None:
-        assert require_page_size(size, "here") == cell
+        assert require_page_size(size, "here:") == cell
         return
     with pytest.raises(ConfigError, match=f"here: pages of {size} pixels"):
-        require_page_size(size, "here")
+        require_page_size(size, "here:")
 
 
 def test_numbers_of_glyphs_are_those_that_a_page_holds():

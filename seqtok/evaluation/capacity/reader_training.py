@@ -1,0 +1,80 @@
+"""Training of the reader of glyphs, on freshly drawn pages that no contestant was trained on and no test asks for.
+
+Half of the pages are blurred, made noisy or overlaid with a faint ghost of another one, so that what a code has kept
+is read as a person would read it. Shapes: B pages, N = 64 cells, A characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data_pipelines.glyphs import Page, Typeface, draw_page, make_page
+from data_pipelines.samples import to_model
+from seqtok.evaluation.capacity.reader import GlyphReader, characters_of
+from seqtok.evaluation.readers.folder import ReaderShelf
+from seqtok.evaluation.readers.spoiling import spoil
+from seqtok.evaluation.readers.training import SEED_SPACE, Progress, ReaderTraining, fit_reader
+from seqtok_core.foundation.errors import ConfigError
+
+_CARD = """# Reader of drawn glyphs
+
+Says which character stands in each of the 64 cells of a drawn page, or that it is empty.
+Trained by `seqtok` on freshly drawn pages; judges how many characters a code holds and nothing else.
+"""
+
+
+class GlyphReaderConfig(ReaderTraining):
+    """Every page is drawn for one step alone."""
+
+    alphabet: str
+    typeface: str  # sha256 of what is drawn: readers of other fonts are other readers
+    images: int = 12_000  # after 8,000 real pages, blurred by 1.2 pixels too, were read without fault
+    batch: int = 64
+
+
+def reader_settings(typeface: Typeface) -> GlyphReaderConfig:
+    """The usual training for pages of this typeface."""
+    return GlyphReaderConfig(alphabet=typeface.alphabet, typeface=typeface.sha256)
+
+
+def draw_pages(pages: Sequence[Page], typeface: Typeface) -> Tensor:
+    """(B, 3, S, S) uint8."""
+    drawn = np.stack([draw_page(page, typeface) for page in pages])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2).contiguous()
+
+
+def train_glyph_reader(typeface: Typeface, config: GlyphReaderConfig, progress: Progress | None = None) -> GlyphReader:
+    """Draw, train and return the reader in eval mode. Raises ConfigError where `config` is of another typeface."""
+    if config.typeface != typeface.sha256:
+        raise ConfigError("typeface: the reader's settings name another one than the one that is drawn")
+    letters = len(typeface.alphabet)
+
+    def loss_of(reader: GlyphReader, step: int, generator: torch.Generator) -> Tensor:
+        first = step * config.batch
+        indices = range(first, first + config.batch)
+        pages = [make_page(SEED_SPACE + config.seed, index, alphabet_size=letters) for index in indices]
+        pixels = spoil(to_model(draw_pages(pages, typeface)), generator)
+        return F.cross_entropy(reader(pixels).flatten(0, 1), characters_of(pages, letters).flatten())
+
+    return fit_reader(lambda: GlyphReader(letters, config.width), loss_of, config, progress)
+
+
+_SHELF = ReaderShelf(
+    "seqtok glyph reader",
+    _CARD,
+    GlyphReaderConfig,
+    lambda config: GlyphReader(len(config.alphabet), config.width),
+)
+
+
+def load_or_train_glyph_reader(
+    folder: Path, typeface: Typeface, config: GlyphReaderConfig, progress: Progress | None = None
+) -> GlyphReader:
+    """The reader of `folder` when it was trained with `config`; otherwise it is trained and written there."""
+    return _SHELF.load_or_train(folder, config, lambda: train_glyph_reader(typeface, config, progress))
