@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_command, describe_machine
-from data_pipelines.glyphs import load_typeface
+from data_pipelines.glyphs import load_typeface, make_page
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS
 from data_pipelines.reading.vocabulary import train_vocabulary
-from data_pipelines.sources.base import Source
 from data_pipelines.sources.drawn import GlyphsSource
+from seq_tokenizer import SeqTokenizer
+from seq_tokenizer.latents import prefix_lengths
+from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.capacity.judgement import CapacityConfig
+from seqtok.evaluation.capacity.reader_training import draw_pages
+from seqtok.evaluation.metrics.reconstruction import reconstruction
 from seqtok.runs.judge.capacity import judge_capacity
-from seqtok.runs.judge.models import judge_reconstruction
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run
@@ -37,7 +40,7 @@ CONTESTANTS: dict[str, list[str]] = {
     "vq": ["model.bottleneck={kind: vq, codebook_size: 4096}"],
     "fsq": ["model.bottleneck={kind: fsq, levels: [7, 5, 5, 5, 5]}"],  # 4375 entries
 }
-_HELD_OUT = 1000  # pages whose PSNR is measured
+_HELD_OUT = 300  # pages whose PSNR is measured
 _VOCABULARY = 512
 
 
@@ -67,13 +70,11 @@ def main() -> None:
 
 
 def draw(folder: Path, pages: int) -> None:
-    """Pages for training and held-out ones, and the captions model that a training asks for."""
+    """Pages for training, and the captions model that a training asks for."""
     typeface = load_typeface()
-    sources: dict[str, Source] = {
-        "train": GlyphsSource("train", pages, typeface),
-        "test": GlyphsSource("test", _HELD_OUT, typeface),
-    }
-    prepare(sources, folder, PrepareConfig(name="glyphs", size=typeface.page_size))
+    prepare(
+        {"train": GlyphsSource("train", pages, typeface)}, folder, PrepareConfig(name="glyphs", size=typeface.page_size)
+    )
     if not (folder / CAPTIONS).is_file():
         train_vocabulary(folder, _VOCABULARY)
 
@@ -91,10 +92,19 @@ def contest(out: Path, name: str, settings: list[str], seed: int, pictures: int)
         "settings": settings,
         "images": run.train.images,
         "training_seconds": None if result is None else round(result.seconds, 1),
-        "psnr": judge_reconstruction(model, out / "data", "test", _HELD_OUT, None)["psnr"],
+        "psnr": held_out_psnr(model),
         "capacity": section,
         "short": {"code_bits": section["code_bits"], **read},
     }
+
+
+def held_out_psnr(model: str) -> dict[str, float]:
+    """k -> dB, of pages of all numbers of characters."""
+    tokenizer = SeqTokenizer.from_pretrained(model)
+    pages = draw_pages([make_page(0, index, "test") for index in range(_HELD_OUT)], load_typeface())
+    latents = encode_all(tokenizer, pages)
+    decoded = {k: decode_all(tokenizer, latents, k) for k in prefix_lengths(latents.shape[1])}
+    return reconstruction(decoded, pages)["psnr"]
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -106,19 +106,20 @@ def load_typeface(alphabet: str = ALPHABET, font: Path | None = None, cell: int 
     Raises ConfigError for an alphabet of which something cannot be read: a character that the font does not have, that
     draws nothing, or that looks like another one.
     """
-    repeated = [character for character in alphabet if alphabet.count(character) > 1]
+    repeated = [character for character, times in Counter(alphabet).items() if times > 1]
     if len(alphabet) < 2 or repeated:
         what = f"has {repeated[0]!r} more than once" if repeated else f"{alphabet!r} has fewer than two characters"
         raise ConfigError(f"alphabet: {what}; give different characters in a row, such as ABC")
     loaded, name = _load_font(font, cell), font or "Pillow's own font"
     missing = _drawn(_UNASSIGNED, loaded, cell)
     ink = [_drawn(character, loaded, cell) for character in alphabet]
+    drawn_as: dict[bytes, str] = {}
     for character, own in zip(alphabet, ink, strict=True):
         if not own.any() or np.array_equal(own, missing):
             raise ConfigError(f"alphabet: {name} has no {character!r}; leave it out, or name a font that has it")
-    for (one, own), (other, its) in combinations(zip(alphabet, ink, strict=True), 2):
-        if np.array_equal(own, its):
-            raise ConfigError(f"alphabet: {name} draws {one!r} and {other!r} alike; leave one of them out")
+        other = drawn_as.setdefault(own.tobytes(), character)
+        if other != character:
+            raise ConfigError(f"alphabet: {name} draws {other!r} and {character!r} alike; leave one of them out")
     return Typeface(alphabet, np.stack(ink))
 
 

@@ -28,9 +28,7 @@ class GlyphReader(nn.Module):
         self.head = nn.Conv2d(2 * width, alphabet_size + 1, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if pixels.shape[-2:] != (PAGE_SIZE, PAGE_SIZE):
-            pixels = F.interpolate(pixels, (PAGE_SIZE, PAGE_SIZE), mode="bilinear", antialias=True)
-        logits: Tensor = self.head(self.cells(self.stem(pixels)))
+        logits: Tensor = self.head(self.cells(self.stem(at_page_size(pixels))))
         return logits.flatten(2).transpose(1, 2)
 
     @torch.no_grad()
@@ -38,6 +36,13 @@ class GlyphReader(nn.Module):
         """(B, 3, H, W) uint8 -> (B, N) int64, the likeliest of each cell; A where it is empty."""
         self.eval()
         return torch.cat([self(to_model(part)).argmax(-1) for part in pictures.split(batch)])
+
+
+def at_page_size(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, 96, 96), as the reader looks at pages of any size."""
+    if pixels.shape[-2:] == (PAGE_SIZE, PAGE_SIZE):
+        return pixels
+    return F.interpolate(pixels, (PAGE_SIZE, PAGE_SIZE), mode="bilinear", antialias=True)
 
 
 def characters_of(pages: Sequence[Page], alphabet_size: int) -> Tensor:

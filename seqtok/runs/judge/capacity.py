@@ -20,7 +20,12 @@ from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.capacity.judgement import CapacityConfig, Rebuild, capacity
 from seqtok.evaluation.capacity.reader import GlyphReader
-from seqtok.evaluation.capacity.reader_training import draw_pages, load_or_train_glyph_reader, reader_settings
+from seqtok.evaluation.capacity.reader_training import (
+    draw_pages,
+    load_or_train_glyph_reader,
+    reader_settings,
+    reader_typefaces,
+)
 from seqtok.evaluation.report import protocol
 from seqtok.runs.judge.show import keep_results, show_rows
 from seqtok_core.foundation import model_folder
@@ -37,8 +42,9 @@ def judge_capacity(model: str, reader_folder: Path, config: CapacityConfig, out:
     config = config.model_copy(update={"glyphs": require_counts(config.glyphs)})
     folder, device = model_folder.find_model_folder(model), World.from_environment().device
     tokenizer = SeqTokenizer.from_pretrained(folder, device=device)
-    typeface = _typeface(config, require_page_size(tokenizer.config.image_size, f"{model} takes"))
-    reader = glyph_reader(reader_folder, config)
+    cell = require_page_size(tokenizer.config.image_size, f"{model} takes")
+    typeface = load_typeface(config.alphabet, config.font, cell)
+    reader = _reader(reader_folder, config)
     bits, kind = _code_bits(tokenizer, _mixed_pages(config, typeface))
     found = capacity(_ways(tokenizer), reader, typeface, config)
     section = {
@@ -55,21 +61,16 @@ def judge_capacity(model: str, reader_folder: Path, config: CapacityConfig, out:
     return results
 
 
-def glyph_reader(folder: Path, config: CapacityConfig) -> GlyphReader:
-    """The reader of `folder`, trained there, which is said, where there is none of this alphabet and font."""
-    typeface = _typeface(config)
-    settings = reader_settings(typeface)
+def _reader(folder: Path, config: CapacityConfig) -> GlyphReader:
+    """That of `folder`; where it holds none of this alphabet and font one is trained there, which is said."""
+    typefaces = reader_typefaces(config.alphabet, config.font)
+    settings = reader_settings(typefaces)
 
     def say(images: int, loss: float) -> None:
-        if images % (_SAID_EVERY * settings.batch) == 0:
+        if images == settings.batch or images % (_SAID_EVERY * settings.batch) == 0:
             typer.echo(f"{folder}: training the reader, {images} of {settings.images} pages, loss {loss:.4f}", err=True)
 
-    return load_or_train_glyph_reader(folder, typeface, settings, say)
-
-
-def _typeface(config: CapacityConfig, *cell: int) -> Typeface:
-    """Of so many pixels; of the least, which readers look at, where none are named."""
-    return load_typeface(config.alphabet, config.font, *cell)
+    return load_or_train_glyph_reader(folder, typefaces, settings, say)
 
 
 def _mixed_pages(config: CapacityConfig, typeface: Typeface) -> Tensor:

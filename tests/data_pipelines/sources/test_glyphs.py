@@ -6,6 +6,7 @@ import pickle
 import string
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from data_pipelines.glyphs import (
     LEAST_CELL,
     PAGE_SIZE,
     SIDE,
+    Typeface,
     draw_page,
     load_typeface,
     make_page,
@@ -94,13 +96,31 @@ def test_no_ink_is_lost_at_the_border_of_a_cell():
         ("", "fewer than two"),
         ("A B", "has no ' '"),
         ("AB中", "has no '中'"),
-        ("A\u200b", "has no"),
+        ("Aa\u200b", "has no"),
         ("A\ud800", "has no"),
     ],
 )
 def test_an_alphabet_that_cannot_be_read_is_refused(alphabet: str, message: str):
     with pytest.raises(ConfigError, match=message):
         load_typeface(alphabet)
+
+
+def dejavu(name: str) -> Path:
+    """A font of many scripts, which matplotlib brings."""
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
+
+
+def test_characters_that_look_alike_are_refused():
+    assert load_typeface("AΩЖ", dejavu("DejaVuSans")).ink.shape == (3, LEAST_CELL, LEAST_CELL)
+    with pytest.raises(ConfigError, match=r"DejaVuSans\.ttf draws 'A' and '\u0391' alike"):
+        load_typeface("AB\u0391", dejavu("DejaVuSans"))
+
+
+def test_a_wide_character_is_squeezed_into_its_cell_not_cut():
+    """W of a bold font is wider than high: its strokes still go from border to border, as dark on both sides."""
+    ink = load_typeface("WI", dejavu("DejaVuSans-Bold")).ink.astype(float)[0]
+    assert ink.sum(0).min() > 0
+    assert np.abs(ink - ink[:, ::-1]).mean() < 0.35 * ink.mean()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no font at all"])
@@ -118,6 +138,7 @@ def test_what_is_drawn_is_the_typeface_whatever_its_file_is_called():
     assert load_typeface().sha256 == load_typeface().sha256
     others = [load_typeface(string.ascii_uppercase), load_typeface(ALPHABET[::-1]), load_typeface(cell=13)]
     assert len({load_typeface().sha256, *(other.sha256 for other in others)}) == 4
+    assert Typeface("AB", others[0].ink).sha256 != Typeface("AC", others[0].ink).sha256, "other words for the same ink"
 
 
 @pytest.mark.parametrize(("size", "cell"), [(96, 12), (104, 13), (256, 32), (95, None), (100, None), (32, None)])

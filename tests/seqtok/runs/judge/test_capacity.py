@@ -25,7 +25,7 @@ ASKED = CapacityConfig(glyphs=(8, 1), pictures=6, alphabet="ABCD")
 @pytest.fixture(autouse=True)
 def _small_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"images": 32, "batch": 16, "width": 4}
-    monkeypatch.setattr(judge, "reader_settings", lambda face: reader_settings(face).model_copy(update=small))
+    monkeypatch.setattr(judge, "reader_settings", lambda faces: reader_settings(faces).model_copy(update=small))
 
 
 def save(folder: Path, bottleneck: dict[str, Any], size: int = 96) -> Path:
@@ -95,12 +95,18 @@ def test_the_command_writes_results_that_the_report_shows(tmp_path: Path, capsys
 def test_runs_side_by_side_have_a_curve_each(tmp_path: Path) -> None:
     model = save(tmp_path / "model", {"kind": "rms"})
     results = judge.judge_capacity(str(model), tmp_path / "reader", ASKED, None)
-    alone = render_report({"title": "first", **results})
-    both = render_report({"title": "first", **results}, others={"second": results, "third": {"title": "none"}})
-    assert "with its noise" in alone
-    assert "real pages" in alone
-    assert ">second<" in both
-    assert ">third<" not in both.split("How much a code holds")[1]
+    alone = chart_of(render_report({"title": "first", **results}))
+    both = chart_of(
+        render_report({"title": "first", **results}, others={"second": results, "third": {"title": "third"}})
+    )
+    assert [name in alone for name in ("as encoded", "with its noise", "real pages", "first")] == [True] * 3 + [False]
+    assert [name in both for name in ("first", "second", "third", "with its noise")] == [True] * 2 + [False] * 2
+    assert "How much a code holds" not in render_report({"title": "first"})
+
+
+def chart_of(page: str) -> str:
+    """What is drawn in the section on capacity."""
+    return page.split("How much a code holds")[1].split("<svg")[1].split("</svg>")[0]
 
 
 @pytest.mark.parametrize(
