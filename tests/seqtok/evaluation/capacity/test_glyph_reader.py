@@ -119,14 +119,14 @@ def test_what_a_code_keeps_is_what_is_read() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_reader_reads_held_out_pages() -> None:
-    """At least 99 % of the characters of real pages of usual sizes, 95 % where they are a little blurred."""
+    """At least 99 % of the characters of real pages of usual sizes, plain and a little blurred."""
     typefaces = reader_typefaces(ALPHABET, None)
     reader = train_glyph_reader(typefaces, reader_settings(typefaces))
     for cell in (12, 16, 20, 32, 64):
         for count in (1, 8, CELLS):
             pages = [make_page(1, index, "test", (count,)) for index in range(50)]
             pictures, truth = draw_pages(pages, load_typeface(cell=cell)), characters_of(pages, len(ALPHABET))
-            for sigma, least in ((0.0, 0.99), (cell / 12, 0.95)):
+            for sigma in (0.0, cell / 12):
                 read = reader.characters(to_bytes(blur(to_model(pictures), sigma)))
-                assert float((read == truth).double().mean()) >= least, (cell, count, sigma)
-                assert float((read == truth)[truth < len(ALPHABET)].double().mean()) >= least, (cell, count, sigma)
+                assert float((read == truth).double().mean()) >= 0.99, (cell, count, sigma)
+                assert float((read == truth)[truth < len(ALPHABET)].double().mean()) >= 0.99, (cell, count, sigma)
