@@ -34,10 +34,10 @@ from benchmarks.machine import describe_machine
 from data_pipelines.scenes import make_scene
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
-from seqtok.evaluation.caption_runner import CaptionEvaluation, evaluate_captions
-from seqtok.evaluation.generation_runner import measure_variety
-from seqtok.evaluation.metrics.frechet import frechet_distance
+from seqtok.evaluation.metrics.frechet import frechet_distance, frechet_note
 from seqtok.evaluation.report.protocol import VARIED
+from seqtok.evaluation.runners.captions import CaptionEvaluation, evaluate_captions
+from seqtok.evaluation.runners.generation import measure_variety
 from seqtok.evaluation.scenes import generation
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
@@ -143,7 +143,10 @@ def _frechet(generator: SeqGenerator, tokenizer: SeqTokenizer, reader: SceneRead
     target = reader.features(real)
     latents = encode_all(tokenizer, same)
     found: dict[str, Any] = {
-        "real": {"distance": frechet_distance(reader.features(same), target)},
+        "real": {
+            "distance": frechet_distance(reader.features(same), target),
+            "note": frechet_note(PICTURES, target.shape[1]),
+        },
         "rebuilt": {
             "distance": frechet_distance(reader.features(decode_all(tokenizer, latents, latents.shape[1])), target)
         },

@@ -17,5 +17,5 @@ The way of a picture, with the file of each step:
 9. reading/picture_reader.py and reading/texts.py read them; reading/image_text.py makes the batch (samples.py).
    Where a picture cannot be decoded the run ends, or the next one stands in and it is counted
    (reading/picture_reader.py); of a stream (reading/stream.py) it is left out.
-looking/ inspects and verifies what lies on disk; scenes.py draws pictures that carry their truth.
+looking/ inspects and verifies what lies on disk; scenes.py and glyphs.py draw pictures that carry their truth.
 """

@@ -101,13 +101,11 @@ class Scene:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Class index for every name in LABELS: what the picture alone tells. Which shape a caption happens to name
-        first is not in it, so `main_...` are those of the first shape in the order of the coarse captions, and
-        `relation` is how it lies to the second one."""
+        """Class index for every name in LABELS, of the picture alone: `main_...` are of the first shape in the order of
+        the coarse captions, not of the one that is named first, and `relation` is how it lies to the second."""
         first, *others = sorted(self.shapes, key=lambda shape: (*_by_kind(shape), shape.x, shape.y))
         kinds = tuple(k for k in SHAPES if any(s.kind == k for s in self.shapes))
         colors = tuple(c for c in COLORS if any(s.color == c for s in self.shapes))
-        single = len(self.shapes) == 1
         return {
             "count": len(self.shapes) - 1,
             "shapes": SHAPE_SETS.index(kinds),
@@ -115,8 +113,8 @@ class Scene:
             "main_shape": SHAPES.index(first.kind),
             "main_color": list(COLORS).index(first.color),
             "main_size": list(RADII).index(first.size),
-            "relation": 0 if single else 1 + RELATIONS.index(_side_of(first, others[0])),
-            "place": 1 + PLACES.index(place_of(first)) if single else 0,
+            "relation": 1 + RELATIONS.index(_side_of(first, others[0])) if others else 0,
+            "place": 0 if others else 1 + PLACES.index(place_of(first)),
             "background": list(BACKGROUNDS).index(self.background),
             "unseen": int(self.unseen),
         }
@@ -124,7 +122,7 @@ class Scene:
 
 def make_scene(seed: int, index: int, split: Split = "train") -> Scene:
     """The scene number `index` of a split. Test scenes are unseen combinations in every second index."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, (_SPLIT_KEY[split] << 48) + index]))
+    rng = sample_generator(seed, index, split)
     wanted = split == "test" and index % 2 == 1
     while True:  # rejection keeps each split's distribution simple to state; about 2 draws in train, 3 in test
         shapes, relations = _arrange(rng)
@@ -133,6 +131,11 @@ def make_scene(seed: int, index: int, split: Split = "train") -> Scene:
     background = _pick(rng, tuple(BACKGROUNDS))
     rgb = _jitter(rng, BACKGROUNDS[background])
     return Scene(shapes, relations, background, rgb, _captions(rng, shapes, relations, background))
+
+
+def sample_generator(seed: int, index: int, split: Split) -> np.random.Generator:
+    """Of what is random in the drawn picture number `index` of a split, and in no other."""
+    return np.random.Generator(np.random.Philox(key=[seed, (_SPLIT_KEY[split] << 48) + index]))
 
 
 def moved(scene: Scene, seed: int) -> Scene:
@@ -242,10 +245,8 @@ def relation_between(a: Shape, b: Shape) -> str:
 
 def _side_of(a: Shape, b: Shape) -> str:
     """Where a lies as seen from b, by the axis along which they are farther apart."""
-    dx, dy = b.x - a.x, b.y - a.y
-    if abs(dx) > abs(dy):
-        return "left of" if dx > 0 else "right of"
-    return "above" if dy > 0 else "below"
+    across, down = "left of" if b.x > a.x else "right of", "above" if b.y > a.y else "below"
+    return across if abs(b.x - a.x) > abs(b.y - a.y) else down
 
 
 def _is_unseen(shapes: tuple[Shape, ...], relations: tuple[str, ...]) -> bool:

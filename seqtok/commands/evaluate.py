@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from seqtok.commands.options.common import (
+    Alphabet,
     Beams,
     Beginnings,
     Candidates,
     CaptionCandidates,
     Drawings,
+    Font,
     Guidance,
     Overrides,
     SceneSeed,
@@ -74,7 +76,7 @@ def generation(
     out: Out = None,
 ) -> None:
     """Drawn scenes: whether pictures of held-out prompts show what was asked for."""
-    from seqtok.evaluation.generation_runner import GenerationConfig
+    from seqtok.evaluation.runners.generation import GenerationConfig
     from seqtok.runs.judge.models import judge_generation
 
     sample = sample_settings(guidance, temperature, steps)
@@ -97,7 +99,7 @@ def captions(
     out: Out = None,
 ) -> None:
     """Drawn scenes: whether captions of held-out pictures are true, and of what the first tokens alone say."""
-    from seqtok.evaluation.caption_runner import CaptionEvaluation
+    from seqtok.evaluation.runners.captions import CaptionEvaluation
     from seqtok.runs.judge.models import judge_captions
 
     given = {"beams": beams, "guidance": guidance, "candidates": candidates}
@@ -174,7 +176,7 @@ def resampling(
     out: Out = None,
 ) -> None:
     """Drawn scenes: what the first tokens fix, by what stays of a picture whose other tokens are drawn anew."""
-    from seqtok.evaluation.resampling_runner import ResamplingConfig
+    from seqtok.evaluation.runners.resampling import ResamplingConfig
     from seqtok.runs.judge.resampling import judge_resampling
 
     sample = {"guidance": 1.0, **sample_settings(guidance, temperature, steps)}
@@ -205,3 +207,25 @@ def prefix_truth(
     config = PrefixTruthConfig.parse({"sample": sample, "seeds": drawings, "candidates": candidates}, "options")
     take_free_cores()
     judge_prefixes(generator, tokenizer, reader, scenes, config, scene_seed, out)
+
+
+@app.command()
+def capacity(
+    model: Model,
+    reader: Annotated[Path, typer.Option(help="Folder of the reader of glyphs; trained there if missing.")],
+    glyphs: Annotated[list[int] | None, typer.Option(help="Characters of a page; repeat. 1, 2, 4, … 64.")] = None,
+    pictures: Annotated[int, typer.Option(help="Pages of each number of characters.", min=2)] = 500,
+    alphabet: Alphabet = None,
+    font: Font = None,
+    seed: Annotated[int, typer.Option(help="Of the pages.", min=0)] = 0,
+    out: Out = None,
+) -> None:
+    """Pages of random glyphs: how many characters come through the code, beside the bits that it can carry."""
+    from seqtok.evaluation.capacity.judgement import CapacityConfig
+    from seqtok.runs.judge.capacity import judge_capacity
+
+    given = {"glyphs": tuple(glyphs) if glyphs else None, "alphabet": alphabet, "font": font}
+    values = {"pictures": pictures, "seed": seed, **{key: value for key, value in given.items() if value is not None}}
+    config = CapacityConfig.parse(values, "options")
+    take_free_cores()
+    judge_capacity(model, reader, config, out)

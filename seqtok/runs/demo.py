@@ -23,16 +23,16 @@ from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.output import clear_output, refuse_used
 from data_pipelines.sources.base import Source
-from data_pipelines.sources.drawn_scenes import ScenesSource
-from seqtok.evaluation.caption_runner import evaluate_captions
-from seqtok.evaluation.generation_runner import evaluate_generation, evaluate_prefixes, pictures_for_report
+from data_pipelines.sources.drawn import ScenesSource
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import REPORT_FILES, merge, write_report
+from seqtok.evaluation.runners.captions import evaluate_captions
+from seqtok.evaluation.runners.generation import evaluate_generation, evaluate_prefixes, pictures_for_report
+from seqtok.evaluation.runners.tokenizer import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.stopwatch import Stopwatch
-from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.export.run import export_latents
 from seqtok.pictures.verifier import prompt_score
 from seqtok.runs.demo_config import DemoConfig

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from seqtok.evaluation.caption_runner import CaptionEvaluation
-from seqtok.evaluation.generation_runner import GenerationConfig
+from seqtok.evaluation.runners.captions import CaptionEvaluation
+from seqtok.evaluation.runners.generation import GenerationConfig
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.runs.settings import Count

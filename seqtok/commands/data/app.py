@@ -21,7 +21,7 @@ from seqtok.commands.data.options import (
     of_foreign_tars,
 )
 from seqtok.commands.data.prepare import prepare, run_prepare
-from seqtok.commands.options.common import file_to_write
+from seqtok.commands.options.common import Alphabet, Font, file_to_write
 from seqtok.commands.options.flags import Flags, flags
 from seqtok_core.foundation.errors import ConfigError
 
@@ -47,12 +47,44 @@ def scenes(
     dry_run: DryRun = False,
 ) -> None:
     """Draw scenes of coloured shapes with caption pyramids: no data set is needed."""
-    from data_pipelines.sources.drawn_scenes import ScenesSource
+    from data_pipelines.sources.drawn import ScenesSource
 
     counts = {"train": train, "val": val, "test": test}
     sources = {s: ScenesSource(s, n, size, seed) for s, n in counts.items() if n}  # type: ignore[arg-type]
     config = how.model_copy(update={"name": "scenes", "size": size})
     run_prepare({**sources}, out, config, resume, overwrite, dry_run)
+
+
+@app.command()
+@flags(how=HOW)
+def glyphs(
+    out: Out,
+    *,
+    train: Annotated[int, typer.Option(help="Number of training pages.", min=0)] = 20000,
+    val: Annotated[int, typer.Option(help="Number of validation pages.", min=0)] = 1000,
+    test: Annotated[int, typer.Option(help="Number of held-out pages.", min=0)] = 1000,
+    count: Annotated[
+        list[int] | None, typer.Option(help="Glyphs of a page; repeat. 1, 2, 4, … 64, evenly.", min=1)
+    ] = None,
+    size: Annotated[int, typer.Option(help="Pixels per side.", min=1)] = 96,
+    alphabet: Alphabet = None,
+    font: Font = None,
+    how: PrepareConfig,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    resume: ResumeOption = Resume.auto,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Draw pages of random glyphs, to measure how many characters a code holds."""
+    from data_pipelines.glyphs import ALPHABET, COUNTS, load_typeface, require_counts, require_page_size
+    from data_pipelines.sources.drawn import GlyphsSource
+
+    cell = require_page_size(size, f"size={size}:")
+    typeface = load_typeface(ALPHABET if alphabet is None else alphabet, font, cell)
+    each = require_counts(count or COUNTS)
+    counts = {"train": train, "val": val, "test": test}
+    sources = {s: GlyphsSource(s, n, typeface, each, seed) for s, n in counts.items() if n}  # type: ignore[arg-type]
+    run_prepare({**sources}, out, how.model_copy(update={"name": "glyphs", "size": size}), resume, overwrite, dry_run)
 
 
 app.command()(prepare)

@@ -57,6 +57,8 @@ CaptionCandidates = Annotated[
     int | None, typer.Option(help="Captions of which the one is kept that the picture is drawn from best.", min=1)
 ]
 SceneSeed = Annotated[int, typer.Option(help="Of the held-out scenes.", min=0)]
+Alphabet = Annotated[str | None, typer.Option(help="Characters in a row; by default upper-case letters and digits.")]
+Font = Annotated[Path | None, typer.Option(help="Font file that has them, for other scripts; by default Pillow's own.")]
 Steps = Annotated[int | None, typer.Option(help="Solver steps per token.", min=1)]
 
 

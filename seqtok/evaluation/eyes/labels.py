@@ -17,7 +17,7 @@ from data_pipelines.samples import ImageTextBatch
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all
 from seqtok.evaluation.eyes.classifier import LabelEye
-from seqtok.evaluation.generation_runner import Generator
+from seqtok.evaluation.runners.generation import Generator
 from seqtok.evaluation.scenes.generation import wilson
 from seqtok.evaluation.scenes.prefix_truth import Drawer
 from seqtok.evaluation.stopwatch import Stopwatch

@@ -5,8 +5,22 @@ Shapes: n and m pictures, D features.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+ENOUGH = 2048  # pictures; the usual features are as many, and a covariance of fewer pictures than features is singular
+_POINTS = 15  # numbers of pictures that a line is laid through, as in Chong and Forsyth
+
+
+@dataclass(frozen=True)
+class FrechetLimit:
+    """What the distance would be, were there endlessly many pictures of the first set."""
+
+    value: float
+    slope: float  # of the line over 1 / pictures: the bias at n pictures is slope / n
+    note: str | None  # `frechet_note`
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -15,11 +29,51 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     It shrinks with the number of pictures even for equal laws: compare at equal numbers, beside the distance of two
     sets of real pictures. Raises ValueError for fewer than two pictures.
     """
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"{len(a)} and {len(b)} pictures: a covariance needs two of each")
+    _require_two(len(a), len(b))
     a, b = a.double(), b.double()
-    root = _root(torch.cov(a.T))
-    mixed = torch.linalg.eigvalsh(root @ torch.cov(b.T) @ root).clamp(min=0).sqrt().sum()
+    return _distance(a, _root(torch.cov(a.T)), b)
+
+
+def frechet_infinity(a: Tensor, b: Tensor, *, points: int = _POINTS, seed: int = 0) -> FrechetLimit:
+    """a (n, D) made, b (m, D) real -> the distance without the bias of a finite `a` (Chong and Forsyth 2020,
+    arXiv:1911.07023): a least-squares line over 1 / N through distances of random parts of N pictures, at 1 / N = 0.
+
+    Parts are from a tenth of `a` (more than its features, where there are enough) to all of it. It may fall below 0;
+    that `b` is finite stays in it. A function of the features and the seed. Raises ValueError for fewer than 4 pictures
+    of `a` or 2 of `b`, or fewer than two points.
+    """
+    count = len(a)
+    _require_two(count, len(b))
+    if count < 4 or points < 2:
+        raise ValueError(f"{count} pictures at {points} numbers of them: a line needs two numbers, and 4 pictures")
+    a, b = a.double(), b.double()
+    least = max(2, min(max(count // 10, a.shape[1] + 1), count // 2))
+    numbers = torch.linspace(least, count, points).round().long().tolist()
+    generator = torch.Generator().manual_seed(seed)
+    root = _root(torch.cov(b.T))
+    parts = [a[torch.randperm(count, generator=generator)[:number].to(a.device)] for number in numbers]
+    distances = torch.tensor([_distance(b, root, part) for part in parts], dtype=torch.float64)
+    line = torch.stack([torch.ones(points, dtype=torch.float64), 1 / torch.tensor(numbers, dtype=torch.float64)], 1)
+    value, slope = torch.linalg.lstsq(line, distances[:, None]).solution[:, 0].tolist()
+    return FrechetLimit(value, slope, frechet_note(min(count, len(b)), a.shape[1]))
+
+
+def frechet_note(pictures: int, features: int) -> str | None:
+    """Why a distance of so many pictures cannot be compared with others, for whoever shows it; None where it can."""
+    if pictures < features:
+        return f"{pictures} pictures are fewer than the {features} features: the covariance is singular"
+    if pictures < ENOUGH:
+        return f"{pictures} pictures are fewer than {ENOUGH}: the distance is biased upwards"
+    return None
+
+
+def _require_two(first: int, second: int) -> None:
+    if min(first, second) < 2:
+        raise ValueError(f"{first} and {second} pictures: a covariance needs two of each")
+
+
+def _distance(a: Tensor, root_of_a: Tensor, b: Tensor) -> float:
+    mixed = torch.linalg.eigvalsh(root_of_a @ torch.cov(b.T) @ root_of_a).clamp(min=0).sqrt().sum()
     spread = a.var(0).sum() + b.var(0).sum() - 2 * mixed
     return float((a.mean(0) - b.mean(0)).square().sum() + spread)
 

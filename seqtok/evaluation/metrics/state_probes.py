@@ -111,7 +111,7 @@ def _table(
         table[group] = {"chance": sum(chance[name] for name in names) / len(names)}
         for source, own in probes.items():
             hits = torch.stack([own[name].hits for name in names], 1)
-            low, high = bootstrap_interval(hits)
+            low, high = bootstrap_interval(hits, mean_of_means)
             table[group][source] = {"value": mean_of_means(hits), "low": low, "high": high}
     return table
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from math import log2
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from seqtok.evaluation.metrics.ordering import kendall_tau_b, prefix_area
 
 REACHED = 0.9  # of what all tokens tell above chance
 _TOLD = 0.02  # above chance: a level of which all tokens tell less is not told at all
@@ -63,11 +65,7 @@ def area(points: Mapping[int, float], chance: float, best: float) -> float:
     sequence tells, as 1. A level that is told by the first token as by any sequence has 1. nan: nobody tells it."""
     if best - chance < _TOLD:
         return float("nan")
-    curve = [(log2(k), (points[k] - chance) / (best - chance)) for k in sorted(points)]
-    if len(curve) == 1:
-        return curve[0][1]
-    sums = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(curve))
-    return sums / (curve[-1][0] - curve[0][0])
+    return prefix_area({str(k): value for k, value in points.items()}, chance, best)
 
 
 def judge_order(
@@ -86,8 +84,15 @@ def judge_order(
         "chance": dict(chance),
         "reached": reach,
         **{name: {"value": getattr(found, name), **_interval(values[name])} for name in names},
+        "tau_b": _tau_b(list(reach.values())),
         "pairs": found.pairs,
     }
+
+
+def _tau_b(lengths: Sequence[int | None]) -> float | None:
+    """Kendall's correlation between fineness and length, of the levels that are told."""
+    told = [(place, length) for place, length in enumerate(lengths) if length is not None]
+    return kendall_tau_b([place for place, _ in told], [length for _, length in told]) if len(told) > 1 else None
 
 
 def _of_means(means: Mapping[str, Tensor], lengths: Sequence[int], chance: Mapping[str, float]) -> Concordance:

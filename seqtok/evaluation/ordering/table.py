@@ -91,6 +91,7 @@ def _columns(rows: Sequence[Row]) -> dict[str, Column]:
     found = {
         "strict": Column("strict concordance", "", 1, lambda run: run["order"]["strict"]["value"]),
         "gap": Column("gap, octaves", "", 1, lambda run: run["order"]["gap"]["value"]),
+        "tau_b": Column("Kendall's τ-b", "", 1, _value("order", "tau_b")),
         "ties": Column("ties", "", -1, lambda run: run["order"]["ties"]["value"]),
     }
     for level in levels:

@@ -77,6 +77,13 @@ _VARIETY = """Two drawings of each of {varied} prompts: the standard deviation o
 shares of the picture's side, and that of real pictures of one finest caption, whose shapes the drawing program moves
 wherever else the caption lets them. Pairs that are right in everything count, of prompts that name no two shapes alike.
 """
+_CAPACITY = """Held-out pages of n characters, each drawn evenly from {alphabet} and put into one of 64 cells, pass the
+{tokens} tokens; a reader trained on other pages names the character of every cell of what is decoded. Share of the
+drawn characters that are named rightly, mean over {pages} pages; interval: 95 %, by resampling pages. Chance: any one
+character everywhere; ceiling: the real pages. Bits of a page: drawn, n log2 {alphabet}; recovered, at least, by Fano's
+inequality from the share that is right. The code's own bits ({code_bits_are}) are those of the bottleneck
+through its noise, where it has one: with noise the latents are those of training, otherwise as they are handed out.
+"""
 VARIED = 200  # prompts that are drawn twice
 _LEVELS = ("coarsest", "second", "third", "finest")
 
@@ -139,6 +146,12 @@ def of_captions(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:
         how += "the picture is drawn from best, by the loss of its latents"
     by_prefix = "The same, written from the first k tokens; of each level's captions the share that is right in all."
     return {"captions": _filled(_CAPTIONS, {"scenes": scenes, "how": how}), "captions_by_prefix": by_prefix}
+
+
+def of_capacity(section: Mapping[str, Any]) -> dict[str, str]:
+    """How pages of glyphs were read; `section` is that of results.json."""
+    pages = next(iter(section["ways"]["encoded"].values()))["pages"]
+    return {"capacity": _filled(_CAPACITY, {**section, "pages": pages})}
 
 
 def _of_sample(sample: Mapping[str, Any], kind: str) -> dict[str, Any]:

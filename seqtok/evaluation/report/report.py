@@ -29,6 +29,8 @@ it.
   resampling            {"model" | "swapped" | "noise": {"attributes" | "labels": {name: {k: share}},
                         "psnr" | "std": {k: value}}, "chance" | "ceiling": {"attributes" | "labels": {name: share}}}
   forced                {attribute: {m: share}}
+  capacity              {"alphabet", "tokens", "code_bits", "code_bits_are", "reader", "ways": {way: {glyphs: row}}},
+                        row as `capacity_row` makes it
   training              {name: {images: value}}, images as text
   stages                {name: {"seconds", "images", "images_per_second"}}
   protocol              {section: sentences}
@@ -42,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from seqtok.evaluation.report import (
+    capacity_parts,
     kept_pictures,
     report_parts,
     report_tables,
@@ -158,6 +161,7 @@ def render_report(
         second=report_tables.second_opinions(results),
         variety={name: row for name, row in results.get("variety", {}).items() if row["shapes"]},
         charts=report_parts.charts(runs),
+        capacity=capacity_parts.capacity_charts(runs),
         training=report_parts.training_charts(runs),
         comparison=report_tables.comparison(runs),
         stages=results.get("stages", {}),
@@ -170,5 +174,6 @@ def render_report(
             *report_tables.number_tables(results),
             *understanding_parts.label_tables(results),
             *resampling_parts.resampling_tables(results),
+            *capacity_parts.capacity_tables(results),
         ],
     )

@@ -9,7 +9,6 @@ Shapes: B pictures, M = 3 shapes per scene (the unused ones have mask 0), G = 16
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -20,25 +19,20 @@ from torch.nn import functional as F
 
 from data_pipelines.samples import to_model
 from data_pipelines.scenes import BACKGROUNDS, COLORS, RADII, SHAPES, Scene, make_scene, render
+from seqtok.evaluation.readers.spoiling import spoil
+from seqtok.evaluation.readers.training import SEED_SPACE, Progress, ReaderTraining, fit_reader
 from seqtok.evaluation.scenes.reader import GRID, INPUT_SIZE, SceneReader
-from seqtok_core.foundation.config import Config
 
-_SEED_SPACE = 7_000_003  # the reader's scenes come from seeds that nobody else uses
 _HEAT_WIDTH = 1.0  # standard deviation of a centre's heat, in cells
 # Of the mean over cells. With 256 (their sum) heat drowns the kinds: after 48,000 pictures 73 % of the
 # scenes had all kinds right, against 99.8 %.
 _HEAT_SHARE = 10.0
 
 
-class ReaderConfig(Config):
+class ReaderConfig(ReaderTraining):
     """`scenes` are drawn once and seen again mirrored, blurred and overlaid until `images` have been seen."""
 
     scenes: int = 12_000
-    images: int = 64_000
-    batch: int = 128
-    lr: float = 4e-3  # peak of one cosine cycle with a short warm-up, AdamW
-    width: int = 64  # channels
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,36 +46,21 @@ class SceneTargets:
     background: Tensor  # (B,) int64
 
 
-def train_reader(config: ReaderConfig, progress: Callable[[int, float], None] | None = None) -> SceneReader:
-    """Draw, train and return the reader in eval mode; `progress(images seen, loss)` is called after each
-    step.
-
-    A pure function of the config on one machine with one number of threads.
-    """
-    generator = torch.Generator().manual_seed(config.seed)
+def train_reader(config: ReaderConfig, progress: Progress | None = None) -> SceneReader:
+    """Draw, train and return the reader in eval mode."""
     data = draw_targets(config.scenes, config.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # initial weights
-        reader = SceneReader(config.width)
-    steps = max(1, config.images // config.batch)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=config.lr, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps, pct_start=0.15)
-    reader.train()
-    for step in range(steps):
+
+    def loss_of(reader: SceneReader, step: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(config.scenes, (config.batch,), generator=generator)
-        loss = reader_loss(reader, _spoil(mirror(_take(data, chosen), generator), generator))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if progress is not None:
-            progress((step + 1) * config.batch, float(loss.detach()))
-    return reader.eval()
+        seen = mirror(_take(data, chosen), generator)
+        return reader_loss(reader, replace(seen, pixels=spoil(seen.pixels, generator)))
+
+    return fit_reader(lambda: SceneReader(config.width), loss_of, config, progress)
 
 
 def draw_targets(count: int, seed: int) -> SceneTargets:
     """`count` scenes, every second one with a combination that contestants never see in training."""
-    scenes = [make_scene(_SEED_SPACE + seed, index, "test") for index in range(count)]
+    scenes = [make_scene(SEED_SPACE + seed, index, "test") for index in range(count)]
     pictures = np.stack([render(scene, INPUT_SIZE) for scene in scenes])  # (B, 32, 32, 3)
     pixels = to_model(torch.from_numpy(pictures).permute(0, 3, 1, 2))
     place, mask, names = torch.zeros(count, 3, 2), torch.zeros(count, 3), torch.zeros(count, 3, 3).long()
@@ -115,17 +94,6 @@ def reader_loss(reader: SceneReader, data: SceneTargets) -> Tensor:
     return cast(Tensor, loss + F.cross_entropy(maps.background, data.background))
 
 
-def blur(pixels: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, 3, H, W) by `sigma` pixels, borders repeated."""
-    if sigma <= 0:
-        return pixels
-    radius = max(1, round(3 * sigma))
-    taps = torch.exp(-(torch.arange(-radius, radius + 1.0) ** 2) / (2 * sigma**2))
-    taps = (taps / taps.sum()).repeat(3, 1)
-    padded = F.pad(pixels, (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, taps[:, None, None], groups=3), taps[:, None, :, None], groups=3)
-
-
 def _backgrounds(scenes: list[Scene]) -> Tensor:
     return torch.tensor([list(BACKGROUNDS).index(scene.background) for scene in scenes])
 
@@ -141,21 +109,3 @@ def mirror(data: SceneTargets, generator: torch.Generator) -> SceneTargets:
     place = data.place.clone()
     place[flip, :, 0] = GRID - place[flip, :, 0]
     return replace(data, pixels=pixels, place=place)
-
-
-def _spoil(data: SceneTargets, generator: torch.Generator) -> SceneTargets:
-    """Half of the pictures: blur up to 1.2 pixels, a ghost up to 25 %, noise up to 0.1 (of a range of 2)."""
-    x = data.pixels
-    count = len(x)
-
-    def amount(most: float) -> Tensor:
-        drawn = torch.rand(count, generator=generator) * most
-        return (drawn * (torch.rand(count, generator=generator) < 0.5)).view(-1, 1, 1, 1)
-
-    sigma = float(torch.rand((), generator=generator)) + 0.2
-    x = x.lerp(blur(x, sigma), amount(1.0))
-    x = x.lerp(x.roll(1, 0), amount(0.25))  # the picture that a ghost comes from is the neighbour in the batch
-    noise = torch.randn(x.shape, generator=generator)
-    coarse = torch.randn(count, 3, 8, 8, generator=generator)
-    x = x + amount(0.1) * noise + amount(0.1) * F.interpolate(coarse, x.shape[-2:], mode="bilinear")
-    return replace(data, pixels=x)

@@ -21,15 +21,15 @@ from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.eyes.labels import judge_labels, label_truth
 from seqtok.evaluation.eyes.training import eye_id, load_or_train_eye
-from seqtok.evaluation.generation_runner import (
+from seqtok.evaluation.metrics.frechet import frechet_distance
+from seqtok.evaluation.report.kept_pictures import ReportPictures
+from seqtok.evaluation.report.report import merge
+from seqtok.evaluation.runners.generation import (
     GenerationConfig,
     evaluate_generation,
     evaluate_prefixes,
     pictures_for_report,
 )
-from seqtok.evaluation.metrics.frechet import frechet_distance
-from seqtok.evaluation.report.kept_pictures import ReportPictures
-from seqtok.evaluation.report.report import merge
 from seqtok.evaluation.scenes.prefix_truth import by_completion
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.runs.judge.suite import SuiteConfig
@@ -92,7 +92,8 @@ class _OfLabels:
             captions = CaptionTokenizer.load(suite.data / CAPTIONS_FILE)
             return read_split(suite.data, "train", captions, suite.judge.eye_pictures, LoaderConfig(image_size=size))
 
-        self._eye = load_or_train_eye(suite.eye, suite.judge.eye, read)
+        classes = {name: len(words) for name, words in read_manifest(suite.data).classes.items()}
+        self._eye = load_or_train_eye(suite.eye, suite.judge.eye, classes, read)
 
     @property
     def identity(self) -> str:

@@ -27,7 +27,7 @@ from seqtok.evaluation.metrics.semantics import hits_by_level
 from seqtok.evaluation.ordering.concordance import judge_order
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import RESULTS, merge, write_report
-from seqtok.evaluation.tokenizer_runner import evaluate_tokenizer
+from seqtok.evaluation.runners.tokenizer import evaluate_tokenizer
 from seqtok.export.run import export_latents
 from seqtok.pictures.sample import load_pair
 from seqtok.runs.judge.by_eye import frechet_distances, open_eye

@@ -16,13 +16,13 @@ from data_pipelines.reading.picture_reader import LoaderConfig
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import FILE, Manifest, read_manifest
 from seq_tokenizer import SeqTokenizer
-from seqtok.evaluation.caption_runner import CaptionEvaluation, evaluate_captions
-from seqtok.evaluation.generation_runner import GenerationConfig, evaluate_generation, evaluate_prefixes
+from seqtok.evaluation.runners.captions import CaptionEvaluation, evaluate_captions
+from seqtok.evaluation.runners.generation import GenerationConfig, evaluate_generation, evaluate_prefixes
+from seqtok.evaluation.runners.tokenizer import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.evaluation.scenes.scoring import scene_meaning
-from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.pictures.sample import load_pair
 from seqtok.pictures.verifier import prompt_score
 from seqtok.runs.judge.shown import keep_results, print_attributes, print_table

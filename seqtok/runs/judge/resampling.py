@@ -9,10 +9,10 @@ from typing import Any
 import typer
 
 from data_pipelines.scenes import make_scene
-from seqtok.evaluation.generation_runner import pictures_for_report
 from seqtok.evaluation.report.kept_pictures import keep_pictures
 from seqtok.evaluation.report.report import REDRAWN, merge, write_pictures
-from seqtok.evaluation.resampling_runner import ResamplingConfig, evaluate_resampling
+from seqtok.evaluation.runners.generation import pictures_for_report
+from seqtok.evaluation.runners.resampling import ResamplingConfig, evaluate_resampling
 from seqtok.evaluation.scenes.generation import real_pictures
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig

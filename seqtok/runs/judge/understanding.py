@@ -17,10 +17,10 @@ from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import FILE, Manifest, read_manifest
 from seq_tokenizer import LatentSpec, SeqTokenizer
 from seq_tokenizer.prefixes import encode_all
-from seqtok.evaluation.caption_runner import CaptionEvaluation, evaluate_captions
 from seqtok.evaluation.metrics.state_probes import Splits
 from seqtok.evaluation.report.report import merge
-from seqtok.evaluation.understanding_runner import (
+from seqtok.evaluation.runners.captions import CaptionEvaluation, evaluate_captions
+from seqtok.evaluation.runners.understanding import (
     LabelledLatents,
     UnderstandingConfig,
     evaluate_understanding,

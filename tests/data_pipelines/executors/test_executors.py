@@ -16,7 +16,7 @@ from data_pipelines.executors.run import run_tasks
 from data_pipelines.executors.task import TRIES, attempt
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from seqtok_core.foundation.errors import DataError, SeqtokError, StorageError
 from tests.data_pipelines.executors.tasks import square
 from tests.data_pipelines.prepare.preparation import ROOT
@@ -136,7 +136,7 @@ from pathlib import Path
 from data_pipelines.sources.open import SourceConfig, open_source
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 import data_pipelines.executors.processes
 root = Path({str(tmp_path)!r})
 sources = [open_source(root / name, SourceConfig()) for name in ("folder", "tars")]

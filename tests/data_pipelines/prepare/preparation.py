@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 
 ROOT = Path(__file__).parents[3]
 SHARDS = 24

@@ -9,7 +9,7 @@ import pytest
 from data_pipelines.prepare.preview import bytes_per_sample, preview
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.shards.manifest import read_manifest
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from data_pipelines.sources.open import SourceConfig, open_source
 from tests.data_pipelines.toy import jsonl_folder
 from tests.seqtok.commands.test_commands import seqtok

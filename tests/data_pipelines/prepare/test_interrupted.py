@@ -23,7 +23,7 @@ from data_pipelines.prepare.tasks import PrepareWork, do_task, make_tasks
 from data_pipelines.shards.files import read_index
 from data_pipelines.shards.shard_set import open_shards
 from data_pipelines.sources.base import Bad
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from seqtok.commands.data.view import Pace
 from seqtok_core.foundation.errors import DataError, StorageError
 from seqtok_core.foundation.files import folder_lock

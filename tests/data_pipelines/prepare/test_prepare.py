@@ -16,7 +16,7 @@ from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.shards.files import commit_shard, is_committed
 from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.shards.shard_set import open_shards
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from data_pipelines.sources.file_sources import folder_source
 from data_pipelines.sources.records import Fields
 from data_pipelines.sources.tar_source import tar_sources

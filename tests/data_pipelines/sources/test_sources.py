@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.sources.base import Bad, Pair
 from data_pipelines.sources.derived.cut import split_by_name
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from data_pipelines.sources.file_sources import coco_source, folder_source
 from data_pipelines.sources.open import SourceConfig, detect_kind, open_source
 from data_pipelines.sources.records import Fields, labels_of

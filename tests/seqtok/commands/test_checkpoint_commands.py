@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.reading.vocabulary import train_vocabulary
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from seqtok.export.run import export_latents
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.kinds import load_kind

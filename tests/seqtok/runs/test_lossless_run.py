@@ -20,7 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from data_pipelines.prepare.run import prepare
     from data_pipelines.prepare.settings import PrepareConfig
     from data_pipelines.reading.vocabulary import train_vocabulary
-    from data_pipelines.sources.drawn_scenes import ScenesSource
+    from data_pipelines.sources.drawn import ScenesSource
 
     folder = tmp_path_factory.mktemp("data") / "scenes"
     prepare({"train": ScenesSource("train", 24, 16, 0)}, folder, PrepareConfig(name="scenes", size=16, form="png"))

@@ -12,8 +12,9 @@ from torch import Tensor
 from ar_model import GeneratorObjective, GeneratorObjectiveConfig
 from ar_model.sequences.base import Roles
 from seqtok.evaluation import progress
+from seqtok.evaluation.readers.folder import FORMAT
 from seqtok.evaluation.scenes.reader import SceneReader
-from seqtok.evaluation.scenes.reader_folder import FORMAT, KIND, load_reader
+from seqtok.evaluation.scenes.reader_folder import KIND, load_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.runs import generator as runs
 from seqtok_core.foundation import model_folder

@@ -13,7 +13,7 @@ import pytest
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.reading.vocabulary import train_vocabulary
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from seqtok.export.run import export_latents
 
 ROOT = Path(__file__).parents[3]

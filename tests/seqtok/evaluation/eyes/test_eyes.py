@@ -12,11 +12,12 @@ import torch
 
 from data_pipelines.samples import ImageTextBatch
 from seqtok.evaluation.eyes.labels import label_truth, levels_right
-from seqtok.evaluation.eyes.training import EyeConfig, eye_id, load_or_train_eye, train_eye
+from seqtok.evaluation.eyes.training import EyeConfig, KeptEyeConfig, eye_id, load_or_train_eye, train_eye
 from seqtok_core.foundation.errors import DataError
 from tests.seqtok.evaluation.toy import LENGTH, LosslessTokenizer
 
-SMALL = EyeConfig(images=1600, batch=32, width=8)
+CLASSES = {"color": 3, "side": 2}
+SMALL = KeptEyeConfig(images=1600, batch=32, width=8, lr=4e-3, classes=CLASSES)
 LEVELS = {"kind": ("color",), "fine": ("color", "side")}
 
 
@@ -74,17 +75,17 @@ def test_it_is_kept_with_its_settings(tmp_path: Path):
         asked.append(1)
         return batch(64)
 
-    quick = SMALL.model_copy(update={"images": 64})
-    first = load_or_train_eye(tmp_path / "eye", quick, read)
-    assert eye_id(load_or_train_eye(tmp_path / "eye", quick, read)) == eye_id(first)
+    quick = EyeConfig(images=64, batch=32, width=8)
+    first = load_or_train_eye(tmp_path / "eye", quick, CLASSES, read)
+    assert eye_id(load_or_train_eye(tmp_path / "eye", quick, CLASSES, read)) == eye_id(first)
     assert len(asked) == 1
-    load_or_train_eye(tmp_path / "eye", quick.model_copy(update={"seed": 1}), read)
+    load_or_train_eye(tmp_path / "eye", quick.model_copy(update={"seed": 1}), CLASSES, read)
     assert len(asked) == 2
 
 
-def test_without_labels_there_is_nothing_to_learn():
-    with pytest.raises(DataError, match="no labels"):
-        train_eye(pictures(8)[0], {}, SMALL)
+def test_without_labels_there_is_nothing_to_learn(tmp_path: Path):
+    with pytest.raises(DataError, match="no labels of two classes"):
+        load_or_train_eye(tmp_path / "eye", EyeConfig(), {"color": 1}, lambda: batch(8))
 
 
 def test_a_picture_without_a_label_does_not_count():

@@ -93,11 +93,11 @@ def test_classes_are_those_of_the_fit_and_a_new_one_cannot_be_right() -> None:
 def test_the_interval_is_that_of_a_share() -> None:
     """Near 1.96 standard errors on both sides, narrower for more pictures, the same every time."""
     hits = (torch.arange(400) % 4 == 0).float()[:, None]
-    low, high = bootstrap_interval(hits)
-    assert (low, high) == bootstrap_interval(hits)
+    low, high = bootstrap_interval(hits, mean_of_means)
+    assert (low, high) == bootstrap_interval(hits, mean_of_means)
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(0.25 * 0.75 / 400), rel=0.1)
-    assert bootstrap_interval(hits[:40])[0] < low
+    assert bootstrap_interval(hits[:40], mean_of_means)[0] < low
     unknown = torch.cat([hits, torch.full_like(hits, torch.nan)], 1)
     unknown[:2, 1] = 1.0
     assert mean_of_means(unknown) == pytest.approx(0.625)
-    assert bootstrap_interval(torch.ones(5, 1)) == (1.0, 1.0)
+    assert bootstrap_interval(torch.ones(5, 1), mean_of_means) == (1.0, 1.0)

@@ -10,10 +10,11 @@ import torch
 
 from data_pipelines.samples import to_model
 from data_pipelines.scenes import BACKGROUNDS, COLORS, RADII, SHAPES
+from seqtok.evaluation.readers.spoiling import blur
 from seqtok.evaluation.scenes.generation import judge, read_pictures, real_pictures, share
 from seqtok.evaluation.scenes.reader import GRID, ReaderMaps, SceneReader, pick_peaks, true_reading
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader, reader_quality
-from seqtok.evaluation.scenes.reader_training import ReaderConfig, blur, draw_targets, mirror, reader_loss, train_reader
+from seqtok.evaluation.scenes.reader_training import ReaderConfig, draw_targets, mirror, reader_loss, train_reader
 from seqtok.evaluation.scenes.scoring import ATTRIBUTES, score_reading
 from seqtok_core.foundation.files import folder_lock
 from tests.seqtok.evaluation.toy import held_out

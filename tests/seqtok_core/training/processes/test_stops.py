@@ -133,7 +133,7 @@ def test_sigterm_under_torchrun_with_loader_workers(whole_group, tmp_path):
     from data_pipelines.prepare.run import prepare
     from data_pipelines.prepare.settings import PrepareConfig
     from data_pipelines.reading.vocabulary import train_vocabulary
-    from data_pipelines.sources.drawn_scenes import ScenesSource
+    from data_pipelines.sources.drawn import ScenesSource
 
     data, out = tmp_path / "data", tmp_path / "run"
     prepare({"train": ScenesSource("train", 200, 32)}, data, PrepareConfig(name="scenes", size=32))

@@ -11,7 +11,7 @@ from torch import Tensor
 from ar_model import SampleConfig
 from data_pipelines.samples import to_model
 from seq_tokenizer.prefixes import encode_all
-from seqtok.evaluation.resampling_runner import ResamplingConfig, by_kept, evaluate_resampling
+from seqtok.evaluation.runners.resampling import ResamplingConfig, by_kept, evaluate_resampling
 from seqtok.evaluation.scenes.generation import real_pictures
 from seqtok.evaluation.scenes.resampling import kept_tokens
 from tests.ar_model.toy import LENGTH as TOKENS

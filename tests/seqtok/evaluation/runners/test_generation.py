@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from seqtok.evaluation.generation_runner import (
+from seqtok.evaluation.runners.generation import (
     GenerationConfig,
     evaluate_generation,
     judge_pictures,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from seqtok.evaluation.caption_runner import CaptionEvaluation, evaluate_captions
+from seqtok.evaluation.runners.captions import CaptionEvaluation, evaluate_captions
 from seqtok.evaluation.scenes.scoring import FINEST, LEVELS
 from tests.seqtok.evaluation.toy import LENGTH, LosslessTokenizer, held_out
 

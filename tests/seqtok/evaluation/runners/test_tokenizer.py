@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_pipelines.samples import ImageTextBatch
+from seqtok.evaluation.runners.tokenizer import SCENE_LEVELS, evaluate_tokenizer
 from seqtok.evaluation.scenes.generation import real_pictures
 from seqtok.evaluation.scenes.scoring import scene_meaning
-from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS, evaluate_tokenizer
 from tests.seqtok.evaluation.toy import LENGTH, SIZE, LosslessTokenizer, held_out
 
 PREFIXES = ["1", "2", str(LENGTH)]

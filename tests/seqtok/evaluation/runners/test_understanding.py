@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from seqtok.evaluation.metrics.state_probes import Splits
-from seqtok.evaluation.scenes.scoring import scene_meaning
-from seqtok.evaluation.tokenizer_runner import SCENE_LEVELS
-from seqtok.evaluation.understanding_runner import (
+from seqtok.evaluation.runners.tokenizer import SCENE_LEVELS
+from seqtok.evaluation.runners.understanding import (
     LabelledLatents,
     UnderstandingConfig,
     evaluate_understanding,
@@ -21,6 +20,7 @@ from seqtok.evaluation.understanding_runner import (
     probed_features,
     zero_shot,
 )
+from seqtok.evaluation.scenes.scoring import scene_meaning
 from tests.ar_model.toy import random_latents, toy_generator
 from tests.seqtok.evaluation.toy import held_out
 

@@ -16,9 +16,9 @@ from ar_model.sampling import SampleConfig, Score, SearchConfig
 from data_pipelines.scenes import Scene
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all
-from seqtok.evaluation.caption_runner import Captioned
 from seqtok.evaluation.report import protocol
 from seqtok.evaluation.report.kept_pictures import ReportPictures
+from seqtok.evaluation.runners.captions import Captioned
 from seqtok.evaluation.scenes import generation
 from seqtok.evaluation.scenes.ceilings import everything_by_shapes, second_opinion
 from seqtok.evaluation.scenes.prefix_truth import (

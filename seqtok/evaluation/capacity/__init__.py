@@ -1,0 +1,1 @@
+"""Capacity: how many characters of a drawn page a code holds."""
