@@ -16,6 +16,7 @@ _CLAIMS = {
     "frechet_unguided": "is drawn nearer to real pictures (Fréchet distance, unguided)",
     "reader_unguided": "is drawn with everything right more often (unguided)",
     "reader": "is drawn with everything right more often (guided)",
+    "states": "teaches the sequence model more, as probes of its hidden states read it",
 }
 
 

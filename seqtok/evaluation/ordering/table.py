@@ -102,6 +102,11 @@ def _columns(rows: Sequence[Row]) -> dict[str, Column]:
     for level in levels:
         for k in (lengths[0], lengths[-1]):
             found[f"probe_{level}_{k}"] = Column(f"{level}, k = {k}", "%", 1, _value("order", "accuracy", level, k))
+    found["states"] = Column("read from hidden states, mean of levels", "%", 1, _states_of(levels))
+    for level in levels:
+        found[f"states_{level}"] = Column(
+            f"{level}, of hidden states", "%", 1, _value("understanding", "levels", level, "states_mean", "value")
+        )
     for how, words in (("reader", "guided"), ("reader_unguided", "unguided")):
         found[how] = Column(f"all right, {words}", "%", 1, _value(how, "everything", "value"))
         found[f"{how}_unseen"] = Column(f"unseen, {words}", "%", 1, _value(how, "everything", "unseen"))
@@ -119,6 +124,15 @@ def _area_of(level: str, best: float) -> Callable[[Results], float | None]:
     def of(run: Results) -> float | None:
         points = {int(k): value for k, value in run["order"]["accuracy"][level].items()}
         return area(points, run["order"]["chance"][level], best)
+
+    return of
+
+
+def _states_of(levels: Sequence[str]) -> Callable[[Results], float | None]:
+    def of(run: Results) -> float | None:
+        values = [_value("understanding", "levels", level, "states_mean", "value")(run) for level in levels]
+        told = [value for value in values if value is not None]
+        return fmean(told) if told else None
 
     return of
 

@@ -24,10 +24,12 @@ from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import encode_all
 from seqtok.evaluation.metrics.semantics import hits_by_level
+from seqtok.evaluation.metrics.state_probes import Splits
 from seqtok.evaluation.ordering.concordance import judge_order
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import RESULTS, merge, write_report
 from seqtok.evaluation.runners.tokenizer import evaluate_tokenizer
+from seqtok.evaluation.runners.understanding import LabelledLatents, evaluate_understanding, held_out_for_layers
 from seqtok.export.run import export_latents
 from seqtok.pictures.sample import load_pair
 from seqtok.runs.judge.by_eye import frechet_distances, open_eye
@@ -76,8 +78,11 @@ def judge_contestant(
     bare = replace(test, labels={}, captions=test.captions if suite.contestant(name).taught else [])
     seen = evaluate_tokenizer(tokenizer, bare, bare, levels=names, meaning=meaning)
     drawn, pictures = eye.drawn(tokenizer, generator, test)
+    known, asked_of = (LabelledLatents.of_batch(part, encode_all(tokenizer, part.images)) for part in (train, test))
+    parts = Splits(*held_out_for_layers(known), asked_of)
+    understood = evaluate_understanding(generator, parts, asked.understanding, levels=levels, meaning=meaning)
     facts = {
-        "order": _order(tokenizer, train, test, levels, asked.seed),
+        "order": _order(known, asked_of, levels, asked.seed),
         "frechet": frechet_distances(tokenizer, generator, eye, held_out, asked.chosen.sample, asked.seed),
         "cost": _cost(tokenizer, generator, test.images[:1]),
         "hashes": {
@@ -86,7 +91,7 @@ def judge_contestant(
             "eye": eye.identity,
         },
     }
-    return merge(seen, drawn, facts), pictures
+    return merge(seen, drawn, understood, facts), pictures
 
 
 def require_apart(train: Iterable[ImageTextBatch], test: ImageTextBatch) -> None:
@@ -114,13 +119,10 @@ def require_steady(tokenizer: Any, pictures: Tensor) -> None:
         )
 
 
-def _order(
-    tokenizer: SeqTokenizer, train: ImageTextBatch, test: ImageTextBatch, levels: Mapping[str, Any], seed: int
-) -> dict[str, Any]:
+def _order(known: LabelledLatents, held_out: LabelledLatents, levels: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Probes by prefix and the concordance of what they read."""
-    known, held_out = encode_all(tokenizer, train.images), encode_all(tokenizer, test.images)
-    hits, chance = hits_by_level(known, train.labels, held_out, test.labels, levels)
-    return judge_order(hits, prefix_lengths(known.shape[1]), chance, seed)
+    hits, chance = hits_by_level(known.latents, known.labels, held_out.latents, held_out.labels, levels)
+    return judge_order(hits, prefix_lengths(known.latents.shape[1]), chance, seed)
 
 
 def _cost(tokenizer: SeqTokenizer, generator: SeqGenerator, picture: Tensor) -> dict[str, float]:

@@ -51,7 +51,7 @@ class ForeignTokenizer:
         self._sum, self._count = self._sum + found.float().sum(0), self._count + len(found)
         return found
 
-    def decode(self, latents: Tensor, num_tokens: int | None = None) -> Tensor:
+    def decode(self, latents: Tensor, num_tokens: int | Tensor | None = None) -> Tensor:
         """(B, K, D) -> (B, 3, H, W), from the first num_tokens."""
         if self._cuts:
             found = self._decode(latents, num_tokens=latents.shape[1] if num_tokens is None else num_tokens)

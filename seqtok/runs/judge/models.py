@@ -13,9 +13,11 @@ import typer
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.image_text import read_split
 from data_pipelines.reading.picture_reader import LoaderConfig
+from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.scenes import make_scene
 from data_pipelines.shards.manifest import FILE, Manifest, read_manifest
 from seq_tokenizer import SeqTokenizer
+from seq_tokenizer.prefixes import PrefixTokenizer
 from seqtok.evaluation.runners.captions import CaptionEvaluation, evaluate_captions
 from seqtok.evaluation.runners.generation import GenerationConfig, evaluate_generation, evaluate_prefixes
 from seqtok.evaluation.runners.tokenizer import SCENE_LEVELS, evaluate_tokenizer
@@ -25,6 +27,7 @@ from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.pictures.sample import load_pair
 from seqtok.pictures.verifier import prompt_score
+from seqtok.runs.judge.foreign import is_foreign, open_foreign
 from seqtok.runs.judge.shown import keep_results, print_attributes, print_table
 from seqtok_core.foundation import model_folder
 from seqtok_core.training import World
@@ -33,8 +36,8 @@ Levels = Mapping[str, Sequence[str]]
 
 
 def judge_reconstruction(model: str, data: Path, split: str, limit: int, out: Path | None) -> dict[str, Any]:
-    tokenizer, captions = load_tokenizer(model)
-    test = read_split(data, split, captions, limit, LoaderConfig(image_size=tokenizer.config.image_size))
+    tokenizer, captions, loader = _open(model, data)
+    test = read_split(data, split, captions, limit, loader)
     bare = replace(test, labels={}, captions=[])
     results = evaluate_tokenizer(tokenizer, bare, bare)
     print_table("PSNR in dB and SSIM by number of tokens", {name: results[name] for name in ("psnr", "ssim")})
@@ -45,8 +48,7 @@ def judge_reconstruction(model: str, data: Path, split: str, limit: int, out: Pa
 def probe_and_retrieve(
     model: str, data: Path, split: str, fit_split: str, limit: int, fit_limit: int, out: Path | None
 ) -> dict[str, Any]:
-    tokenizer, captions = load_tokenizer(model)
-    loader = LoaderConfig(image_size=tokenizer.config.image_size)
+    tokenizer, captions, loader = _open(model, data)
     train = read_split(data, fit_split, captions, fit_limit, loader)
     test = read_split(data, split, captions, limit, loader)
     levels, meaning = levels_of(data)
@@ -131,6 +133,16 @@ def judge_prefixes(
         print_table(f"share of pictures {how} from k tokens that are right", shown)
     keep_results(out, results)
     return results
+
+
+def _open(model: str, data: Path) -> tuple[PrefixTokenizer, CaptionTokenizer, LoaderConfig]:
+    """Ours by its model folder, or another project's by its file; the words, and how its pictures are read."""
+    if is_foreign(model):
+        foreign = open_foreign(model)
+        words = CaptionTokenizer.load(data / CAPTIONS_FILE)
+        return foreign, words, LoaderConfig(image_size=foreign.image_size)
+    tokenizer, captions = load_tokenizer(model)
+    return tokenizer, captions, LoaderConfig(image_size=tokenizer.config.image_size)
 
 
 def load_tokenizer(model: str | Path) -> tuple[SeqTokenizer, CaptionTokenizer]:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from ar_model.sampling import SampleConfig
 from seqtok.evaluation.eyes.training import EyeConfig
+from seqtok.evaluation.runners.understanding import UnderstandingConfig
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.runs.generator import GeneratorRun
@@ -58,6 +59,7 @@ class JudgeSettings(Config):
     drawn_scenes: Count = 300  # pictures whose prefixes are drawn from
     chosen: Chosen = Chosen()
     prefix_truth: PrefixTruthConfig = PrefixTruthConfig()
+    understanding: UnderstandingConfig = UnderstandingConfig()
     reader: ReaderConfig = ReaderConfig()  # of drawn scenes
     eye: EyeConfig = EyeConfig()  # of other pictures
     eye_pictures: Count = 50_000  # of the training split, at most, that the eye learns from
