@@ -29,6 +29,8 @@ from seqtok.evaluation.report.report import REPORT_FILES, merge, write_report
 from seqtok.evaluation.runners.captions import evaluate_captions
 from seqtok.evaluation.runners.generation import evaluate_generation, evaluate_prefixes, pictures_for_report
 from seqtok.evaluation.runners.tokenizer import SCENE_LEVELS, evaluate_tokenizer
+from seqtok.evaluation.scenes.generation import real_pictures
+from seqtok.evaluation.scenes.novelty import novelty
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.scoring import scene_meaning
@@ -119,6 +121,10 @@ def _judge(
     scenes = [make_scene(settings.seed, index, "test") for index in range(settings.prompts)]
     score = partial(prompt_score, generator, tokenizer, search=settings.generation.search)
     made, generated = evaluate_generation(tokenizer, generator, scenes, reader, settings.generation, score)
+    known = read_split(folders["data"], "train", captions)
+    real = real_pictures(scenes, settings.image_size)
+    said_before = {pyramid[-1] for pyramid in known.captions}
+    new = {"novelty": novelty(scenes, generated.pictures[:, -1], real, known.images, said_before)}
     asked = settings.prefix_truth
     truth, draw = evaluate_prefixes(tokenizer, generator, scenes, reader, settings.image_size, asked)
     said: dict[str, Any] = {}
@@ -126,7 +132,7 @@ def _judge(
     if generator.writes:
         said, captioned = evaluate_captions(tokenizer, generator, scenes, settings.image_size, settings.captions)
     pictures = pictures_for_report(tokenizer, test.images[:_SHOWN], generated, _SHOWN, draw, captioned)
-    return merge(seen, made, truth, said), pictures
+    return merge(seen, made, new, truth, said), pictures
 
 
 def _about(tokenizer: TokenizerRun, generator: GeneratorRun, folders: dict[str, Path]) -> dict[str, str]:

@@ -14,6 +14,7 @@ it.
                         "chance_unseen", "prompts", "prompts_seen", "prompts_unseen"}}
   reader_rebuilt        {attribute: share}, of what the tokenizer alone makes of real pictures
   second_reader         {attribute: {"guided", "unguided", "rebuilt", "real"}}, by a reader never trained
+  novelty               {"captions": {number of shapes | "all": share}, "distance": {"drawn", "held_out"}}
   by_shapes             {number of shapes: {"guided", "unguided", "rebuilt"}}, everything right by the first reader
   reader_unguided, captions
                         the same form: pictures without guidance; captions that the sequence model writes

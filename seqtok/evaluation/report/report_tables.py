@@ -48,6 +48,14 @@ def second_opinions(results: Results) -> list[Table]:
         sets = list(next(iter(numbers.values())))
         rows = [[name, *(percent(row[each]) for each in sets)] for name, row in numbers.items()]
         tables.append(Table("", ["everything right (%), by number of shapes", *sets], rows))
+    if new := results.get("novelty"):
+        rows = [[name, percent(value)] for name, value in new["captions"].items()]
+        tables.append(
+            Table("", ["prompts that stand word for word in the training (%), by number of shapes", ""], rows)
+        )
+        near = new["distance"]
+        rows = [["drawn", number(near["drawn"], 1)], ["real, held out", number(near["held_out"], 1)]]
+        tables.append(Table("", ["distance to the nearest training picture, in 8-bit levels (median)", ""], rows))
     return tables
 
 

@@ -69,6 +69,23 @@ def test_understanding_without_labels_shows_the_captions_alone() -> None:
     assert "Linear probes of states" not in page
 
 
+def test_a_second_opinion_and_what_is_new_stand_in_tables() -> None:
+    shares = {"guided": 0.9375, "unguided": 0.875, "rebuilt": None, "real": 1.0}
+    page = render_report(
+        {
+            "second_reader": {"everything": shares},
+            "reader_rebuilt": {"everything": 0.9765, "place": None},
+            "by_shapes": {"1": {"guided": 0.5625}, "3": {"guided": 0.4375}},
+            "novelty": {"captions": {"1": 0.8125, "all": 0.6875}, "distance": {"drawn": 31.25, "held_out": 30.5}},
+            "protocol": {"second_reader": "never trained"},
+        }
+    )
+    parsed(page)
+    for shown in ("93.8", "87.5", "97.7", "56.2", "43.8", "81.2", "68.8", "31.2", "30.5", "never trained"):
+        assert shown in page, shown
+    assert "A second opinion" not in render_report({"psnr": {"1": 20.0}})
+
+
 def test_what_stays_is_shown_over_the_tokens_kept() -> None:
     page = render_report(resampling("count"), SHOWN)
     parsed(page)
