@@ -114,13 +114,16 @@ def _others(read: Mapping[str, Tensor], held_out: ImageTextBatch, levels: Mappin
     return {level: torch.cat([row[level] for row in rows]) for level in rows[0]}
 
 
-def _rows(right: Right, chance: Right, real: Right) -> dict[str, dict[str, float]]:
-    rows = {}
+def _rows(right: Right, chance: Right, real: Right) -> dict[str, dict[str, Any]]:
+    """As those of the reader of scenes; no split into seen and unseen combinations is known here."""
+    rows: dict[str, dict[str, Any]] = {}
+    split: dict[str, Any] = dict.fromkeys(("seen", "unseen", "chance_seen", "chance_unseen"))
     for level, own in right.items():
         value, count = _mean(own), int((~own.isnan()).sum())
         low, high = wilson(value, count)
         rows[level] = {"value": value, "low": low, "high": high, "prompts": count}
-        rows[level] |= {"chance": _mean(chance[level]), "real": _mean(real[level])}
+        rows[level] |= {"chance": _mean(chance[level]), "real": _mean(real[level]), **split}
+        rows[level] |= {"prompts_seen": 0, "prompts_unseen": 0}
     return rows
 
 

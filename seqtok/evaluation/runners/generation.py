@@ -19,8 +19,8 @@ from seq_tokenizer.prefixes import PrefixTokenizer, decode_all, encode_all
 from seqtok.evaluation.report import protocol
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.runners.captions import Captioned
+from seqtok.evaluation.runners.ceilings import everything_by_shapes, second_opinion
 from seqtok.evaluation.scenes import generation
-from seqtok.evaluation.scenes.ceilings import everything_by_shapes, second_opinion
 from seqtok.evaluation.scenes.prefix_truth import (
     Completer,
     Drawer,

@@ -21,6 +21,7 @@ from data_pipelines.samples import to_model
 from data_pipelines.scenes import BACKGROUNDS, COLORS, RADII, SHAPES, Scene, make_scene, render
 from seqtok.evaluation.readers.spoiling import spoil
 from seqtok.evaluation.readers.training import SEED_SPACE, Progress, ReaderTraining, fit_reader
+from seqtok.evaluation.scenes.blobs import render_with_blob
 from seqtok.evaluation.scenes.reader import GRID, INPUT_SIZE, SceneReader
 
 _HEAT_WIDTH = 1.0  # standard deviation of a centre's heat, in cells
@@ -30,9 +31,11 @@ _HEAT_SHARE = 10.0
 
 
 class ReaderConfig(ReaderTraining):
-    """`scenes` are drawn once and seen again mirrored, blurred and overlaid until `images` have been seen."""
+    """`scenes` are drawn once and seen again mirrored, blurred and overlaid until `images` have been seen; beside them
+    `blobs`, scenes in which one shape is a bulging patch, which is to have no name."""
 
     scenes: int = 12_000
+    blobs: int = 4_000
 
 
 @dataclass(frozen=True)
@@ -48,24 +51,31 @@ class SceneTargets:
 
 def train_reader(config: ReaderConfig, progress: Progress | None = None) -> SceneReader:
     """Draw, train and return the reader in eval mode."""
-    data = draw_targets(config.scenes, config.seed)
+    data = draw_targets(config.scenes, config.seed, config.blobs)
 
     def loss_of(reader: SceneReader, step: int, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(config.scenes, (config.batch,), generator=generator)
+        chosen = torch.randint(len(data.mask), (config.batch,), generator=generator)
         seen = mirror(_take(data, chosen), generator)
         return reader_loss(reader, replace(seen, pixels=spoil(seen.pixels, generator)))
 
     return fit_reader(lambda: SceneReader(config.width), loss_of, config, progress)
 
 
-def draw_targets(count: int, seed: int) -> SceneTargets:
-    """`count` scenes, every second one with a combination that contestants never see in training."""
-    scenes = [make_scene(SEED_SPACE + seed, index, "test") for index in range(count)]
-    pictures = np.stack([render(scene, INPUT_SIZE) for scene in scenes])  # (B, 32, 32, 3)
-    pixels = to_model(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-    place, mask, names = torch.zeros(count, 3, 2), torch.zeros(count, 3), torch.zeros(count, 3, 3).long()
+def draw_targets(count: int, seed: int, blobs: int = 0) -> SceneTargets:
+    """`count` scenes, every second one with a combination that contestants never see in training; and `blobs` more, of
+    each of which one shape is a patch that no target speaks of."""
+    scenes = [make_scene(SEED_SPACE + seed, index, "test") for index in range(count + blobs)]
+    rng = np.random.default_rng(SEED_SPACE + seed)
+    patched = {index: int(rng.integers(len(scenes[index].shapes))) for index in range(count, count + blobs)}
+    drawn = [render(scene, INPUT_SIZE) for scene in scenes[:count]]
+    drawn += [render_with_blob(scenes[index], which, INPUT_SIZE, rng) for index, which in patched.items()]
+    pixels = to_model(torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2))  # of (B, 32, 32, 3)
+    total = len(scenes)
+    place, mask, names = torch.zeros(total, 3, 2), torch.zeros(total, 3), torch.zeros(total, 3, 3).long()
     for row, scene in enumerate(scenes):
         for slot, shape in enumerate(scene.shapes):
+            if patched.get(row) == slot:
+                continue
             place[row, slot] = torch.tensor([shape.x, shape.y]) * GRID
             mask[row, slot] = 1.0
             names[row, slot] = torch.tensor(

@@ -3,14 +3,18 @@ rightly."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from data_pipelines.samples import to_model
-from data_pipelines.scenes import BACKGROUNDS, COLORS, RADII, SHAPES
+from data_pipelines.scenes import BACKGROUNDS, COLORS, RADII, SHAPES, make_scene, render
 from seqtok.evaluation.readers.spoiling import blur
+from seqtok.evaluation.readers.training import SEED_SPACE
+from seqtok.evaluation.scenes.blobs import render_with_blob
 from seqtok.evaluation.scenes.generation import judge, read_pictures, real_pictures, share
 from seqtok.evaluation.scenes.reader import GRID, ReaderMaps, SceneReader, pick_peaks, true_reading
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader, reader_quality
@@ -19,7 +23,7 @@ from seqtok.evaluation.scenes.scoring import ATTRIBUTES, score_reading
 from seqtok_core.foundation.files import folder_lock
 from tests.seqtok.evaluation.toy import held_out
 
-TINY = ReaderConfig(scenes=300, images=800, batch=32, width=16)
+TINY = ReaderConfig(scenes=300, blobs=100, images=800, batch=32, width=16)
 
 
 def ideal_maps(scenes: list) -> ReaderMaps:  # type: ignore[type-arg]
@@ -124,6 +128,23 @@ def test_a_kept_reader_is_used_again_and_another_one_replaced(tmp_path: Path) ->
     assert trained == [32, 64, 32, 64]
 
 
+def test_a_patch_stands_where_the_shape_stood_and_has_no_target() -> None:
+    scenes = [scene for scene in held_out(30) if len(scene.shapes) == 2]
+    for number, scene in enumerate(scenes):
+        patched = render_with_blob(scene, 1, 32, np.random.default_rng(number))
+        whole, without = render(scene, 32), render(replace(scene, shapes=scene.shapes[:1]), 32)
+        x, y = (int(32 * at) for at in (scene.shapes[1].x, scene.shapes[1].y))
+        assert (patched[y, x] == whole[y, x]).all(), "of the same colour"
+        changed = (patched != whole).any(-1)
+        assert changed.any()
+        other = (without != np.asarray(scene.background_rgb)).any(-1)
+        assert changed[other].mean() < 0.2, "the other shape is hardly touched"
+    plain, more = draw_targets(20, seed=0), draw_targets(20, seed=0, blobs=10)
+    assert torch.equal(more.pixels[:20], plain.pixels)
+    shown = torch.tensor([float(len(make_scene(SEED_SPACE, index, "test").shapes)) for index in range(20, 30)])
+    assert torch.equal(more.mask[20:].sum(1), shown - 1)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_reader_reads_held_out_scenes() -> None:
@@ -140,4 +161,9 @@ def test_the_reader_reads_held_out_scenes() -> None:
         found = share(verdicts, attribute)
         assert found is not None
         assert found >= 0.97
+    single = [scene for scene in scenes if len(scene.shapes) == 1][:300]
+    draws = np.random.default_rng(1)
+    patches = np.stack([render_with_blob(scene, 0, 32, draws) for scene in single])
+    named = [r.objects for r in reader.read(to_model(torch.from_numpy(patches).permute(0, 3, 1, 2)))]
+    assert sum(map(bool, named)) <= 0.15 * len(named), "a patch has no name"
     assert all(not r.objects for r in reader.read(torch.rand(50, 3, 1, 1).mul(2).sub(1).expand(50, 3, 32, 32)))
