@@ -1,4 +1,4 @@
-"""A suite as files: ordering.json and ordering.csv with every figure, a page, and its plots as SVG."""
+"""A suite as files: ordering.json and ordering.csv with every figure, a page, and its plots for a paper."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from seqtok.evaluation.ordering.conclusions import conclusions
 from seqtok.evaluation.ordering.table import Column, Figure, Row, Summary
-from seqtok.evaluation.report.charts import Curve, chart
+from seqtok.evaluation.report.charts import Curve, chart, printed
 from seqtok.evaluation.report.kept_pictures import kept_pictures
 from seqtok.grids import data_uri
 from seqtok_core.foundation.files import atomic_write
@@ -22,22 +22,25 @@ from seqtok_core.foundation.files import atomic_write
 PAGE, TABLE, CSV = "ordering.html", "ordering.json", "ordering.csv"
 _DRAWN = 6  # curves of one chart
 _BARE = "–"
+_Plot = tuple[list[Curve], str, str]  # curves, unit, title
 
 
 def write_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> Path:
     """-> the page's path."""
     said = conclusions(rows, summary) if rows else ["Nothing is judged yet."]
     plots = _plots(rows)
+    pages = {name: svg for name, (curves, unit, title) in plots.items() if (svg := chart(curves, unit, title))}
     with atomic_write(folder / TABLE, "w") as stream:
         json.dump(_as_json(summary, rows, said), stream, indent=1, ensure_ascii=False)
         stream.write("\n")
     with atomic_write(folder / CSV, "w") as stream:
         stream.write(_as_csv(summary, rows))
-    for name, svg in plots.items():
-        with atomic_write(folder / "plots" / f"{name}.svg", "w") as stream:
-            stream.write(svg)
+    for name, (curves, unit, title) in plots.items():
+        for kind, drawn in printed(curves, unit, title).items():
+            with atomic_write(folder / "plots" / f"{name}.{kind}") as file:
+                file.write(drawn)
     with atomic_write(folder / PAGE, "w") as stream:
-        stream.write(_render(folder, summary, rows, said, plots))
+        stream.write(_render(folder, summary, rows, said, pages))
     return folder / PAGE
 
 
@@ -68,19 +71,19 @@ def _as_csv(summary: Summary, rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def _plots(rows: Sequence[Row]) -> dict[str, str]:
-    """name -> SVG: probes by prefix of each level, PSNR, and what drawn prefixes show, of the first contestants."""
+def _plots(rows: Sequence[Row]) -> dict[str, _Plot]:
+    """By name: probes by prefix of each level, PSNR, and what drawn prefixes show, of the first contestants."""
     if not rows:
         return {}
     shown, first = rows[:_DRAWN], rows[0].runs[0]
-    found = {"psnr": chart([Curve(row.name, _means(row, "psnr")) for row in shown], "dB", "PSNR")}
+    found: dict[str, _Plot] = {"psnr": ([Curve(row.name, _means(row, "psnr")) for row in shown], "dB", "PSNR")}
     for level in first.get("order", {}).get("accuracy", {}):
         chance = first["order"]["chance"][level]
         curves = [Curve(row.name, _means(row, "order", "accuracy", level), chance) for row in shown]
-        found[f"probe_{level}"] = chart(curves, "%", f"{level}, read by a linear probe")
+        found[f"probe_{level}"] = curves, "%", f"{level}, read by a linear probe"
         drawn = [Curve(row.name, _means(row, "prefix_truth", "levels", level, "value")) for row in shown]
-        found[f"truth_{level}"] = chart(drawn, "%", f"{level}, in pictures drawn from k tokens")
-    return {name: svg for name, svg in found.items() if svg}
+        found[f"truth_{level}"] = drawn, "%", f"{level}, in pictures drawn from k tokens"
+    return found
 
 
 def _means(row: Row, *path: str) -> dict[str, float | None]:

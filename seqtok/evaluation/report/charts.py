@@ -25,8 +25,18 @@ _TOKENS = {
     "#00b0b0": "var(--muted)",
     "#00b0b1": "var(--line)",
 }
-_COLORS = [name for name, value in _TOKENS.items() if value.startswith("var(--c")]
-_MUTED, _LINE = "#00b0b0", "#00b0b1"
+
+
+@dataclass(frozen=True)
+class _Palette:
+    curves: Sequence[str]
+    muted: str
+    line: str
+
+
+_PAGE = _Palette([name for name, value in _TOKENS.items() if value.startswith("var(--c")], "#00b0b0", "#00b0b1")
+_PRINT = _Palette(["#2f5fd0", "#0f8a7e", "#b86a00", "#a8327f", "#15181d", "#6b7a10"], "#5d6673", "#e1e5ea")
+_DPI = 200  # of a printed chart
 _SIZE = (5.2, 3.0)  # inches at 72 dots: about 374 x 216 CSS pixels before scaling
 _LONGEST = 18  # characters of a name
 _NAME_GAP = 12.5  # points between the baselines of two names
@@ -48,12 +58,24 @@ def chart(curves: Sequence[Curve], unit: str, describe: str, over: str | None = 
 
     At most six curves; `describe` is what a screen reader says. Curves without a value are left out.
     """
+    svg = _drawn(curves, unit, describe, over, _PAGE, ("svg",))
+    return _for_page(svg["svg"].decode(), describe) if svg else ""
+
+
+def printed(curves: Sequence[Curve], unit: str, describe: str) -> dict[str, bytes]:
+    """The same chart for a paper: "svg" and "png", with colours of their own on white; nothing without a value."""
+    return _drawn(curves, unit, describe, None, _PRINT, ("svg", "png"))
+
+
+def _drawn(
+    curves: Sequence[Curve], unit: str, describe: str, over: str | None, palette: _Palette, formats: Sequence[str]
+) -> dict[str, bytes]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     curves = [curve for curve in curves if any(value is not None for value in curve.points.values())]
     if not curves:
-        return ""
+        return {}
     style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": describe,
@@ -67,16 +89,21 @@ def chart(curves: Sequence[Curve], unit: str, describe: str, over: str | None = 
         axes = figure.add_axes((_LEFT, _BOTTOM, width, _HEIGHT))
         scale = 100.0 if unit == "%" else 1.0
         dots = 4.2 if over is None else 0.0
-        ends = [_draw(axes, curve, color, scale, dots) for curve, color in zip(curves, _COLORS, strict=False)]
+        ends = [_draw(axes, curve, color, scale, dots) for curve, color in zip(curves, palette.curves, strict=False)]
         if over is None:
-            _prefix_axis(axes, sorted({int(k) for curve in curves for k in curve.points}))
+            _prefix_axis(axes, sorted({int(k) for curve in curves for k in curve.points}), palette)
         else:
-            _counting_axis(axes, over)
-        _frame(axes, unit)
-        _name(axes, curves, ends)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_page(stream.getvalue(), describe)
+            _counting_axis(axes, over, palette)
+        _frame(axes, unit, palette)
+        _name(axes, curves, ends, palette)
+        return {kind: _saved(figure, kind, clear=palette is _PAGE) for kind in formats}
+
+
+def _saved(figure: Any, kind: str, clear: bool) -> bytes:
+    stream = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    figure.savefig(stream, format=kind, transparent=clear, metadata=metadata, dpi=_DPI)
+    return stream.getvalue()
 
 
 def _draw(axes: Any, curve: Curve, color: str, scale: float, dots: float) -> float:
@@ -90,25 +117,25 @@ def _draw(axes: Any, curve: Curve, color: str, scale: float, dots: float) -> flo
     return float(ys[-1])
 
 
-def _prefix_axis(axes: Any, ticks: Sequence[int]) -> None:
+def _prefix_axis(axes: Any, ticks: Sequence[int], palette: _Palette) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(list(ticks), [str(k) for k in ticks])
-    axes.set_xlabel("tokens k", color=_MUTED, labelpad=3)
+    axes.set_xlabel("tokens k", color=palette.muted, labelpad=3)
 
 
-def _counting_axis(axes: Any, over: str) -> None:
+def _counting_axis(axes: Any, over: str, palette: _Palette) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel(over, color=_MUTED, labelpad=3)
+    axes.set_xlabel(over, color=palette.muted, labelpad=3)
 
 
-def _frame(axes: Any, unit: str) -> None:
+def _frame(axes: Any, unit: str, palette: _Palette) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if unit == "%":
@@ -117,19 +144,21 @@ def _frame(axes: Any, unit: str) -> None:
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.margins(y=0.12)
-    axes.set_title(unit, color=_MUTED, fontsize=9.5, loc="left", x=-0.8 * _LEFT / axes.get_position().width, pad=8)
-    axes.tick_params(colors=_MUTED, length=0, pad=5)
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes.set_title(
+        unit, color=palette.muted, fontsize=9.5, loc="left", x=-0.8 * _LEFT / axes.get_position().width, pad=8
+    )
+    axes.tick_params(colors=palette.muted, length=0, pad=5)
+    axes.grid(axis="y", color=palette.line, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in axes.spines.values():
         side.set_visible(False)
 
 
-def _name(axes: Any, curves: Sequence[Curve], ends: Sequence[float]) -> None:
+def _name(axes: Any, curves: Sequence[Curve], ends: Sequence[float], palette: _Palette) -> None:
     low, high = axes.get_ylim()
     points_high = _SIZE[1] * 72 * _HEIGHT
     wanted = [(end - low) / (high - low) * points_high for end in ends]
-    for curve, color, y in zip(curves, _COLORS, spread(wanted, _NAME_GAP, points_high), strict=False):
+    for curve, color, y in zip(curves, palette.curves, spread(wanted, _NAME_GAP, points_high), strict=False):
         axes.annotate(
             _short(curve.name),
             (1, 0),

@@ -112,7 +112,9 @@ def test_files_hold_every_figure_and_the_page_refers_to_nothing_outside(tmp_path
     lines = list(csv.DictReader(io.StringIO((tmp_path / "ordering.csv").read_text())))
     assert len(lines) == sum(map(len, table["figures"].values()))
     assert table["figures"]["strict"]["raster"] == {"mean": pytest.approx(0.3), "half": pytest.approx(0.0), "seeds": 3}
-    assert (tmp_path / "plots" / "probe_count.svg").read_text().startswith("<svg")
+    plot = (tmp_path / "plots" / "probe_count.svg").read_text()
+    assert "var(--" not in plot, "a file has colours of its own"
+    assert (tmp_path / "plots" / "probe_count.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_contestant_without_a_figure_is_left_blank(tmp_path: Path):
