@@ -14,7 +14,7 @@ from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.reading.vocabulary import train_vocabulary
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from seq_tokenizer import SeqTokenizer
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig

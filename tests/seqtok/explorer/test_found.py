@@ -66,7 +66,7 @@ def test_what_is_missing_is_said(run: Path, tmp_path: Path):
 def test_data_without_a_held_out_split_is_said(run: Path, tmp_path: Path):
     from data_pipelines.prepare.run import prepare
     from data_pipelines.prepare.settings import PrepareConfig
-    from data_pipelines.sources.drawn_scenes import ScenesSource
+    from data_pipelines.sources.drawn import ScenesSource
 
     (tmp_path / "tokenizer").symlink_to(run / "tokenizer")
     prepare({"train": ScenesSource("train", 4, 16)}, tmp_path / "data", PrepareConfig(name="scenes", size=16))

@@ -19,7 +19,7 @@ from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.reading.vocabulary import train_vocabulary
-from data_pipelines.sources.drawn_scenes import ScenesSource
+from data_pipelines.sources.drawn import ScenesSource
 from seq_tokenizer import SeqTokenizer, TokenizerConfig
 from seqtok.explorer.app import build_app
 from seqtok.explorer.found import find_parts
