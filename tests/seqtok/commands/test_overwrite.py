@@ -25,13 +25,14 @@ FOREIGN = ["cc3m-train-000000.tar", "cc3m-train-000000.index.json", "dataset.jso
 
 
 @pytest.mark.parametrize("name", [*FOREIGN, "prepare.json"])
-@pytest.mark.parametrize("command", ["data scenes", "data prepare", "tokenizer export"])
+@pytest.mark.parametrize("command", ["data scenes", "data glyphs", "data prepare", "tokenizer export"])
 def test_a_folder_without_our_plan_is_not_cleared(command, name, capsys, data, tokenizer, tmp_path):  # noqa: F811
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text('{"mine": 1}')
     words = {
         "data scenes": scenes(out),
+        "data glyphs": ["data", "glyphs", out, "--train", 6, "--val", 0, "--test", 0],
         "data prepare": ["data", "prepare", data, out],
         "tokenizer export": ["tokenizer", "export", tokenizer, data, out],
     }[command]
@@ -145,7 +146,7 @@ def test_every_command_with_overwrite_is_tried_here():
 
     assert named(typer.main.get_command(app)) == {
         "train", "tokenizer train", "generator train",  # tests/seqtok_core/training/test_run_folder.py
-        "demo", "data scenes", "data prepare", "data text", "tokenizer export",
+        "demo", "data scenes", "data glyphs", "data prepare", "data text", "tokenizer export",
     }  # fmt: skip
 
 
