@@ -46,11 +46,17 @@ class Chosen(Config):
     split: str = "val"
 
 
+class LabelledLevel(Config):
+    """What captions of one fineness say, and the labels that say the same."""
+
+    name: str
+    labels: tuple[str, ...]
+
+
 class JudgeSettings(Config):
     """Numbers of held-out pictures; all metrics are of the same ones for every contestant."""
 
-    # Caption levels, coarse to fine, each with the labels that say the same; {}: as the data name them.
-    levels: Mapping[str, tuple[str, ...]] = {}
+    levels: tuple[LabelledLevel, ...] = ()  # coarse to fine; (): as the data name them
     fit: Count = 5000  # training pictures that probes are fitted on
     test: Count = 2000
     pictures: Annotated[int, Field(ge=2)] = 5000  # of a Frechet distance
@@ -99,7 +105,7 @@ class SuiteConfig(Config):
     def levels(self) -> tuple[Mapping[str, Sequence[str]] | None, Callable[[str], str]]:
         """Of captions and labels, coarse to fine, and which captions mean the same."""
         named, meaning = levels_of(self.data)
-        return self.judge.levels or named, meaning
+        return {level.name: level.labels for level in self.judge.levels} or named, meaning
 
     def contestant(self, name: str) -> Contestant:
         if name in self.own:

@@ -26,6 +26,7 @@ from seqtok.runs.judge.contestants import FIXED, contestants
 from seqtok.runs.judge.suite import SuiteConfig
 from seqtok.runs.settings import read_values
 from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError
+from seqtok_core.foundation.files import read_json, write_json
 from seqtok_core.training.costs.flops import new_counter
 
 ALL = list(contestants(16, (1, 1, 3, 5)))
@@ -57,6 +58,13 @@ def test_fixed_orders_are_as_large_and_as_dear_as_the_learned_one(name: str):
     suite = shipped()
     own, its = (picture_part(suite.tokenizer_run(each, 0).model) for each in (name, "text_on_every_prefix"))
     assert own == pytest.approx(its, rel=0.05)
+
+
+def test_levels_stay_in_their_order_on_the_way_to_a_contest(tmp_path: Path):
+    suite = SuiteConfig.parse({**read_values("ordering-cifar"), "data": str(tmp_path)}, "test")
+    write_json(tmp_path / "suite.json", suite.model_dump(mode="json"))
+    levels, _ = SuiteConfig.parse(read_json(tmp_path / "suite.json"), "again").levels()
+    assert list(levels or ()) == ["coarse", "middle", "label"]
 
 
 def test_a_wrong_name_names_the_nearest():
@@ -147,7 +155,7 @@ def start(path: Path) -> subprocess.Popen[str]:
 @pytest.mark.timeout(1800)
 def test_stopped_in_the_middle_it_goes_on_to_the_same_table(tmp_path: Path):
     scenes = ["scenes", str(tmp_path / "data"), "--train", "64", "--val", "32", "--test", "32", "--size", "16"]
-    for words in (scenes, ["text", str(tmp_path / "data"), "--vocab", "200"]):
+    for words in (scenes, ["text", str(tmp_path / "data"), "--vocab", "300"]):
         data_app(words, standalone_mode=False)
     whole = start(small_suite(tmp_path, "whole"))
     assert "ordering.html" in whole.communicate()[0]
