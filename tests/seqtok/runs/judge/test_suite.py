@@ -154,8 +154,8 @@ def start(path: Path) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_stopped_in_the_middle_it_goes_on_to_the_same_table(tmp_path: Path):
-    scenes = ["scenes", str(tmp_path / "data"), "--train", "64", "--val", "32", "--test", "32", "--size", "16"]
-    for words in (scenes, ["text", str(tmp_path / "data"), "--vocab", "300"]):
+    scenes = ["scenes", str(tmp_path / "data"), "--train", "800", "--val", "32", "--test", "32", "--size", "16"]
+    for words in (scenes, ["text", str(tmp_path / "data"), "--vocab", "512"]):
         data_app(words, standalone_mode=False)
     whole = start(small_suite(tmp_path, "whole"))
     assert "ordering.html" in whole.communicate()[0]
