@@ -89,17 +89,12 @@ def probe_labels(
     chance)."""
     accuracy: dict[str, dict[str, float]] = {}
     chance: dict[str, float] = {}
+    lengths = prefixes or prefix_lengths(train.shape[1])
     for name in train_labels:
-        known, held_out = train_labels[name] >= 0, test_labels[name] >= 0
-        target, asked = train_labels[name][known], test_labels[name][held_out]
-        if not len(target) or not len(asked):
+        if (found := _hits_of_label(train, train_labels[name], test, test_labels[name], lengths)) is None:
             continue
-        classes = int(torch.cat([target, asked]).max()) + 1
-        chance[name] = majority_accuracy(target, asked)
-        accuracy[name] = {
-            str(k): probe_accuracy(_features(train[known], k), target, _features(test[held_out], k), asked, classes)
-            for k in prefixes or prefix_lengths(train.shape[1])
-        }
+        hits, chance[name] = found
+        accuracy[name] = {str(k): float(own.nanmean()) for k, own in zip(lengths, hits, strict=True)}
     return accuracy, chance
 
 
@@ -116,25 +111,30 @@ def hits_by_level(
     chance: dict[str, float] = {}
     lengths = prefix_lengths(train.shape[1])
     for level, names in levels.items():
-        found, guessed = [], []
-        for name in names:
-            if name not in train_labels or name not in test_labels:
-                continue
-            known, held_out = train_labels[name] >= 0, test_labels[name] >= 0
-            target, asked = train_labels[name][known], test_labels[name][held_out]
-            if not len(target) or not len(asked):
-                continue
-            classes = int(torch.cat([target, asked]).max()) + 1
-            own = torch.full((len(lengths), len(test)), float("nan"))
-            for row, k in enumerate(lengths):
-                right = probe_hits(_features(train[known], k), target, _features(test[held_out], k), asked, classes)
-                own[row, held_out] = right.float()
-            found.append(own)
-            guessed.append(majority_accuracy(target, asked))
+        known = [name for name in names if name in train_labels and name in test_labels]
+        labels = [_hits_of_label(train, train_labels[name], test, test_labels[name], lengths) for name in known]
+        found = [label for label in labels if label is not None]
         if found:
-            hits[level] = torch.stack(found).nanmean(0)
-            chance[level] = sum(guessed) / len(guessed)
+            hits[level] = torch.stack([own for own, _ in found]).nanmean(0)
+            chance[level] = sum(guessed for _, guessed in found) / len(found)
     return hits, chance
+
+
+def _hits_of_label(
+    train: Tensor, train_label: Tensor, test: Tensor, test_label: Tensor, lengths: Sequence[int]
+) -> tuple[Tensor, float] | None:
+    """(P, N) 1 where the class is named and 0 where another is, nan for a picture without one; and chance. None where
+    no picture of one of the splits has a class."""
+    known, held_out = train_label >= 0, test_label >= 0
+    target, asked = train_label[known], test_label[held_out]
+    if not len(target) or not len(asked):
+        return None
+    classes = int(torch.cat([target, asked]).max()) + 1
+    hits = torch.full((len(lengths), len(test)), float("nan"))
+    for row, k in enumerate(lengths):
+        right = probe_hits(_features(train[known], k), target, _features(test[held_out], k), asked, classes)
+        hits[row, held_out] = right.float()
+    return hits, majority_accuracy(target, asked)
 
 
 def _features(latents: Tensor, k: int) -> Tensor:
