@@ -33,6 +33,8 @@ def conclusions(rows: Sequence[Row], summary: Summary) -> list[str]:
         if LEARNED in figures and rivals:
             said.append(_held_against(words, figures[LEARNED], rivals, summary.columns[key], "fixed order"))
     said += _of_text(summary)
+    notes = {run.get("frechet", {}).get("note") for row in rows for run in row.runs} - {None}
+    said += [f"Fréchet distances are not to be compared with others: {note}." for note in sorted(notes)]
     chosen = summary.judge.get("chosen", {}).get("split", "val")
     if chosen == "test":
         said.append(

@@ -21,7 +21,7 @@ from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.eyes.labels import judge_labels, label_truth
 from seqtok.evaluation.eyes.training import eye_id, load_or_train_eye
-from seqtok.evaluation.metrics.frechet import frechet_distance
+from seqtok.evaluation.metrics.frechet import frechet_distance, frechet_note
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import merge
 from seqtok.evaluation.runners.generation import (
@@ -116,9 +116,10 @@ class _OfLabels:
 
 def frechet_distances(
     tokenizer: SeqTokenizer, generator: SeqGenerator, eye: Eye, real: ImageTextBatch, sample: SampleConfig, seed: int
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Between pictures of the captions and the pictures that have them, with and without guidance; beside it what the
-    tokenizer alone loses, and two halves of the real pictures (half as many make it larger)."""
+    tokenizer alone loses, two halves of the real pictures (half as many make it larger), and a `note` where all of them
+    are too few."""
     target = eye.features(real.images)
     prompts = [captions[-1] for captions in real.captions]
     half = len(target) // 2
@@ -126,7 +127,8 @@ def frechet_distances(
     def distance(latents: Tensor) -> float:
         return frechet_distance(eye.features(decode_all(tokenizer, latents, latents.shape[1])), target)
 
-    found = {
+    found: dict[str, Any] = {
+        "note": frechet_note(len(target), target.shape[1]),
         "halves": frechet_distance(target[:half], target[half:]),
         "rebuilt": distance(encode_all(tokenizer, real.images)),
     }

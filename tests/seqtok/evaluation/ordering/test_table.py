@@ -102,6 +102,13 @@ def test_settings_chosen_on_the_test_split_are_named():
     assert "chosen on the test split" not in said(rows)
 
 
+def test_too_few_pictures_for_a_distance_are_named():
+    rows = suite()
+    assert "not to be compared" not in said(rows)
+    rows[1].runs[0]["frechet"]["note"] = "64 pictures are fewer than the 256 features"
+    assert "not to be compared with others: 64 pictures are fewer" in said(rows)
+
+
 def test_files_hold_every_figure_and_the_page_refers_to_nothing_outside(tmp_path: Path):
     rows = suite()
     rows[0] = Row("text_on_every_prefix", "<script>alert(1)</script>", True, rows[0].runs)
