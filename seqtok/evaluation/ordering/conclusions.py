@@ -22,7 +22,7 @@ _CLAIMS = {
 
 def conclusions(rows: Sequence[Row], summary: Summary) -> list[str]:
     """Sentences, in the order in which they are read."""
-    said = [_seeds(rows)]
+    said = [_seeds(rows), *_reservations(rows, summary)]
     names = {row.name: row for row in rows}
     if LEARNED not in names:
         return [*said, f"Without {LEARNED} among the contestants nothing is said of the learned order."]
@@ -33,6 +33,12 @@ def conclusions(rows: Sequence[Row], summary: Summary) -> list[str]:
         if LEARNED in figures and rivals:
             said.append(_held_against(words, figures[LEARNED], rivals, summary.columns[key], "fixed order"))
     said += _of_text(summary)
+    return said
+
+
+def _reservations(rows: Sequence[Row], summary: Summary) -> list[str]:
+    """What makes figures worth less, whoever is among the contestants."""
+    said: list[str] = []
     notes = {run.get("frechet", {}).get("note") for row in rows for run in row.runs} - {None}
     said += [f"Fréchet distances are not to be compared with others: {note}." for note in sorted(notes)]
     chosen = summary.judge.get("chosen", {}).get("split", "val")
