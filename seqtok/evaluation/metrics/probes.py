@@ -8,14 +8,16 @@ Shapes: N pictures, F features, C classes.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqtok.evaluation.metrics.intervals import bootstrap_interval
+from seqtok.evaluation.metrics.intervals import bootstrap_interval, mean_of_means
+from seqtok.evaluation.metrics.state_probes import Labels, Splits, as_classes
 
 HIDDEN = 256  # channels of the non-linear probe
 _BATCH, _EPOCHS, _PATIENCE = 256, 200, 10  # pictures; at most; epochs without a lower loss on validation
@@ -74,6 +76,35 @@ def probe_share(probe: EarlyProbe, test: LabelledFeatures) -> dict[str, float]:
     right = probe.logits(test.features).argmax(1) == test.target
     low, high = bootstrap_interval(right)
     return {"value": float(right.double().mean()), "low": low, "high": high}
+
+
+def early_probes(
+    features: Splits[Tensor], labels: Splits[Labels], levels: Mapping[str, Sequence[str]], seed: int = 0
+) -> dict[str, Any]:
+    """features (N, F) -> level -> {"linear" | "hidden": {"value", "low", "high"}}, a mean over its labels and a 95 %
+    interval over the test pictures. Levels of which no label can be asked are left out."""
+    found: dict[str, Any] = {}
+    for level, names in levels.items():
+        asked = [name for name in names if all(name in part for part in labels)]
+        targets = [as_classes(Splits(*(part[name] for part in labels))) for name in asked]
+        known = [target for target in targets if target is not None]
+        for kind, hidden in (("linear", None), ("hidden", HIDDEN)):
+            if known:
+                hits = torch.stack([_hits(features, target, hidden, seed) for target in known], 1)
+                low, high = bootstrap_interval(hits, mean_of_means)
+                found.setdefault(level, {})[kind] = {"value": mean_of_means(hits), "low": low, "high": high}
+    return found
+
+
+def _hits(features: Splits[Tensor], target: Splits[Tensor], hidden: int | None, seed: int) -> Tensor:
+    """(N,) of the test pictures: 1 right, 0 wrong, nan without a label."""
+    known, held_out = (
+        LabelledFeatures(own[classes >= 0].float(), classes[classes >= 0])
+        for own, classes in ((features.fit, target.fit), (features.val, target.val))
+    )
+    probe = fit_early_probe(known, held_out, int(target.fit.max()) + 1, hidden, seed)
+    right = (probe.logits(features.test.float()).argmax(1) == target.test).float()
+    return torch.where(target.test == -1, torch.nan, right)
 
 
 def _network(features: int, classes: int, hidden: int | None, seed: int) -> nn.Module:

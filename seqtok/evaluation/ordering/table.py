@@ -102,6 +102,10 @@ def _columns(rows: Sequence[Row]) -> dict[str, Column]:
     for level in levels:
         for k in (lengths[0], lengths[-1]):
             found[f"probe_{level}_{k}"] = Column(f"{level}, k = {k}", "%", 1, _value("order", "accuracy", level, k))
+    for level in levels:
+        for kind, words in (("linear", "linear, early"), ("hidden", "one hidden layer")):
+            told = _value("early", lengths[-1], level, kind, "value")
+            found[f"{kind}_{level}"] = Column(f"{level}, k = {lengths[-1]}, {words}", "%", 1, told)
     found["states"] = Column("read from hidden states, mean of levels", "%", 1, _states_of(levels))
     for level in levels:
         found[f"states_{level}"] = Column(
@@ -112,6 +116,9 @@ def _columns(rows: Sequence[Row]) -> dict[str, Column]:
         found[f"{how}_unseen"] = Column(f"unseen, {words}", "%", 1, _value(how, "everything", "unseen"))
     for how in ("guided", "unguided"):
         found[f"frechet_{how}"] = Column(f"Fréchet, {how}", "", -1, _value("frechet", how))
+        found[f"frechet_infinity_{how}"] = Column(f"Fréchet at ∞, {how}", "", -1, _value("frechet", "infinity", how))
+        for what in ("precision", "recall"):
+            found[f"{what}_{how}"] = Column(f"{what}, {how}", "%", 1, _value("manifold", how, what))
     for level in levels:
         k = lengths[0]
         found[f"truth_{level}"] = Column(

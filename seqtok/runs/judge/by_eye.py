@@ -21,7 +21,8 @@ from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.eyes.labels import judge_labels, label_truth
 from seqtok.evaluation.eyes.training import eye_id, load_or_train_eye
-from seqtok.evaluation.metrics.frechet import frechet_distance, frechet_note
+from seqtok.evaluation.metrics.frechet import frechet_distance, frechet_infinity, frechet_note
+from seqtok.evaluation.metrics.manifolds import precision_recall
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import merge
 from seqtok.evaluation.runners.generation import (
@@ -36,6 +37,8 @@ from seqtok.runs.judge.suite import SuiteConfig
 from seqtok_core.foundation import fingerprint
 
 _SHOWN = 8  # held-out pictures of a strip
+_NEIGHBOURS = 3  # that a ball of a manifold reaches to
+_LINE = 4  # pictures that a line of Frechet distances needs
 
 
 class Eye(Protocol):
@@ -114,28 +117,38 @@ class _OfLabels:
         return merge(made, shown), pictures_for_report(tokenizer, test.images[:_SHOWN], draw=draw)
 
 
-def frechet_distances(
+def judge_sets(
     tokenizer: SeqTokenizer, generator: SeqGenerator, eye: Eye, real: ImageTextBatch, sample: SampleConfig, seed: int
 ) -> dict[str, Any]:
-    """Between pictures of the captions and the pictures that have them, with and without guidance; beside it what the
-    tokenizer alone loses, two halves of the real pictures (half as many make it larger), and a `note` where all of them
-    are too few."""
+    """Pictures of the captions as a set beside the pictures that have them, with and without guidance.
+
+    `frechet`: distances, of so many pictures and for endlessly many (`infinity`); beside them what the tokenizer alone
+    loses, two halves of the real pictures (half as many make it larger), and a `note` where all are too few.
+    `manifold`: precision and recall.
+    """
     target = eye.features(real.images)
     prompts = [captions[-1] for captions in real.captions]
     half = len(target) // 2
 
-    def distance(latents: Tensor) -> float:
-        return frechet_distance(eye.features(decode_all(tokenizer, latents, latents.shape[1])), target)
+    def features(latents: Tensor) -> Tensor:
+        return eye.features(decode_all(tokenizer, latents, latents.shape[1]))
 
-    found: dict[str, Any] = {
+    frechet: dict[str, Any] = {
         "note": frechet_note(len(target), target.shape[1]),
         "halves": frechet_distance(target[:half], target[half:]),
-        "rebuilt": distance(encode_all(tokenizer, real.images)),
+        "rebuilt": frechet_distance(features(encode_all(tokenizer, real.images)), target),
+        "infinity": {},
     }
+    manifold: dict[str, Any] = {}
     plain = sample.changed(guidance=1.0, temperature=1.0)
     for how, config in (("guided", sample), ("unguided", plain)):
-        found[how] = distance(generator.sample(prompts, config, seed=seed))
-    return found
+        made = features(generator.sample(prompts, config, seed=seed))
+        frechet[how] = frechet_distance(made, target)
+        if len(made) >= _LINE:
+            frechet["infinity"][how] = frechet_infinity(made, target, seed=seed).value
+        if len(made) > _NEIGHBOURS:
+            manifold[how] = precision_recall(target, made, _NEIGHBOURS)._asdict()
+    return {"frechet": frechet, "manifold": manifold}
 
 
 def _first(batch: ImageTextBatch, count: int) -> ImageTextBatch:

@@ -23,6 +23,7 @@ from data_pipelines.samples import ImageTextBatch, to_model
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import encode_all
+from seqtok.evaluation.metrics.probes import early_probes
 from seqtok.evaluation.metrics.semantics import hits_by_level
 from seqtok.evaluation.metrics.state_probes import Splits
 from seqtok.evaluation.ordering.concordance import judge_order
@@ -32,7 +33,7 @@ from seqtok.evaluation.runners.tokenizer import evaluate_tokenizer
 from seqtok.evaluation.runners.understanding import LabelledLatents, evaluate_understanding, held_out_for_layers
 from seqtok.export.run import export_latents
 from seqtok.pictures.sample import load_pair
-from seqtok.runs.judge.by_eye import frechet_distances, open_eye
+from seqtok.runs.judge.by_eye import judge_sets, open_eye
 from seqtok.runs.judge.suite import SuiteConfig
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import DataError, SeqtokError
@@ -83,7 +84,7 @@ def judge_contestant(
     understood = evaluate_understanding(generator, parts, asked.understanding, levels=levels, meaning=meaning)
     facts = {
         "order": _order(known, asked_of, levels, asked.seed),
-        "frechet": frechet_distances(tokenizer, generator, eye, held_out, asked.chosen.sample, asked.seed),
+        "early": _early(parts, levels, asked.seed),
         "cost": _cost(tokenizer, generator, test.images[:1]),
         "hashes": {
             "tokenizer": generator.spec.tokenizer_id,
@@ -91,7 +92,8 @@ def judge_contestant(
             "eye": eye.identity,
         },
     }
-    return merge(seen, drawn, understood, facts), pictures
+    sets = judge_sets(tokenizer, generator, eye, held_out, asked.chosen.sample, asked.seed)
+    return merge(seen, drawn, understood, facts, sets), pictures
 
 
 def require_apart(train: Iterable[ImageTextBatch], test: ImageTextBatch) -> None:
@@ -123,6 +125,15 @@ def _order(known: LabelledLatents, held_out: LabelledLatents, levels: Mapping[st
     """Probes by prefix and the concordance of what they read."""
     hits, chance = hits_by_level(known.latents, known.labels, held_out.latents, held_out.labels, levels)
     return judge_order(hits, prefix_lengths(known.latents.shape[1]), chance, seed)
+
+
+def _early(parts: Splits[LabelledLatents], levels: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What a small network reads beside a linear probe, of the first latent and of all: k -> level -> both."""
+    labels = Splits(*(part.labels for part in parts))
+    return {
+        str(k): early_probes(Splits(*(part.latents[:, :k].flatten(1) for part in parts)), labels, levels, seed)
+        for k in sorted({1, parts.test.latents.shape[1]})
+    }
 
 
 def _cost(tokenizer: SeqTokenizer, generator: SeqGenerator, picture: Tensor) -> dict[str, float]:

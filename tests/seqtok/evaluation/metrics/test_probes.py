@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from seqtok.evaluation.metrics.intervals import bootstrap_interval
-from seqtok.evaluation.metrics.probes import HIDDEN, LabelledFeatures, fit_early_probe, probe_share
+from seqtok.evaluation.metrics.probes import HIDDEN, LabelledFeatures, early_probes, fit_early_probe, probe_share
 from seqtok.evaluation.metrics.semantics import fit_probe
+from seqtok.evaluation.metrics.state_probes import Splits
 
 Parts = tuple[LabelledFeatures, LabelledFeatures, LabelledFeatures]
 
@@ -107,3 +108,21 @@ def test_equal_rows_have_a_point_and_no_rows_none() -> None:
     assert bootstrap_interval(torch.ones(5)) == (1.0, 1.0)
     with pytest.raises(ValueError, match="at least one"):
         bootstrap_interval(torch.ones(0))
+
+
+def test_a_level_is_the_mean_of_its_labels_and_pictures_without_one_are_not_asked() -> None:
+    own, other = parts("exclusive"), parts("nothing")
+    features = Splits(*(part.features for part in own))
+    bare = torch.arange(len(own[2].target)) % 2 == 0
+    asked = own[2].target.masked_fill(bare, -1)
+    signs = [own[0].target, own[1].target, asked]
+    noise = [part.target for part in other]
+    labels = Splits(*({"sign": a, "noise": b} for a, b in zip(signs, noise, strict=True)))
+    levels = {"sign": ["sign"], "noise": ["noise"], "both": ["sign", "noise", "unheard of"], "none": ["unheard of"]}
+    found = early_probes(features, labels, levels)
+    assert set(found) == {"sign", "noise", "both"}
+    assert found["sign"]["linear"]["value"] < 0.6 < 0.9 < found["sign"]["hidden"]["value"]
+    for kind in ("linear", "hidden"):
+        mean = (found["sign"][kind]["value"] + found["noise"][kind]["value"]) / 2
+        assert found["both"][kind]["value"] == pytest.approx(mean, abs=1e-6)
+        assert found["sign"][kind]["low"] <= found["sign"][kind]["value"] <= found["sign"][kind]["high"]
