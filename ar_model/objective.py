@@ -21,7 +21,7 @@ from ar_model.heads.flow import FlowHead, GuidedTarget
 from ar_model.sequences.base import Roles, Slots, trim
 from ar_model.sequences.cache import ReadOnce
 from data_pipelines.captions.tokenizer import PAD
-from data_pipelines.samples import LatentTextBatch
+from data_pipelines.samples import ImageTextBatch, LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.blocks import Block
@@ -65,36 +65,46 @@ class GeneratorObjective(nn.Module):
 
     def forward(self, batch: LatentTextBatch) -> dict[str, Tensor]:
         """-> "loss", the head's own ("flow_loss"), where they are trained "text_loss" (captions) and "prompt_loss"."""
+        z = self.generator.spec.normalise(batch.latents.float())
+        return self.of_latents(batch, z, z)[0]
+
+    def of_latents(
+        self, batch: ImageTextBatch | LatentTextBatch, z: Tensor, targets: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """z (B, K, D) standardised, the latents that are read, and `targets`, those that they lead to: the same ones,
+        perhaps without their gradient -> as `forward`, and the states (B, K, W) that lead to them.
+
+        A sequence that `denoises` reads its targets, and knows no others than z.
+        """
         generator, config = self.generator, self.config
         draws = Draws(config.seed, batch.epoch, batch.index)
-        z = generator.spec.normalise(batch.latents.float())
         text_ids, level = self._text(batch, draws)
         roles, noise = self._roles(draws, level, z.shape[1]), self._input_noise(draws, z)
         slots = generator.sequence.arrange(generator.backbone, z, noise, text_ids, roles, draws)
         read = None if slots.captions is None else ReadOnce()
         h = generator.backbone(slots.x, slots.positions, slots.mask, read)
-        each = self._image_loss(h, z, noise, roles, slots, draws) if slots.loss is None else slots.loss(h)
+        each = self._image_loss(h, z, targets, noise, roles, slots, draws) if slots.loss is None else slots.loss(h)
         image = each.mean()
         losses = {"loss": image, f"{generator.head.kind}_loss": image.detach()}
         for name, (weight, text) in self._texts(h, slots, read).items():
             losses["loss"] = losses["loss"] + weight * text
             losses[f"{name}_loss"] = text.detach()
-        return losses
+        return losses, h[:, slots.latents]
 
     def _image_loss(
-        self, h: Tensor, z: Tensor, noise: Tensor | None, roles: Roles, slots: Slots, draws: Draws
+        self, h: Tensor, z: Tensor, targets: Tensor, noise: Tensor | None, roles: Roles, slots: Slots, draws: Draws
     ) -> Tensor:
         """(B, K)."""
         generator, head, scale = self.generator, self.generator.head, self.config.guided_targets
         if not isinstance(head, FlowHead) or scale == 1.0:
-            return head.loss(h[:, slots.latents], z, draws)
+            return head.loss(h[:, slots.latents], targets, draws)
         nobody = Roles(torch.zeros_like(roles.prompted))
         text_ids = torch.full((len(z), 1), PAD, device=z.device)
         with torch.no_grad():
             alone = generator.sequence.arrange(generator.backbone, z, noise, text_ids, nobody, draws)
             free = generator.backbone(alone.x, alone.positions, alone.mask)[:, alone.latents]
         guided = GuidedTarget(free, (1.0 - 1.0 / scale) * roles.prompted)
-        return head.loss(h[:, slots.latents], z, draws, guided)
+        return head.loss(h[:, slots.latents], targets, draws, guided)
 
     def _texts(self, h: Tensor, slots: Slots, read: ReadOnce | None) -> dict[str, tuple[float, Tensor]]:
         """Texts that are trained -> their weight and loss, a mean over the samples that are expected to have them.
@@ -135,7 +145,7 @@ class GeneratorObjective(nn.Module):
             told = torch.full_like(level, _ALL).where(~blind, 0) if told is None else told.where(~blind, 0)
         return Roles(prompted, writes, level, hidden, told)
 
-    def _text(self, batch: LatentTextBatch, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _text(self, batch: ImageTextBatch | LatentTextBatch, draws: Draws) -> tuple[Tensor, Tensor]:
         """-> (B, T) the caption of each sample at the level drawn for it, and (B,) that level; empty and -1 where it
         has none."""
         level = draw_level(batch.level_mask, draws.uniform("level"), self.config.finest_share)

@@ -59,6 +59,11 @@ class TokenizerObjective(nn.Module):
 
     def forward(self, batch: ImageTextBatch) -> dict[str, Tensor]:
         """-> "loss" and the scalars of every term."""
+        return self.with_latents(batch)[0]
+
+    def with_latents(self, batch: ImageTextBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """As `forward`, and the latents (B, K, D) as `encode` hands them out, with their gradient, for whoever learns
+        from them at the same time."""
         view, bottled = self._view(batch)
         losses = bottled.losses
         shown = {name: loss.detach() for name, loss in losses.items()} | dict(bottled.shown)
@@ -67,7 +72,7 @@ class TokenizerObjective(nn.Module):
             loss, named = term(view)
             summands.append(loss)
             shown |= named
-        return {"loss": sum(summands[1:], summands[0]), **shown}
+        return {"loss": sum(summands[1:], summands[0]), **shown}, bottled.z if bottled.clean is None else bottled.clean
 
     def _view(self, batch: ImageTextBatch) -> tuple[View, Bottled]:
         draws, pixels = Draws(self.config.seed, batch.epoch, batch.index), batch.pixels()

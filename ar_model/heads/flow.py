@@ -77,6 +77,15 @@ class FlowHead(ModulatedHead):
             target = flow.guided_target(data - noise, velocity, free, guided.share[:, None, None, None])
         return (velocity - target).square().mean(-1)
 
+    def estimate(self, h: Tensor, z: Tensor, draws: Draws) -> Tensor:
+        """h (B, K, W), z (B, K, D) -> (B, K, D) float32: what it takes the latents for, each from one noisy look at it,
+        at a time of its own."""
+        u = draws.uniform("estimate/time", (z.shape[1], 1))
+        t = flow.logit_normal_times(u, self.config.time_mean, self.config.time_std)  # (B, K, 1)
+        x_t = flow.interpolate(draws.normal("estimate/noise", tuple(z.shape[1:])), z.float(), t)
+        output = self.network(x_t, self.time_modulation(t[..., 0]), self.state_out(h))
+        return x_t + (1.0 - t) * flow.to_velocity(output.float(), x_t, t, self.config.prediction)
+
     def _velocity(self, x_t: Tensor, t: Tensor, of_time: Tensor, h: Tensor) -> Tensor:
         output = self.network(x_t, of_time, self.state_out(h)[:, None])
         return flow.to_velocity(output.float(), x_t, t, self.config.prediction)

@@ -24,6 +24,8 @@ class Bottled(NamedTuple):
     bits: float  # upper bound of what the K latents of one image carry
     losses: dict[str, Tensor]  # by name, weighted already: they are added to the objective
     shown: Mapping[str, Tensor] = MappingProxyType({})  # scalars to log beside them
+    # (B, K, D) float32, z as it is handed out, where training adds noise of its own; None: z itself
+    clean: Tensor | None = None
 
 
 class Bottleneck(nn.Module, ABC):

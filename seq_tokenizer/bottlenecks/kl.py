@@ -43,7 +43,7 @@ class KlBottleneck(Bottleneck):
         nats = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)  # (B, K, D)
         z = mean + (0.5 * log_variance).exp() * draws.normal("latent noise", tuple(mean.shape[1:]))
         bits = nats.detach().sum((1, 2)).mean() / math.log(2)
-        return Bottled(z, None, math.inf, {"kl_loss": self.config.weight * nats.mean()}, {"kl_bits": bits})
+        return Bottled(z, None, math.inf, {"kl_loss": self.config.weight * nats.mean()}, {"kl_bits": bits}, mean)
 
     def bits(self, length: int) -> float:
         return math.inf

@@ -46,11 +46,11 @@ class RmsBottleneck(Bottleneck):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Bottled:
-        z = unit_rms(self.project(h).float())  # the latent itself is never rounded to 16 bits
+        clean = z = unit_rms(self.project(h).float())  # the latent itself is never rounded to 16 bits
         if draws is not None:
             noise = torch.tensor(self.config.noise_of(z.shape[1]), device=z.device)
             z = z + noise[:, None] * draws.normal("latent noise", tuple(z.shape[1:]))
-        return Bottled(z, None, self.bits(z.shape[1]), {})
+        return Bottled(z, None, self.bits(z.shape[1]), {}, clean=clean)
 
     def bits(self, length: int) -> float:
         return sum(noisy_bits(self.dim, std) for std in self.config.noise_of(length))

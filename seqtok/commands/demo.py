@@ -19,6 +19,6 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw scenes, train a tokenizer and a sequence model, judge both, write a report. Killed, it continues."""
-    from seqtok.runs.demo import run_demo
+    from seqtok.runs.demo.chain import run_demo
 
     typer.echo(str(run_demo(config, out, overrides or [], overwrite)))

@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seqtok.runs.base import TrainingRun
+from seqtok.runs.coevolution.run import CoevolutionRun
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.settings import read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok_core.foundation.errors import ConfigError
 
 if TYPE_CHECKING:
-    from seqtok.runs.demo_config import DemoConfig
+    from seqtok.runs.demo.config import DemoConfig
     from seqtok.runs.judge.suite import SuiteConfig
 
 Kind = TypeVar("Kind", bound=TrainingRun)
 
-RUNS: dict[str, type[TrainingRun]] = {"tokenizer": TokenizerRun, "generator": GeneratorRun}
+RUNS: dict[str, type[TrainingRun]] = {
+    "tokenizer": TokenizerRun,
+    "generator": GeneratorRun,
+    "coevolution": CoevolutionRun,
+}
 _DEMO, _ORDERING = "demo", "ordering"  # train nothing themselves
 
 
@@ -27,7 +32,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRun | D
     """Read, merge and check. Raises ConfigError naming the file and the key."""
     values, where = read_values(path, overrides), str(path)
     if values.get("kind") == _DEMO:
-        from seqtok.runs.demo_config import DemoConfig  # with the judge, which no training shall load
+        from seqtok.runs.demo.config import DemoConfig  # with the judge, which no training shall load
 
         return DemoConfig.parse(values, where)
     if values.get("kind") == _ORDERING:

@@ -108,7 +108,7 @@ def test_a_captions_model_does_not_replace_a_file_of_another_kind(capsys, data, 
 
 def test_a_demo_clears_what_a_demo_made(tmp_path):
     """Each part as its own command would; the whole demo is tested in tests/seqtok/runs/test_chain.py."""
-    from seqtok.runs.demo import _clear
+    from seqtok.runs.demo.chain import _clear
     from seqtok_core.foundation import run_record
     from seqtok_core.foundation.errors import ConfigError
 

@@ -37,7 +37,7 @@ from seqtok.evaluation.scenes.scoring import scene_meaning
 from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok.export.run import export_latents
 from seqtok.pictures.verifier import prompt_score
-from seqtok.runs.demo_config import DemoConfig
+from seqtok.runs.demo.config import DemoConfig
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.judge.models import load_tokenizer
 from seqtok.runs.kinds import load_kind

@@ -1,0 +1,1 @@
+"""Tokenizer and sequence model in one training: each shapes the other."""

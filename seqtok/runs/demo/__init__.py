@@ -1,0 +1,1 @@
+"""The whole way in one command: its settings, and the steps that it goes."""
