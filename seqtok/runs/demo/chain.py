@@ -40,7 +40,6 @@ from seqtok.pictures.verifier import prompt_score
 from seqtok.runs.demo.config import DemoConfig
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.judge.models import load_tokenizer
-from seqtok.runs.kinds import load_kind
 from seqtok.runs.settings import find_config, precision_words, read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run
@@ -83,17 +82,12 @@ def _runs(settings: DemoConfig, beside: Path, folders: dict[str, Path]) -> tuple
     def named(name: str) -> str:
         return str(beside / name) if (beside / name).is_file() else name
 
-    model, precision = folders["tokenizer"] / "model", precision_words(settings.precision)
-    tokenizer = load_kind(
-        TokenizerRun,
-        named(settings.tokenizer),
-        [f"out={folders['tokenizer']}", f"data.folder={folders['data']}", *precision],
-    )
-    generator = load_kind(
-        GeneratorRun,
-        named(settings.generator),
-        [f"out={folders['generator']}", f"data.folder={folders['latents']}", f"tokenizer={model}", *precision],
-    )
+    precision, model = precision_words(settings.precision), folders["tokenizer"] / "model"
+    first, second = named(settings.tokenizer), named(settings.generator)
+    its = [f"out={folders['tokenizer']}", f"data.folder={folders['data']}", *precision]
+    tokenizer = TokenizerRun.parse(read_values(first, its), first)
+    its = [f"out={folders['generator']}", f"data.folder={folders['latents']}", f"tokenizer={model}", *precision]
+    generator = GeneratorRun.parse(read_values(second, its), second)
     if tokenizer.model.image_size != settings.image_size:
         raise ConfigError(
             f"image_size={settings.image_size}, but {settings.tokenizer} has {tokenizer.model.image_size}"
