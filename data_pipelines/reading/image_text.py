@@ -119,7 +119,7 @@ class ImageReader:
         self.image_size = config.image_size or stored or self._stored_size(config.on_bad_sample)
         augmentation = None if one_pass else config.augment
         full = needs(augmentation, self.image_size)
-        self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens)
+        self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens, config.captioned_share)
         needed = len(self.shards) * 3 * full**2 + self._texts.bytes_needed
         keep = self._texts.keep = not one_pass and config.keeps(needed)
         self._pictures = PictureReader(

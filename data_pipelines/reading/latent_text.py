@@ -80,7 +80,7 @@ class LatentReader:
         self._shape = tuple(content.source.get("shape", ()))
         self._codes = CodeLayout.from_spec(content.latent_spec, f"{folder}/dataset.json")
         self._members = [m for m in (LATENT, CODES, POSITIONS) if m in self.shards.members(0)]
-        self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens)
+        self._texts = TextStore(self.shards, captions, config.levels, config.max_tokens, config.captioned_share)
         numbers = 4 * int(np.prod(self._shape))
         numbers += sum(8 * int(np.prod(self._shape_of(member))) for member in self._members if member != LATENT)
         needed = len(self.shards) * numbers + self._texts.bytes_needed

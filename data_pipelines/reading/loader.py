@@ -17,7 +17,7 @@ from data_pipelines.reading.workers import Requests, Trace, WorkerOptions, from_
 from data_pipelines.shards.shard_set import ShardSet
 from data_pipelines.sources.derived.shuffled import CAPTION, sorted_by
 from data_pipelines.tars.index import OnBadShard
-from seqtok_core.foundation.config import RESUMABLE, Config
+from seqtok_core.foundation.config import LATER, RESUMABLE, Config
 from seqtok_core.foundation.errors import ConfigError, DataError
 
 Batch = TypeVar("Batch", bound=Any)
@@ -36,6 +36,9 @@ class ReadConfig(Config):
     cache: Annotated[bool | None, RESUMABLE] = None  # samples stay in memory; None: if small and without workers
     levels: Annotated[int, Field(ge=1)] | None = None  # L; None: the data set's longest pyramid
     max_tokens: Annotated[int, Field(ge=1)] = 32  # T; longer captions are cut, counted and warned of
+    # Share of samples whose captions are told, chosen by their keys: the same in every epoch and stage. The others are
+    # pictures without a word.
+    captioned_share: Annotated[float, Field(ge=0, le=1), LATER] = 1.0
     mode: Literal["epoch", "resample"] = "epoch"  # each sample once per epoch, or drawn with replacement
     weights: Mapping[str, Annotated[float, Field(ge=0)]] = {}  # resample: pattern of a shard's name -> relative chance
     shuffle: bool = True  # epoch: mixed, or as stored

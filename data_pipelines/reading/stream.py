@@ -24,6 +24,7 @@ from data_pipelines.pictures.decode import DecodeError, decode_pixels
 from data_pipelines.reading.order import StepPlan
 from data_pipelines.reading.picture_reader import BadPictures, LoaderConfig, batch_memory
 from data_pipelines.reading.streamed_record import Streamed, members_read, read_streamed
+from data_pipelines.reading.texts import told_captions
 from data_pipelines.reading.workers import Trace, stream_from_workers
 from data_pipelines.samples import ImageTextBatch
 from data_pipelines.tars.remote import expand
@@ -165,7 +166,8 @@ class StreamReader:
             if crop is not None:
                 augment(buffer, row, crop, self.seed, sample.visit, sample.index)
             kept.append(sample)
-        pyramids = [list(sample.captions) for sample in kept]
+        share = self.config.captioned_share
+        pyramids = [told_captions(sample.key, sample.captions, share) for sample in kept]
         ids = self.captions.encode_batch(pyramids, self.config.levels, self.config.max_tokens)
         return ImageTextBatch(
             images=pixels[: len(kept)].permute(0, 3, 1, 2),

@@ -5,8 +5,9 @@ Shapes: B samples, N samples of the split, L caption levels, T text tokens.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -45,15 +46,28 @@ class _Kept:
     labels: dict[str, Tensor]
 
 
+def told_captions(key: str, captions: Sequence[str], share: float) -> list[str]:
+    """A sample's captions, or none: which samples have theirs depends on key and share alone, and those of a share have
+    them of every larger one."""
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
+    return list(captions) if number < share else []
+
+
 class TextStore:
     """Reads records of a ShardSet on demand, or all of them at the first use when `keep` is set."""
 
     def __init__(
-        self, shards: ShardSet, captions: CaptionTokenizer, levels: int | None, max_tokens: int, keep: bool = False
+        self,
+        shards: ShardSet,
+        captions: CaptionTokenizer,
+        levels: int | None,
+        max_tokens: int,
+        captioned_share: float = 1.0,
     ) -> None:
         """`levels` None means the data set's longest pyramid, so that every batch has the same shape."""
         self.levels = levels or max(shards.levels, 1)
-        self.keep = keep
+        self.keep = False
+        self._captioned_share = captioned_share
         self._shards, self._captions, self._max_tokens = shards, captions, max_tokens
         self._kept: _Kept | None = None
 
@@ -81,7 +95,7 @@ class TextStore:
 
     def _read(self, indices: NDArray[np.int64]) -> TextFields:
         records = [self._shards.record(index) for index in indices.tolist()]
-        captions = [list(record.captions) for record in records]
+        captions = [told_captions(record.key, record.captions, self._captioned_share) for record in records]
         text_ids, level_mask, caption_ids = self._captions.encode_batch(captions, self.levels, self._max_tokens)
         return TextFields(
             keys=[record.key for record in records],

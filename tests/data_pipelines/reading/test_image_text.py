@@ -67,6 +67,28 @@ def equal(one: ImageTextBatch, other: ImageTextBatch) -> bool:
     return same and labels and one.keys == other.keys and one.captions == other.captions
 
 
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_share_of_samples_has_captions_and_always_the_same_ones(folder, cache: bool):
+    """Those of a share have them of every larger one, too; pictures and labels are as ever."""
+    told = {}
+    for share in (0.0, 0.3, 0.6, 1.0):
+        batches = take(loader(folder, batch=10, cache=cache, captioned_share=share), 10)
+        kept = {key for batch in batches for key, own in zip(batch.keys, batch.captions, strict=True) if own}
+        told[share] = kept
+        for epochs, whole in zip(batches, take(loader(folder, batch=10, cache=cache), 10), strict=True):
+            assert torch.equal(epochs.images, whole.images)
+            assert all(torch.equal(epochs.labels[name], whole.labels[name]) for name in whole.labels)
+            rows = torch.tensor([key in kept for key in epochs.keys])
+            assert torch.equal(epochs.level_mask, whole.level_mask & rows[:, None])
+            assert not epochs.text_ids[~rows].any()
+            assert (epochs.caption_ids[~rows] == -1).all()
+            assert torch.equal(epochs.text_ids[rows], whole.text_ids[rows])
+    assert not told[0.0]
+    assert told[0.3] < told[0.6] < told[1.0]
+    assert len(told[1.0]) == 50
+    assert 15 <= len(told[0.6]) <= 45
+
+
 def test_a_batch_is_what_was_drawn(folder):
     for batch in take(loader(folder), 8):
         assert batch.images.dtype == torch.uint8
