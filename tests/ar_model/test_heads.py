@@ -17,6 +17,7 @@ from seq_tokenizer.latents import LatentSpec
 from seqtok_core.layers import flow
 from seqtok_core.layers.randomness import Draws
 from tests.ar_model.toy import DIM, LENGTH, latent_spec, random_latents, toy_batch, toy_generator
+from tests.slow import rest_slow
 
 WIDTH = 16
 CODEBOOK = dict.fromkeys(HEADS) | {"categorical": (9, 2)}
@@ -190,7 +191,7 @@ def learnt(head: Head, rows: int = 64, steps: int = 200) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "head", [{"prediction": "velocity"}, {"prediction": "data"}, {"kind": "diffusion"}, {"kind": "mixture"}]
+    "head", rest_slow([{"prediction": "velocity"}, {"prediction": "data"}, {"kind": "diffusion"}, {"kind": "mixture"}])
 )
 def test_two_modes_are_learnt_as_two_modes(head: dict[str, str]) -> None:
     torch.manual_seed(0)
@@ -201,6 +202,7 @@ def test_two_modes_are_learnt_as_two_modes(head: dict[str, str]) -> None:
     assert 0.3 < float((either > 0).float().mean()) < 0.7
 
 
+@pytest.mark.slow
 def test_one_mode_cannot_be_two() -> None:
     """What the mean of -1 and +1 is, and what a single Gaussian makes of it."""
     torch.manual_seed(0)

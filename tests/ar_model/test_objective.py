@@ -227,6 +227,7 @@ def test_too_long_captions_are_refused() -> None:
         objective(GeneratorObjectiveConfig())(long)
 
 
+@pytest.mark.slow
 def test_samples_obey_their_captions_after_a_short_training() -> None:
     """The law of the latents depends on the caption, and each latent on the one before it."""
     torch.manual_seed(0)

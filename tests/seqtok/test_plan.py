@@ -28,6 +28,7 @@ from seqtok_core.training.engine.engine import Engine
 from seqtok_core.training.optimizer.optim import parameter_groups
 from seqtok_core.training.processes.distributed import World, connect
 from tests.seq_tokenizer.toy import toy_batch, toy_tokenizer
+from tests.slow import rest_slow
 
 WIDTH = 256
 NO_DATA = ["data.folder=/nowhere/at/all"]
@@ -59,8 +60,8 @@ def bytes_alive() -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize("stage", rest_slow([0, 3, 1, 2], fast=2))
+@pytest.mark.parametrize("ema_decay", rest_slow([0.9, None]))
 def test_states_are_what_an_engine_holds(stage: int, ema_decay: float | None):
     """All tensors that are alive between the backward pass and the step, in one process."""
     config = train_config(zero_stage=stage, ema_decay=ema_decay)
@@ -141,6 +142,7 @@ def test_a_plan_for_gpus_without_data():
     assert answer["parameters"]["total"] == sum(answer["parameters"]["groups"].values())
 
 
+@pytest.mark.slow
 def test_the_formula_is_the_formula():
     """FLOPs x images / (peak x MFU x GPUs), where starting operations does not take longer."""
     words = [*NO_DATA, "model.width=512", "train.batch=65536", "train.images=655360", "train.precision=fp16"]

@@ -192,6 +192,7 @@ def test_ray_does_every_task_once_and_replaces_dead_workers(cluster, tmp_path):
     assert cluster.is_initialized()
 
 
+@pytest.mark.slow
 def test_ray_names_a_task_that_kills_every_worker_and_passes_errors_unchanged(cluster, tmp_path):
     with pytest.raises(SeqtokError, match=r"^5: its worker died 3 times"):
         list(run_tasks(square, {"folder": tmp_path, "deaths": {5: 99}}, range(12), ray_address="local"))

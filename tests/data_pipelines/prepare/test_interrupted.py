@@ -29,6 +29,7 @@ from seqtok_core.foundation.errors import DataError, StorageError
 from seqtok_core.foundation.files import folder_lock
 from tests.data_pipelines.prepare.preparation import ROOT, SHARDS, run, start, wait_for_shards
 from tests.data_pipelines.toy import content
+from tests.slow import rest_slow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ def test_keys_are_unique_over_the_splits_of_a_data_set(whole, tmp_path):
     assert np.array_equal(shards.read_image(5), open_shards(tmp_path, "train").read_image(5))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", rest_slow([signal.SIGTERM, signal.SIGINT]))
 def test_a_signal_ends_the_workers_and_keeps_what_is_committed(number, whole, tmp_path):
     out = tmp_path / "d"
     process = start(out, "processes", faults="shards.before_rename:3=sleep")  # each worker stalls at its third shard

@@ -75,6 +75,15 @@ def test_a_stream_holds_what_a_folder_of_the_same_tars_holds(tars, form):
         assert batch.captions == [local.captions[row] for row in rows]
 
 
+def test_a_share_of_samples_has_captions_in_a_stream_as_in_a_folder(tars):
+    local = read_split(tars, "train", TOKENIZER, config=LoaderConfig(fields=FIELDS, captioned_share=0.5))
+    told = {key for key, captions in zip(local.keys, local.captions, strict=True) if captions}
+    assert 0 < len(told) < 30
+    for batch in take(stream(pattern(tars), captioned_share=0.5), 6):
+        assert [bool(captions) for captions in batch.captions] == [key in told for key in batch.keys]
+        assert batch.level_mask.any(1).tolist() == [key in told for key in batch.keys]
+
+
 def test_the_first_samples_come_in_the_order_of_the_tars(tars):
     assert stream(pattern(tars)).first(13).keys == [f"k{n}" for n in range(13)]
     assert len(stream(pattern(tars)).first(99)) == 30

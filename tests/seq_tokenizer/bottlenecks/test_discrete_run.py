@@ -74,7 +74,8 @@ def test_a_stopped_run_ends_with_the_same_bits(kind: str, tmp_path: Path):
     assert_same(train_tokenizer(tmp_path / "parts", kind), whole)
 
 
-@pytest.mark.parametrize("kind", ["vq", pytest.param("residual_vq", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vq", "residual_vq"])
 def test_two_processes_keep_one_codebook(kind: str, tmp_path: Path):
     """The codebook of both ranks at every step, and that of one process but for rounding."""
     job = {"folder": str(tmp_path / "two"), "kind": kind, "images": 48}

@@ -165,6 +165,7 @@ def test_a_decoder_for_other_latents_is_refused_by_the_settings_that_differ():
         toy_tokenizer(latent_dim=4).take_over(toy_tokenizer())
 
 
+@pytest.mark.slow
 def test_a_few_pictures_are_learned():
     """Four pictures of plain quarters, named by their latents: drawn from noise they come out as they were."""
     quarters = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(3)) * 2 - 1

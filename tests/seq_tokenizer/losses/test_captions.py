@@ -100,6 +100,7 @@ def test_a_batch_is_the_mean_of_its_halves_and_who_has_no_caption_does_not_count
     torch.testing.assert_close(objective(replace(batch, text_ids=ids, caption_ids=captions))["loss"], halves[0])
 
 
+@pytest.mark.slow
 def test_what_was_learned_is_written():
     """Twelve captions by heart; the whole sequence says its image's own, and an end comes."""
     torch.manual_seed(0)
@@ -170,6 +171,7 @@ def test_in_a_batch_of_equal_captions_only_matches_are_asked():
     assert int(seen[0].sum()) == 8
 
 
+@pytest.mark.slow
 def test_matching_learns():
     torch.manual_seed(0)
     losses = losses_of_training(objective_of(**MATCH), 90, 1e-2)

@@ -12,6 +12,7 @@ from seqtok.export.config import ExportConfig
 from seqtok.export.run import export_tokens
 from seqtok_core.foundation.errors import DataError
 from tests.seqtok.export.toy import content, run_export, saved_tokenizer, scenes
+from tests.slow import rest_slow
 
 FORMS: dict[str, tuple[str, ...]] = {
     "latents": (),
@@ -87,7 +88,7 @@ def test_two_processes_write_the_bytes_of_one(model, data, whole, tmp_path, form
     assert content(tmp_path / form) == whole[form]
 
 
-@pytest.mark.parametrize("form", ["latents", "embeddings"])
+@pytest.mark.parametrize("form", rest_slow(["latents", "embeddings"]))
 def test_threads_change_no_bit(model, data, whole, tmp_path, form):
     before = torch.get_num_threads()
     try:

@@ -57,6 +57,7 @@ def test_drawings_that_are_all_alike_do_not_spread() -> None:
     assert real > 0.05
 
 
+@pytest.mark.slow
 def test_drawings_that_half_follow_the_law_spread_half() -> None:
     """Every shape of the second drawing stands half-way between the first's and a third one's place."""
     first, third = redrawn(1), redrawn(2)

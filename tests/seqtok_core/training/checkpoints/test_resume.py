@@ -15,6 +15,7 @@ import yaml
 
 from seqtok_core.foundation.errors import MismatchError, Preempted
 from tests.seqtok_core.training.toy import ToyLoader, in_child, lines, start_child, train_toy, under_torchrun, weights
+from tests.slow import rest_slow
 
 EVERY = {"checkpoint_every": 24, "log_every": 2}  # 3 steps of 8; not a multiple of log_every
 
@@ -35,7 +36,7 @@ def assert_same_bits(folder: Path, reference: Path) -> None:
     assert lines(folder) == lines(reference)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", rest_slow([0, 3, 1, 2], fast=2))
 def test_stopped_by_a_signal_then_continued(stage, undisturbed, tmp_path, monkeypatch):
     class Interrupting(ToyLoader):
         def iterate(self, start_step):
@@ -58,13 +59,16 @@ def test_stopped_by_a_signal_then_continued(stage, undisturbed, tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("fault", "resumed_from"),
-    [
-        ("training.step:5=kill", "step_00000003"),
-        ("checkpoint.in_part:2=kill", "step_00000003"),
-        ("checkpoint.before_rename:2=kill", "step_00000003"),
-        ("checkpoint.after_rename:2=kill", "step_00000006"),
-        ("training.step:1=kill", None),
-    ],
+    rest_slow(
+        [
+            ("training.step:1=kill", None),
+            ("checkpoint.in_part:2=kill", "step_00000003"),
+            ("checkpoint.before_rename:2=kill", "step_00000003"),
+            ("checkpoint.after_rename:2=kill", "step_00000006"),
+            ("training.step:5=kill", "step_00000003"),
+        ],
+        fast=2,
+    ),
 )
 def test_killed_then_started_again(fault, resumed_from, undisturbed, tmp_path):
     assert in_child(tmp_path, faults=fault, **EVERY) == -signal.SIGKILL
@@ -75,7 +79,7 @@ def test_killed_then_started_again(fault, resumed_from, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", rest_slow([3, 1, 2]))
 def test_killed_at_other_stages(stage, undisturbed, tmp_path):
     assert in_child(tmp_path, faults="training.step:8=kill", zero_stage=stage, **EVERY) == -signal.SIGKILL
     assert train_toy(tmp_path, zero_stage=stage, **EVERY).resumed_from == "step_00000006"

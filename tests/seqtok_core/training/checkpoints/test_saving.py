@@ -16,6 +16,7 @@ import torch
 from seqtok_core.foundation.errors import Preempted, StorageError
 from seqtok_core.training.checkpoints import checkpoint, parts
 from tests.seqtok_core.training.toy import in_child, lines, start_child, train_toy, under_torchrun, weights
+from tests.slow import rest_slow
 
 BEHIND = {"background_save": True, "checkpoint_every": 24}
 
@@ -121,7 +122,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training():
         train_toy(Path("/sys/kernel/seqtok"))
 
 
-@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("background", rest_slow([True, False]))
 def test_clock_locale_umask_and_path_change_no_byte(background, tmp_path):
     settings = {"checkpoint_every": 24, "background_save": background}
     train_toy(tmp_path / "plain", **settings)

@@ -28,6 +28,7 @@ from tests.seqtok_core.training.toy import (
     under_torchrun,
     weights,
 )
+from tests.slow import rest_slow
 
 
 def test_bf16_is_the_default():
@@ -52,7 +53,7 @@ def test_the_scale_falls_at_once_and_rises_slowly():
     assert LossScale("bf16").value == 1.0
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", rest_slow([0, 3, 1, 2]))
 def test_fp16_trains_near_fp32_once_its_scale_is_found(stage, tmp_path, monkeypatch):
     """The gradients that reach the optimizer are unscaled: norm and losses are those of fp32 in 3 digits."""
     monkeypatch.setattr("seqtok_core.training.engine.precision._INITIAL", 1024.0)
@@ -118,7 +119,7 @@ def test_a_gpu_without_bf16_says_so(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stage", "offload"), [(1, "optimizer"), (2, "optimizer"), (3, "optimizer"), (3, "parameters")]
+    ("stage", "offload"), rest_slow([(3, "parameters"), (1, "optimizer"), (2, "optimizer"), (3, "optimizer")])
 )
 def test_offload_makes_the_same_updates(stage, offload, tmp_path):
     train_toy(tmp_path / "in", zero_stage=stage)

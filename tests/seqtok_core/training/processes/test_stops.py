@@ -23,6 +23,7 @@ from seqtok_core.training.processes.stopping import StopRequest
 from seqtok_core.training.processes.watch import Watch
 from tests.seqtok_core.training import toy as training_toy
 from tests.seqtok_core.training.toy import DEFAULTS, in_child, lines, start_child, train_toy, weights
+from tests.slow import rest_slow
 
 LONG = {"images": 400_000, "checkpoint_every": 80}  # ends when it is told to
 
@@ -87,7 +88,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 # --- asked to stop
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGHUP"])
+@pytest.mark.parametrize("name", rest_slow(["SIGHUP", "SIGUSR1"]))
 def test_a_signal_to_one_of_two_stops_both_after_the_same_step(name, tmp_path):
     folder = tmp_path / "run"
     pair = Pair(folder, **LONG)
