@@ -44,6 +44,10 @@ class PicturesAndTexts:
     def to(self, device: torch.device) -> None:
         self._model.to(device)
 
+    def weights(self) -> dict[str, Tensor]:
+        """Of both towers, by name."""
+        return dict(self._model.state_dict())
+
     @torch.no_grad()
     def of_pictures(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, E) float32 of length 1."""

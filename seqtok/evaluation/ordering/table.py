@@ -119,6 +119,10 @@ def _columns(rows: Sequence[Row]) -> dict[str, Column]:
         found[f"frechet_infinity_{how}"] = Column(f"Fréchet at ∞, {how}", "", -1, _value("frechet", "infinity", how))
         for what in ("precision", "recall"):
             found[f"{what}_{how}"] = Column(f"{what}, {how}", "%", 1, _value("manifold", how, what))
+    for network in {name: None for row in rows for run in row.runs for name in run.get("networks", {})}:
+        for how in ("guided", "unguided"):
+            told = _value("networks", network, "frechet", how)
+            found[f"frechet_{network}_{how}"] = Column(f"Fréchet by {network}, {how}", "", -1, told)
     for level in levels:
         k = lengths[0]
         found[f"truth_{level}"] = Column(

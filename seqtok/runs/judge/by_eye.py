@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -41,13 +41,18 @@ _NEIGHBOURS = 3  # that a ball of a manifold reaches to
 _LINE = 4  # pictures that a line of Frechet distances needs
 
 
-class Eye(Protocol):
-    """A network, and how it judges what a sequence model draws."""
+class Sees(Protocol):
+    """A network that makes features of pictures (B, 3, H, W) uint8 -> (B, F), and the hash of its weights."""
 
     @property
     def identity(self) -> str: ...
 
-    def features(self, pictures: Tensor) -> Tensor: ...
+    @property
+    def features(self) -> Callable[[Tensor], Tensor]: ...
+
+
+class Eye(Sees, Protocol):
+    """The eye of a set of pictures, which also reads what a sequence model draws."""
 
     def drawn(
         self, tokenizer: SeqTokenizer, generator: SeqGenerator, test: ImageTextBatch
@@ -72,8 +77,9 @@ class _OfScenes:
     def identity(self) -> str:
         return fingerprint.of_model(self._asked.reader.model_dump(mode="json"), self._reader.state_dict())
 
-    def features(self, pictures: Tensor) -> Tensor:
-        return self._reader.features(pictures)
+    @property
+    def features(self) -> Callable[[Tensor], Tensor]:
+        return self._reader.features
 
     def drawn(
         self, tokenizer: SeqTokenizer, generator: SeqGenerator, test: ImageTextBatch
@@ -102,8 +108,9 @@ class _OfLabels:
     def identity(self) -> str:
         return eye_id(self._eye)
 
-    def features(self, pictures: Tensor) -> Tensor:
-        return self._eye.features(pictures)
+    @property
+    def features(self) -> Callable[[Tensor], Tensor]:
+        return self._eye.features
 
     def drawn(
         self, tokenizer: SeqTokenizer, generator: SeqGenerator, test: ImageTextBatch
@@ -118,36 +125,48 @@ class _OfLabels:
 
 
 def judge_sets(
-    tokenizer: SeqTokenizer, generator: SeqGenerator, eye: Eye, real: ImageTextBatch, sample: SampleConfig, seed: int
-) -> dict[str, Any]:
-    """Pictures of the captions as a set beside the pictures that have them, with and without guidance.
+    tokenizer: SeqTokenizer,
+    generator: SeqGenerator,
+    eyes: Mapping[str, Sees],
+    real: ImageTextBatch,
+    sample: SampleConfig,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Pictures of the captions as a set beside the pictures that have them, with and without guidance -> by eye its
+    `identity`, and as it sees them
 
     `frechet`: distances, of so many pictures and for endlessly many (`infinity`); beside them what the tokenizer alone
-    loses, two halves of the real pictures (half as many make it larger), and a `note` where all are too few.
+    loses, two halves of the real pictures (half as many make it larger), and a `note` where all are too few;
     `manifold`: precision and recall.
     """
-    target = eye.features(real.images)
     prompts = [captions[-1] for captions in real.captions]
+    plain = sample.changed(guidance=1.0, temperature=1.0)
+    latents = {"rebuilt": encode_all(tokenizer, real.images)}
+    for how, config in (("guided", sample), ("unguided", plain)):
+        latents[how] = generator.sample(prompts, config, seed=seed)
+    made = {how: decode_all(tokenizer, own, own.shape[1]) for how, own in latents.items()}
+    found = {}
+    for name, eye in eyes.items():
+        features = {how: eye.features(pictures) for how, pictures in made.items()}
+        found[name] = {"identity": eye.identity, **_distances(eye.features(real.images), features, seed)}
+    return found
+
+
+def _distances(target: Tensor, made: Mapping[str, Tensor], seed: int) -> dict[str, Any]:
+    """Features (N, F) of the real pictures and of what is made of them, see `judge_sets`."""
     half = len(target) // 2
-
-    def features(latents: Tensor) -> Tensor:
-        return eye.features(decode_all(tokenizer, latents, latents.shape[1]))
-
     frechet: dict[str, Any] = {
         "note": frechet_note(len(target), target.shape[1]),
         "halves": frechet_distance(target[:half], target[half:]),
-        "rebuilt": frechet_distance(features(encode_all(tokenizer, real.images)), target),
         "infinity": {},
     }
     manifold: dict[str, Any] = {}
-    plain = sample.changed(guidance=1.0, temperature=1.0)
-    for how, config in (("guided", sample), ("unguided", plain)):
-        made = features(generator.sample(prompts, config, seed=seed))
-        frechet[how] = frechet_distance(made, target)
-        if len(made) >= _LINE:
-            frechet["infinity"][how] = frechet_infinity(made, target, seed=seed).value
-        if len(made) > _NEIGHBOURS:
-            manifold[how] = precision_recall(target, made, _NEIGHBOURS)._asdict()
+    for how, own in made.items():
+        frechet[how] = frechet_distance(own, target)
+        if len(own) >= _LINE:
+            frechet["infinity"][how] = frechet_infinity(own, target, seed=seed).value
+        if len(own) > _NEIGHBOURS:
+            manifold[how] = precision_recall(target, own, _NEIGHBOURS)._asdict()
     return {"frechet": frechet, "manifold": manifold}
 
 

