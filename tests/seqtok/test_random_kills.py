@@ -1,0 +1,146 @@
+"""kill -9 at twenty random moments of a real command line: the same command, started again, ends in the same bytes.
+
+The moments are drawn from a fixed seed, as parts of the time that an undisturbed run takes from its first word on:
+before it nothing is written. Now the command alone is killed, now its whole group. Where a start ends before its moment,
+the next one begins in a new folder: so all stages are met, early and late.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.seqtok.export import toy
+from tests.seqtok.runs.test_chain import CONFIG, ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+KILLS = 20
+SMALL = ["train=300", "test=64", "prompts=4", "reader.images=64", "reader.scenes=64"]
+DEMO = ["demo", "--config", CONFIG, "--out", "made", *SMALL]
+# They hold a clock, or are added to by every start; of a checkpoint the parts are compared.
+CLOCKS = ("run.lock", "run.json", "environment.json", "stages.json", "state.json", "manifest.json", "metrics.jsonl")
+
+
+def start(place: Path, *words: object) -> subprocess.Popen[bytes]:
+    """The command, in a process group of its own, writing into `place`/made; the name is the same for all."""
+    place.mkdir(exist_ok=True)
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    said = (place / "said.txt").open("ab")
+    command = [sys.executable, "-m", "seqtok", *map(str, words)]
+    with said:
+        return subprocess.Popen(
+            command, cwd=place, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def wait_for_word(running: subprocess.Popen[bytes], said: Path, before: int) -> None:
+    """Until a command says something, or ends."""
+    while running.poll() is None and said.stat().st_size == before:
+        time.sleep(0.01)
+
+
+def finish(place: Path, *words: object) -> float:
+    """Seconds from the first word of a command to its good end, which leaves none of its processes."""
+    said = place / "said.txt"
+    running = start(place, *words)
+    wait_for_word(running, said, 0)
+    spoke = time.monotonic()
+    assert running.wait(timeout=900) == 0, said.read_text()[-3000:]
+    gone(running.pid)
+    return time.monotonic() - spoke
+
+
+def gone(group: int) -> None:
+    """Wait for the end of what a command that was killed alone has started."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("a process outlives its command by a minute")
+
+
+def killed(place: Path, words: list[object], seconds: float, seed: int) -> list[Path]:
+    """The folders of commands that came to their end, of which KILLS starts were killed. The next start does not wait
+    for what a command that was killed alone leaves running."""
+    dice, places, moments, groups = random.Random(seed), [place / "0"], [], []
+    while len(moments) < KILLS:
+        moment, alone = dice.uniform(0, seconds), dice.random() < 0.5
+        said = places[-1] / "said.txt"
+        before = said.stat().st_size if said.is_file() else 0
+        running = start(places[-1], *words)
+        wait_for_word(running, said, before)
+        try:
+            assert running.wait(timeout=moment) == 0, said.read_text()[-3000:]
+            places.append(place / str(len(places)))
+        except subprocess.TimeoutExpired:
+            (os.kill if alone else os.killpg)(running.pid, signal.SIGKILL)
+            running.wait()
+            moments.append(round(moment, 1))
+        groups.append(running.pid)
+    finish(places[-1], *words)
+    for group in groups:
+        gone(group)
+    print(f"undisturbed {seconds:.1f} s; {len(places)} folders; killed {moments} s after the first word")
+    return places
+
+
+def without_times(value: Any) -> Any:
+    """Results but for seconds, images per second and memory."""
+    if not isinstance(value, dict):
+        return value
+    timed = ("seconds", "images_per_second", "peak memory")
+    return {name: without_times(part) for name, part in value.items() if name not in timed}
+
+
+def left_of(made: Path) -> dict[str, Any]:
+    """What a command leaves, by name: bytes, but clocks apart; of folders' logs the name alone."""
+    content: dict[str, Any] = {}
+    for path in sorted(path for path in made.rglob("*") if path.is_file()):
+        name = str(path.relative_to(made))
+        if path.parent.name == "tensorboard":
+            assert path.name.startswith("events.out.tfevents."), name
+        elif path.name == "results.json":
+            content[name] = without_times(json.loads(path.read_text()))
+        elif path.name == "metrics.jsonl":
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            content[name] = [{key: line[key] for key in ("step", "loss", "grad_norm")} for line in lines]
+        elif path.name in CLOCKS or path.name in ("report.html", "pictures.safetensors"):
+            content[name] = None
+        else:
+            content[name] = path.read_bytes()
+    return content
+
+
+def same(ended: list[Path], whole: Path) -> None:
+    wanted = left_of(whole / "made")
+    for place in ended:
+        found = left_of(place / "made")
+        assert found.keys() == wanted.keys(), "left over, or missing"
+        assert [name for name in wanted if found[name] != wanted[name]] == [], place
+        assert {path.name for path in place.iterdir()} == {"made", "said.txt"}, "nothing is left beside it"
+        assert "Traceback" not in (place / "said.txt").read_text()
+
+
+def test_a_demo(tmp_path: Path):
+    seconds = finish(tmp_path / "whole", *DEMO)
+    same(killed(tmp_path, DEMO, seconds, seed=0), tmp_path / "whole")
+
+
+def test_an_export_of_latents_with_two_processes(tmp_path: Path):
+    data = toy.scenes(tmp_path / "scenes")
+    words = ["tokenizer", "export", toy.saved_tokenizer(tmp_path / "tokenizer", data), data, "made", "--processes", 2]
+    seconds = finish(tmp_path / "whole", *words)
+    same(killed(tmp_path, words, seconds, seed=1), tmp_path / "whole")
