@@ -1,12 +1,13 @@
 """kill -9 at twenty random moments of a real command line: the same command, started again, ends in the same bytes.
 
-The moments are drawn from a fixed seed, as parts of the time that an undisturbed run takes from its first word on:
-before it nothing is written. Now the command alone is killed, now its whole group. Where a start ends before its moment,
-the next one begins in a new folder: so all stages are met, early and late.
+The moments are drawn from a fixed seed, as parts of the time that an undisturbed run takes from its first file on:
+before it there is nothing to lose. Now the command alone is killed, now its whole group. Where a start ends before its
+moment, the next one begins in a new folder: all stages are met, early and late.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +45,27 @@ def start(place: Path, *words: object) -> subprocess.Popen[bytes]:
         )
 
 
-def wait_for_word(running: subprocess.Popen[bytes], said: Path, before: int) -> None:
-    """Until a command says something, or ends."""
-    while running.poll() is None and said.stat().st_size == before:
-        time.sleep(0.01)
+def wait_for_work(running: subprocess.Popen[bytes], place: Path, files: str) -> None:
+    """Until one of `files`, a pattern below made, is new, or the command ends."""
+    before = set(_files(place, files))
+    while running.poll() is None and set(_files(place, files)) <= before:
+        time.sleep(0.005)
 
 
-def finish(place: Path, *words: object) -> float:
-    """Seconds from the first word of a command to its good end, which leaves none of its processes."""
-    said = place / "said.txt"
+def _files(place: Path, pattern: str) -> Iterator[tuple[Path, int]]:
+    for path in (place / "made").glob(pattern):
+        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+            yield path, path.stat().st_mtime_ns
+
+
+def finish(place: Path, words: list[object], files: str) -> float:
+    """Seconds from the first of `files` to the command's good end, which leaves none of its processes."""
     running = start(place, *words)
-    wait_for_word(running, said, 0)
-    spoke = time.monotonic()
-    assert running.wait(timeout=900) == 0, said.read_text()[-3000:]
+    wait_for_work(running, place, files)
+    began = time.monotonic()
+    assert running.wait(timeout=900) == 0, (place / "said.txt").read_text()[-3000:]
     gone(running.pid)
-    return time.monotonic() - spoke
+    return time.monotonic() - began
 
 
 def gone(group: int) -> None:
@@ -72,29 +80,28 @@ def gone(group: int) -> None:
     raise AssertionError("a process outlives its command by a minute")
 
 
-def killed(place: Path, words: list[object], seconds: float, seed: int) -> list[Path]:
-    """The folders of commands that came to their end, of which KILLS starts were killed. The next start does not wait
-    for what a command that was killed alone leaves running."""
+def killed(place: Path, words: list[object], files: str, seed: int) -> list[Path]:
+    """A folder that was not disturbed, and those of commands that came to their end, of which KILLS starts were killed.
+    The next start does not wait for what a command that was killed alone leaves running."""
+    seconds = finish(place / "whole", words, files)
     dice, places, moments, groups = random.Random(seed), [place / "0"], [], []
     while len(moments) < KILLS:
         moment, alone = dice.uniform(0, seconds), dice.random() < 0.5
-        said = places[-1] / "said.txt"
-        before = said.stat().st_size if said.is_file() else 0
         running = start(places[-1], *words)
-        wait_for_word(running, said, before)
+        wait_for_work(running, places[-1], files)
         try:
-            assert running.wait(timeout=moment) == 0, said.read_text()[-3000:]
+            assert running.wait(timeout=moment) == 0, (places[-1] / "said.txt").read_text()[-3000:]
             places.append(place / str(len(places)))
         except subprocess.TimeoutExpired:
             (os.kill if alone else os.killpg)(running.pid, signal.SIGKILL)
             running.wait()
             moments.append(round(moment, 1))
         groups.append(running.pid)
-    finish(places[-1], *words)
+    finish(places[-1], words, files)
     for group in groups:
         gone(group)
-    print(f"undisturbed {seconds:.1f} s; {len(places)} folders; killed {moments} s after the first word")
-    return places
+    print(f"undisturbed {seconds:.1f} s; {len(places)} folders; killed {moments} s after the first file")
+    return [place / "whole", *places]
 
 
 def without_times(value: Any) -> Any:
@@ -124,9 +131,9 @@ def left_of(made: Path) -> dict[str, Any]:
     return content
 
 
-def same(ended: list[Path], whole: Path) -> None:
-    wanted = left_of(whole / "made")
-    for place in ended:
+def same(places: list[Path]) -> None:
+    wanted = left_of(places[0] / "made")
+    for place in places:
         found = left_of(place / "made")
         assert found.keys() == wanted.keys(), "left over, or missing"
         assert [name for name in wanted if found[name] != wanted[name]] == [], place
@@ -135,12 +142,11 @@ def same(ended: list[Path], whole: Path) -> None:
 
 
 def test_a_demo(tmp_path: Path):
-    seconds = finish(tmp_path / "whole", *DEMO)
-    same(killed(tmp_path, DEMO, seconds, seed=0), tmp_path / "whole")
+    same(killed(tmp_path, DEMO, "*/*", seed=0))
 
 
-def test_an_export_of_latents_with_two_processes(tmp_path: Path):
+def test_an_export_of_latents_with_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(toy, "COUNTS", {"test": 100, "train": 300})
     data = toy.scenes(tmp_path / "scenes")
     words = ["tokenizer", "export", toy.saved_tokenizer(tmp_path / "tokenizer", data), data, "made", "--processes", 2]
-    seconds = finish(tmp_path / "whole", *words)
-    same(killed(tmp_path, words, seconds, seed=1), tmp_path / "whole")
+    same(killed(tmp_path, words, "*.tar*", seed=1))
