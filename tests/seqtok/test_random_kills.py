@@ -29,7 +29,7 @@ KILLS = 20
 SMALL = ["train=300", "test=64", "prompts=4", "reader.images=64", "reader.scenes=64"]
 DEMO = ["demo", "--config", CONFIG, "--out", "made", *SMALL]
 # They hold a clock, or are added to by every start; of a checkpoint the parts are compared.
-CLOCKS = ("run.lock", "run.json", "environment.json", "stages.json", "state.json", "manifest.json", "metrics.jsonl")
+CLOCKS = ("run.lock", "run.json", "environment.json", "stages.json", "state.json", "manifest.json", "report.html")
 
 
 def start(place: Path, *words: object) -> subprocess.Popen[bytes]:
@@ -124,7 +124,7 @@ def left_of(made: Path) -> dict[str, Any]:
         elif path.name == "metrics.jsonl":
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             content[name] = [{key: line[key] for key in ("step", "loss", "grad_norm")} for line in lines]
-        elif path.name in CLOCKS or path.name in ("report.html", "pictures.safetensors"):
+        elif path.name in CLOCKS:
             content[name] = None
         else:
             content[name] = path.read_bytes()
