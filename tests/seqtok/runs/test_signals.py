@@ -110,7 +110,7 @@ def test_a_signal_while_the_model_is_written(data, tmp_path):
     last = start(data, out, *words)
     said = last.communicate(timeout=120)[0]
     assert last.returncode == 0, said
-    assert "so it continues" in said
+    assert "so it continues; --resume never begins it anew" in said
     assert "last from step_00000008" in said
     assert (out / "model" / "config.json").is_file()
     assert not (out / "preempted.json").exists()
