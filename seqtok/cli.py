@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -56,21 +57,36 @@ def main() -> None:
     sys.exit(status)
 
 
-def _run() -> int:
+def _spoken(message: str) -> str:
+    """A message of the rooms below in the words of the command that was called."""
+    return in_words_of(command_of(app, sys.argv[1:]), message)
+
+
+class _Spoken(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _spoken(super().format(record))
+
+
+def speak() -> None:
+    """Warnings and logs of this process are said as errors are: one line each, in the words of the command."""
     plain = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *where, **line: (
-        f"warning: {in_words_of(command_of(app, sys.argv[1:]), str(message))}\n"
-        if category is UserWarning
-        else plain(message, category, *where, **line)
+        f"warning: {_spoken(str(message))}\n" if category is UserWarning else plain(message, category, *where, **line)
     )
+    if logging.lastResort is not None:  # what writes logs where nobody has set a handler
+        logging.lastResort.setFormatter(_Spoken())
+
+
+def _run() -> int:
+    speak()
     try:
         app()
     except SeqtokError as error:
-        typer.echo(f"seqtok: {in_words_of(command_of(app, sys.argv[1:]), str(error))}", err=True)
+        typer.echo(f"seqtok: {_spoken(str(error))}", err=True)
         return error.exit_code
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            typer.echo(f"seqtok: {in_words_of(command_of(app, sys.argv[1:]), str(too_many_files()))}", err=True)
+            typer.echo(f"seqtok: {_spoken(str(too_many_files()))}", err=True)
             return 1
         if error.filename is None:
             raise

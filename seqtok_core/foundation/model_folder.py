@@ -95,7 +95,8 @@ def push_model(
     message: str = "Model folder of seqtok",
 ) -> str:
     """Put what `save` writes into a folder on the hub, in one commit of the branch `revision`; a repository that is not
-    there is made, `private` or not. Returns the commit's address. Raises SeqtokError with the hub's reason."""
+    there is made, `private` or not, and so is a branch. Returns the commit's address. Raises SeqtokError with the hub's
+    reason."""
     from huggingface_hub import HfApi
 
     if not _HUB_ID.fullmatch(name):
@@ -105,6 +106,8 @@ def push_model(
         try:
             hub = HfApi(token=token)
             hub.create_repo(name, private=private, exist_ok=True)
+            if revision is not None:
+                hub.create_branch(name, branch=revision, exist_ok=True)
             done = hub.upload_folder(repo_id=name, folder_path=folder, revision=revision, commit_message=message)
         except Exception as error:  # the hub's and those of its transport, which are no OSError
             raise SeqtokError(f"{name}: the hub did not take it ({_first_line(error)})") from None

@@ -131,8 +131,9 @@ def take_stop(folder: Path) -> None:
     """Take preempted.json away, whatever comes next: a scheduler that finds it starts the command again, for ever if
     that fails. A run that has a record keeps the stop there until it is finished."""
     path = folder / PREEMPTED
-    if not path.is_file():
-        return
+    with files.storage_errors(folder):  # a name that is too long
+        if not path.is_file():
+            return
     record = record_of(folder)
     try:
         note = files.read_json(path)

@@ -35,6 +35,7 @@ class ReportPictures:
 
 
 FILE = "pictures.safetensors"
+_WORDS = "words"
 
 
 def keep_pictures(folder: Path, pictures: ReportPictures) -> None:
@@ -61,7 +62,7 @@ def keep_pictures(folder: Path, pictures: ReportPictures) -> None:
     }
     plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_write(Path(folder) / FILE) as stream:
-        stream.write(save(plain, {name: json.dumps(value) for name, value in words.items()}))
+        stream.write(save(plain, {_WORDS: json.dumps(words)}))  # one: safetensors writes several in any order
 
 
 def kept_pictures(folder: Path) -> ReportPictures | None:
@@ -75,6 +76,6 @@ def kept_pictures(folder: Path) -> ReportPictures | None:
         with safetensors.safe_open(path, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
             words = {name: json.loads(value) for name, value in (stored.metadata() or {}).items()}
-        return ReportPictures(**tensors, **words)
+        return ReportPictures(**tensors, **words.get(_WORDS, words))  # as they are: of an earlier version
     except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not pictures of a report ({error})") from None

@@ -53,7 +53,8 @@ def test_a_training_into_a_strange_place_is_one_line(place: str, capsys, data: P
     said = one_line(
         capsys, "tokenizer", "train", TINY / "tiny-tokenizer.yaml", *SHORT, f"data.folder={data}", f"out={out}"
     )
-    assert str(out) in said
+    assert f"{out}: cannot be written" in said
+    assert "choose another folder" in said
     assert (tmp_path / "file").read_text() == "precious"
 
 

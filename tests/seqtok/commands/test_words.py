@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+from seqtok import cli
 from seqtok.cli import app
 from seqtok.commands.data.prepare import READING
 from seqtok.words import _COMMANDS, command_of, in_words_of
@@ -48,3 +52,14 @@ def test_a_command_speaks_of_its_own_options(tmp_path: Path, capsys: pytest.Capt
     assert status != 0
     assert "use --overwrite" in err
     assert "`" not in err
+
+
+def test_a_log_is_said_in_words_of_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """What a training logs, where nobody has set a handler."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.lastResort, "formatter", None)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(sys, "argv", ["seqtok", "tokenizer", "train", "demo-tokenizer"])
+    cli.speak()
+    logging.getLogger("seqtok_core").warning("run: %d steps; `resume=never` begins it anew, `keep` keeps", 2)
+    assert capsys.readouterr().err == "run: 2 steps; --resume never begins it anew, train.keep keeps\n"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from seqtok.evaluation.report.charts import Curve, chart, spread
 from seqtok.evaluation.report.kept_pictures import ReportPictures, kept_pictures
@@ -137,7 +140,22 @@ def test_a_report_can_be_made_again_from_its_folder(tmp_path: Path) -> None:
     path = write_report(tmp_path, results(), shown(EVIL))
     again = write_report(tmp_path / "again", read_results(tmp_path), kept_pictures(tmp_path))
     assert again.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+    names = ("pictures.safetensors", "results.json")
+    assert [(tmp_path / name).read_bytes() for name in names] == [again.with_name(name).read_bytes() for name in names]
     assert kept_pictures(tmp_path / "nothing") is None
+
+
+def test_pictures_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    """Each of their words stood alone."""
+    write_report(tmp_path, results(), shown(EVIL))
+    path = tmp_path / "pictures.safetensors"
+    with safe_open(path, framework="pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+        words = json.loads(stored.metadata()["words"])
+    save_file(tensors, path, {name: json.dumps(value) for name, value in words.items()})
+    kept = kept_pictures(tmp_path)
+    assert kept is not None
+    assert (kept.prompts, kept.prefixes) == (list(shown(EVIL).prompts), list(shown(EVIL).prefixes))
 
 
 def test_damaged_pictures_are_named(tmp_path: Path) -> None:

@@ -56,6 +56,32 @@ def stopped(running: subprocess.Popen[str], number: signal.Signals) -> str:
     return said
 
 
+# The command line, where a signal comes as the first module of ours below it is looked for.
+EARLY = """
+import os, signal, sys
+
+class Sender:
+    def find_spec(self, name, path=None, target=None):
+        if name == "seqtok_core":
+            os.kill(os.getpid(), int(os.environ["SENT"]))
+
+sys.meta_path.insert(0, Sender())
+from seqtok.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_before_anything_of_ours_is_loaded(number, data, tmp_path):
+    out = tmp_path / "run"
+    words = ["tokenizer", "train", str(TINY / "tiny-tokenizer.yaml"), *settings(data, out)]
+    environment = {**os.environ, "SENT": str(int(number))}
+    options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 120}
+    done = subprocess.run([sys.executable, "-c", EARLY, *words], **options)
+    assert (done.returncode, done.stderr.count("\n")) == (75, 1), done.stderr
+    assert json.loads((out / "preempted.json").read_text())["signal"] == number.name
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks the kernel how far a process has come")
 def test_a_signal_while_libraries_are_loaded_or_data_opened(data, tmp_path):
     out = tmp_path / "run"
@@ -84,7 +110,7 @@ def test_a_signal_while_the_model_is_written(data, tmp_path):
     last = start(data, out, *words)
     said = last.communicate(timeout=120)[0]
     assert last.returncode == 0, said
-    assert "so it continues" in said
+    assert "so it continues; --resume never begins it anew" in said
     assert "last from step_00000008" in said
     assert (out / "model" / "config.json").is_file()
     assert not (out / "preempted.json").exists()

@@ -148,6 +148,10 @@ class Hub:
         Hub.given |= {"name": name, "private": private}
         assert exist_ok
 
+    def create_branch(self, name: str, branch: str, exist_ok: bool) -> None:
+        Hub.given |= {"branch": (name, branch)}
+        assert exist_ok
+
     def upload_folder(self, *, repo_id: str, folder_path: str, revision: str | None, commit_message: str) -> Any:
         if repo_id == "owner/full":
             raise OSError("no room\nsecond line")
@@ -164,6 +168,7 @@ def test_what_is_pushed_is_the_model_folder_in_one_commit(tmp_path: Path, monkey
     assert url == "https://hub/owner/name"
     assert Hub.given == {
         "token": "secret", "name": "owner/name", "private": True, "files": {"config.json": b"{}"}, "revision": "v2",
+        "branch": ("owner/name", "v2"),
     }  # fmt: skip
     with pytest.raises(SeqtokError, match=r"owner/full: the hub did not take it \(no room\)$"):
         model_folder.push_model(save, "owner/full")
