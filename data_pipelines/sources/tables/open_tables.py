@@ -41,6 +41,7 @@ class TableReading:
     also: tuple[str, ...]  # columns that conditions need
     rest: str  # split of what nothing gives one
     quoting: Literal["auto", Quoting] = "auto"
+    columns: tuple[str, ...] = ()  # names of a CSV's columns where its first line is a row
     split_field: str | None = None  # column that says the split; None: `split` where there is one; "": none
 
 
@@ -113,7 +114,7 @@ def _files(path: Path, reading: TableReading) -> dict[str, list[Path]]:
 
 def _scan(reading: TableReading, path: Path) -> Rows:
     if reading.kind == "csv":
-        return scan_csv(path, reading.quoting)
+        return scan_csv(path, reading.quoting, reading.columns)
     scan: dict[TableKind, Callable[[Path], Rows]] = {
         "jsonl": scan_jsonl,
         "parquet": ParquetRows,
