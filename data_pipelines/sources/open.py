@@ -28,13 +28,13 @@ from data_pipelines.sources.tables.open_tables import (
     TableReading,
     is_arrow_folder,
     kind_of_json,
-    lone_table,
+    lone_tables,
     open_tables,
 )
 from data_pipelines.sources.tables.splits import split_by_field, split_column
 from data_pipelines.sources.tar_source import TarSource, tar_sources
 from data_pipelines.sources.values import check_columns
-from data_pipelines.tars.folders import OWN_FOLDER
+from data_pipelines.tars.folders import OWN_FOLDER, by_split
 from data_pipelines.tars.index import OnBadShard
 from data_pipelines.tars.names import PACKED
 from seqtok_core.foundation.config import Config
@@ -126,7 +126,8 @@ def detect_kind(path: Path) -> Kind:
         return "folder"
     if is_arrow_folder(path):
         return "arrow"
-    kind = kind_of_folder(path, lone_table(path))
+    lone = lone_tables(path)
+    kind = kind_of_folder(path, (lone[0][0], lone[1]) if lone else None)
     if kind is None:
         raise DataError(f"{path}: not a source; known are {_KNOWN}")
     return kind
@@ -161,8 +162,9 @@ def _open(path: Path, kind: Kind, config: SourceConfig, rest: str, also: tuple[s
         reading = {name: getattr(config, name) for name in ("fields", "images", "quoting", "columns", "split_field")}
         return open_tables(path, TableReading(kind=kind, also=also, rest=rest, **reading))
     if kind == "coco":
-        lone = lone_table(path) if path.is_dir() else None
-        return {rest: coco_source(lone[0] if lone else path, config.images, config.fields, also)}
+        names, _ = (path.is_dir() and lone_tables(path)) or ([""], kind)
+        files = by_split(path, names, rest) if len(names) > 1 or "/" in names[0] else {rest: [path / names[0]]}
+        return {split: coco_source(file, config.images, config.fields, also) for split, (file,) in files.items()}
     if kind == "folder":
         folder = folder_source(path, config.fields, config.images, also)
         column = split_column(config.split_field, folder.rows.columns(), str(path))
