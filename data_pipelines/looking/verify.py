@@ -183,7 +183,8 @@ def _beside(
     verdict.notes += [f"{count} {what}" for what, count in counted.items() if count]
     verdict.notes += [
         f"{_root(folder) / report.job.file}: {len(report.archives)} tars joined to one; who stops at the end of the "
-        f"first, as webdataset and earlier versions of seqtok, reads {report.archives[0]} of {report.archives[-1]} samples"
+        "first, as webdataset and earlier versions of seqtok, reads "
+        f"{report.archives[0]} of {report.archives[-1]} samples"
         for report in reports
         if len(report.archives) > 1
     ]
