@@ -97,7 +97,7 @@ def _jobs(folder: Path, own: Manifest | None) -> list[VerifyTask]:
     else:
         if (folder / "prepare.json").is_file():
             raise DataError(f"{folder}: the data set is not finished; run the command that makes it again")
-        root = folder if folder.is_dir() else folder.parent
+        root = _root(folder)
         found = find_tars(folder, without_packed=True)
         names = {split: [path.relative_to(root).as_posix() for path in paths] for split, paths in found.items()}
     pairs = [(split, file) for split in sorted(names) for file in names[split]]
@@ -106,7 +106,7 @@ def _jobs(folder: Path, own: Manifest | None) -> list[VerifyTask]:
 
 def _checks(folder: Path, own: Manifest | None, fields: Fields, decode: bool) -> Checks:
     if own is None:
-        return Checks(folder if folder.is_dir() else folder.parent, fields, decode, {})
+        return Checks(_root(folder), fields, decode, {})
     infos = {info.file: info for part in own.splits.values() for info in part.shards}
     latents = own.kind == "latents"
     return Checks(
@@ -121,6 +121,11 @@ def _checks(folder: Path, own: Manifest | None, fields: Fields, decode: bool) ->
         codes=CodeLayout.from_spec(own.latent_spec or {}) if "codes" in own.source else None,
         largest_z=max(LIMIT, own.source.get("check", {}).get("largest_z", 0.0)) * 1.001,
     )
+
+
+def _root(dataset: Path) -> Path:
+    """The folder of the shards; what is verified may be one of them."""
+    return dataset if dataset.is_dir() else dataset.parent
 
 
 def _statistics(own: Manifest, folder: Path) -> Statistics:
@@ -142,9 +147,8 @@ def _duplicates(
         extra, groups = digests.equal(_GROUPS)
         for first, *others in groups:
             for other in others:
-                verdict.add(
-                    f"{folder / jobs[other[0]].file}: key {_key(folder, jobs, first)} is also in {jobs[first[0]].file}"
-                )
+                place = _root(folder) / jobs[other[0]].file
+                verdict.add(f"{place}: key {_key(folder, jobs, first)} is also in {jobs[first[0]].file}")
         verdict.more += extra - sum(len(group) - 1 for group in groups)
     both = Digests()
     for digests in keys.values():
@@ -160,7 +164,7 @@ def _duplicates(
 
 
 def _key(folder: Path, jobs: list[VerifyTask], place: Place) -> str:
-    return walk_tar(folder / jobs[place[0]].file).samples[place[1]].key
+    return walk_tar(_root(folder) / jobs[place[0]].file).samples[place[1]].key
 
 
 def _place(jobs: list[VerifyTask], place: Place, folder: Path) -> str:
@@ -178,8 +182,9 @@ def _beside(
     }
     verdict.notes += [f"{count} {what}" for what, count in counted.items() if count]
     verdict.notes += [
-        f"{folder / report.job.file}: {len(report.archives)} tars joined to one; who stops at the end of the first, as "
-        f"webdataset and earlier versions of seqtok, reads {report.archives[0]} of {report.archives[-1]} samples"
+        f"{_root(folder) / report.job.file}: {len(report.archives)} tars joined to one; who stops at the end of the "
+        "first, as webdataset and earlier versions of seqtok, reads "
+        f"{report.archives[0]} of {report.archives[-1]} samples"
         for report in reports
         if len(report.archives) > 1
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from data_pipelines.shards.manifest import Manifest, SplitInfo
@@ -13,6 +13,9 @@ from data_pipelines.tars.index import TarSample
 from data_pipelines.tars.names import by_whole_names
 
 _AGAIN = "prepare the data set again"
+_FIRST_WITH_ALL = "max_pixels"  # a setting that is as old as the reading of all that tars hold
+_NUMBERED = re.compile(r"(.*?)([0-9]+)(\.tar)")
+_SHOWN = 5  # names of missing shards
 _NUMBER = re.compile(r"-?[0-9]+")
 
 
@@ -29,6 +32,7 @@ def made_with_loss(own: Manifest) -> tuple[list[str], list[str]]:
                 f"{split}: {count} damaged shards of the source were left out and nobody named them; {_AGAIN}"
             )
         notes += _many_dropped(split, info)
+        notes += _unread_tars(split, source) if _FIRST_WITH_ALL not in own.source.get("config", {}) else ()
     for label, words in own.classes.items():
         moved = next(((w, n) for n, w in enumerate(words) if _NUMBER.fullmatch(w) and int(w) != n), None)
         if moved is None or not all(map(_NUMBER.fullmatch, words)):
@@ -49,6 +53,34 @@ def _many_dropped(split: str, info: SplitInfo) -> Iterator[str]:
     if count > MAX_BAD_SHARE * (info.samples + count):
         listed = ", ".join(f"{reason}: {number}" for reason, number in bad.items())
         yield f"{split}: {count} of {info.samples + count} samples were dropped as bad ({listed})"
+
+
+def _unread_tars(split: str, source: Mapping[str, Any]) -> Iterator[str]:
+    """What an earlier version may not have read. How much, only the source knows: nothing of it was written down."""
+    if source.get("kind") != "tars":
+        return
+    yield (
+        f"{split}: made by an earlier version, which read the first alone of tars that were joined with cat, and no "
+        ".tar.gz beside others; let verify look at the tars that it was made from"
+    )
+    missing = _gaps(source.get("shards", {}))
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        yield f"{split}: its source has gaps where {', '.join(missing[:_SHOWN])}{more} would be"
+
+
+def _gaps(names: Collection[str]) -> list[str]:
+    """Names that are missing between numbered ones."""
+    numbers: dict[tuple[str, int], set[int]] = {}  # what stands before, digits -> numbers
+    for found in filter(None, map(_NUMBERED.fullmatch, names)):
+        numbers.setdefault((found[1], len(found[2])), set()).add(int(found[2]))
+    return [
+        f"{before}{number:0{digits}d}.tar"
+        for (before, digits), there in sorted(numbers.items())
+        if max(there) - min(there) < 2 * len(there)  # else no numbering on end
+        for number in range(min(there), max(there))
+        if number not in there
+    ]
 
 
 def lost_to_one_key(dropped: Mapping[str, Any]) -> str:

@@ -140,11 +140,14 @@ def encode_image(pixels: NDArray[np.uint8], form: str, quality: int = 95, subsam
     return stream.getvalue()
 
 
-def _refuse_size(width: int, height: int, max_pixels: int, halvings: int = 0) -> None:
-    """`halvings`: of a scale that the picture is decoded at."""
+def _refuse_size(width: int, height: int, max_pixels: int, halvings: int = 0, progressive: bool = False) -> None:
+    """`halvings`: of a scale that the picture is decoded at; a `progressive` JPEG has all its coefficients in memory at
+    any scale (400 MB of 64 megapixels)."""
+    halvings = 0 if progressive else halvings
     held = (-(-width >> halvings)) * (-(-height >> halvings))
     if held > max_pixels or width * height > _STORED * max_pixels:
-        raise DecodeError("too many pixels", f"{width} x {height}, limit {max_pixels} (`max_pixels`)")
+        how = "progressive, so held in full, " if progressive else ""
+        raise DecodeError("too many pixels", f"{width} x {height}, {how}limit {max_pixels} (`max_pixels`)")
     if min(width, height) < 1:
         raise DecodeError("no pixels")
 
@@ -153,7 +156,7 @@ def _decode_jpeg(
     data: bytes, header: JpegHeader, size: int | None, out: NDArray[np.uint8] | None, resize: Resize, max_pixels: int
 ) -> Picture:
     halvings = jpeg_halvings(min(header.width, header.height), size, resize)
-    _refuse_size(header.width, header.height, max_pixels, 0 if header.progressive else halvings)
+    _refuse_size(header.width, header.height, max_pixels, halvings, header.progressive)
     shape = (-(-header.height >> halvings), -(-header.width >> halvings), 3)
     direct = out is not None and out.shape == shape and out.flags.c_contiguous
     try:

@@ -59,19 +59,30 @@ def prepare(
 
 def arrange_sources(sources: Mapping[str, Source], config: PrepareConfig, begun: Path | None) -> dict[str, Source]:
     """The sources in the order in which they are written: shuffled where the settings say so. What was `begun` in that
-    folder from the same sources in their own order goes on in it."""
+    folder from the same sources in their own order goes on in it, and in blocks of another size in these.
+    """
+    plan = read_json(begun / PLAN) if begun is not None and (begun / PLAN).is_file() else None
     asked = {split for split in sources if config.shuffle == "on"}
     if config.shuffle == "auto":
         asked = {split for split, source in sources.items() if sorted_label(source) is not None}
-        plan = begun / PLAN if begun is not None else None
-        if asked and plan is not None and plan.is_file() and read_json(plan) == plan_of(sources, config):
+        if asked and plan is not None and plan == plan_of(sources, config):
             warnings.warn(f"{begun}: begun in the order of its source, which is sorted; goes on in it", stacklevel=3)
             asked = set()
     arranged = dict(sources)
     for split in asked:
         source = sources[split]
-        arranged[split] = source if isinstance(source, Shuffled) else Shuffled(source, source.facts().block)
+        block = _block_begun(plan, split) or source.facts().block
+        arranged[split] = source if isinstance(source, Shuffled) else Shuffled(source, block)
     return arranged
+
+
+def _block_begun(plan: Any, split: str) -> int:
+    """Samples that stay together in a split of a plan; 0 where that does not say so."""
+    try:
+        block = plan["splits"][split]["parts"][-1]["shuffled"]["block"]
+    except (LookupError, TypeError):
+        return 0
+    return block if isinstance(block, int) and block > 0 else 0
 
 
 def plan_of(sources: Mapping[str, Source], config: PrepareConfig) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def folder_source(folder: Path, fields: Fields, images: Path | None = None, also
     """`folder`/captions.jsonl: one {"file_name": ..., "captions": [coarse ... fine], ...} per line."""
     rows = scan_jsonl(Path(folder) / CAPTIONS_FILE)
     fields = fields if fields.image else fields.model_copy(update={"image": "file_name"})
-    return record_source("folder", rows, fields, images or Path(folder), place=rows.path, also=tuple(also))
+    return record_source("folder", rows, fields, images or Path(folder), place=rows.spans.path, also=tuple(also))
 
 
 def picture_source(

@@ -6,9 +6,9 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from data_pipelines.sources.base import Bad, Source
 from data_pipelines.sources.derived.cut import (
@@ -28,13 +28,13 @@ from data_pipelines.sources.tables.open_tables import (
     TableReading,
     is_arrow_folder,
     kind_of_json,
-    lone_table,
+    lone_tables,
     open_tables,
 )
 from data_pipelines.sources.tables.splits import split_by_field, split_column
 from data_pipelines.sources.tar_source import TarSource, tar_sources
 from data_pipelines.sources.values import check_columns
-from data_pipelines.tars.folders import OWN_FOLDER
+from data_pipelines.tars.folders import OWN_FOLDER, by_split
 from data_pipelines.tars.index import OnBadShard
 from data_pipelines.tars.names import PACKED
 from seqtok_core.foundation.config import Config
@@ -52,6 +52,18 @@ _KNOWN = (
 )
 
 
+def _names_in(value: Any) -> Any:
+    """Names may be divided by commas: no column is called with one."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        return value
+    names = tuple(name.strip() for text in texts for name in text.split(","))
+    twice = next((name for place, name in enumerate(names) if name in names[:place] or not name), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} is the name of two columns" if twice else "a column has no name")
+    return names
+
+
 class SourceConfig(Config):
     """How a path is read. The names of tars and tables say their splits. `split` is that of files whose names do not,
     by default train, and of all where there is one split only: what is asked for counts more than a name."""
@@ -65,6 +77,9 @@ class SourceConfig(Config):
     images: Path | None = Field(None, description="Folder of pictures, by default the table's.")  # nothing outside it
     fields: Fields = Fields()
     quoting: Literal["auto", Quoting] = Field("auto", description="How a CSV file uses quotes.")
+    columns: Annotated[tuple[str, ...], BeforeValidator(_names_in)] = Field(
+        (), description="Names of a CSV's columns whose first line is a row: caption,file_name; repeatable."
+    )
     group: Literal["rows", "none"] = Field("rows", description="rows: those of one picture are one sample.")
     split_field: str | None = Field(None, description="Field that says the split, by default split; '' for none.")
     where: tuple[str, ...] = Field((), description="Only samples with e.g. label=dog,cat or width>=256; repeatable.")
@@ -111,7 +126,8 @@ def detect_kind(path: Path) -> Kind:
         return "folder"
     if is_arrow_folder(path):
         return "arrow"
-    kind = kind_of_folder(path, lone_table(path))
+    lone = lone_tables(path)
+    kind = kind_of_folder(path, (lone[0][0], lone[1]) if lone else None)
     if kind is None:
         raise DataError(f"{path}: not a source; known are {_KNOWN}")
     return kind
@@ -123,7 +139,7 @@ def _refuse_unused(path: Path, kind: Kind, config: SourceConfig) -> None:
     given: dict[str, object] = {}
     given |= {"`fields.image`": config.fields.image, "`images`": config.images} if own else {}
     given |= {"`fields.key`": config.fields.key} if kind == "tars" else _members(config.fields)
-    given |= {"`quoting`": config.quoting != "auto"} if kind != "csv" else {}
+    given |= {"`quoting`": config.quoting != "auto", "`columns`": config.columns} if kind != "csv" else {}
     if own or kind == "coco":
         given |= {"`split_field`": config.split_field is not None, "`group`": config.group != "rows"}
     unused = [option for option, value in given.items() if value]
@@ -143,11 +159,12 @@ def _open(path: Path, kind: Kind, config: SourceConfig, rest: str, also: tuple[s
             _check_tar(source, config.fields, also)
         return sources
     if kind in ("csv", "jsonl", "parquet", "json", "arrow"):
-        reading = {name: getattr(config, name) for name in ("fields", "images", "quoting", "split_field")}
+        reading = {name: getattr(config, name) for name in ("fields", "images", "quoting", "columns", "split_field")}
         return open_tables(path, TableReading(kind=kind, also=also, rest=rest, **reading))
     if kind == "coco":
-        lone = lone_table(path) if path.is_dir() else None
-        return {rest: coco_source(lone[0] if lone else path, config.images, config.fields, also)}
+        names, _ = (path.is_dir() and lone_tables(path)) or ([""], kind)
+        files = by_split(path, names, rest) if len(names) > 1 or "/" in names[0] else {rest: [path / names[0]]}
+        return {split: coco_source(file, config.images, config.fields, also) for split, (file,) in files.items()}
     if kind == "folder":
         folder = folder_source(path, config.fields, config.images, also)
         column = split_column(config.split_field, folder.rows.columns(), str(path))

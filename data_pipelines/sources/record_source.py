@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -63,7 +64,7 @@ class RecordSource:
 
     def records(self, start: int, stop: int) -> Iterator[Record | Bad]:
         """Without the bytes of pictures."""
-        yield from self.read(start, stop, (*columns_of(self.fields), *self.also))
+        yield from self.read(start, stop, (*self._columns, *self.also))
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[Record | Bad]:
         """Records with these columns, without the bytes of pictures."""
@@ -78,12 +79,21 @@ class RecordSource:
 
     def wanted(self, start: int, stop: int) -> Iterator[Record | Bad]:
         """Records with all that `pair` makes one of."""
-        yield from self.rows.read(start, stop, columns_of(self.fields))
+        yield from self.rows.read(start, stop, self._columns)
+
+    @cached_property
+    def _columns(self) -> tuple[str, ...]:
+        """Found once: where rows are shuffled each is asked for by itself."""
+        return columns_of(self.fields)
+
+    @cached_property
+    def _naming(self) -> tuple[str, ...]:
+        """What names a sample and its picture."""
+        return tuple(sorted({n for field in (self.fields.key, self.fields.image) if field for n in columns_in(field)}))
 
     def named(self, start: int, stop: int) -> Iterator[tuple[int, Record | Bad]]:
         """(index, record) with what names it and the path of its picture; without the bytes of pictures."""
-        columns = {name for field in (self.fields.key, self.fields.image) if field for name in columns_in(field)}
-        yield from enumerate(self.read(start, stop, tuple(sorted(columns))), start)
+        yield from enumerate(self.read(start, stop, self._naming), start)
 
     def keys(self, start: int, stop: int) -> Iterator[Hashable | None]:
         """What rows of one sample have in common: the path of the picture and, where one is named, the key. None where

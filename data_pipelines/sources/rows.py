@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.sources.base import Bad
 from seqtok_core.foundation.errors import DataError
-from seqtok_core.foundation.packed import Packed, parts_of, read_spans, starts_of
+from seqtok_core.foundation.packed import Packed, Spans, parts_of, starts_of
 
 Record = Mapping[str, Any]
 _BOM = b"\xef\xbb\xbf"
@@ -120,14 +120,13 @@ class PackedRows:
 
 @dataclass(frozen=True, eq=False)
 class JsonLines:
-    path: Path
-    starts: NDArray[np.int64]  # (N + 1,) byte offset of each record, and the end
+    spans: Spans  # each record
     lines: NDArray[np.int64] | None  # (N,) number of its line; None: record i lies on line i + 1
     digest: str
     block: ClassVar[int] = 1
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.spans)
 
     def columns(self) -> tuple[str, ...]:
         names: dict[str, None] = {}
@@ -136,13 +135,13 @@ class JsonLines:
         return tuple(names)
 
     def read(self, start: int, stop: int, columns: Sequence[str], pictures: bool = True) -> Iterator[Record | Bad]:
-        for index, line in enumerate(read_spans(self.path, self.starts, start, stop), start):
+        for index, line in enumerate(self.spans.read(start, stop), start):
             record = _parse(line)
             yield record if isinstance(record, dict) else Bad(self.place(index), *record)
 
     def place(self, index: int) -> str:
         line = index + 1 if self.lines is None else int(self.lines[index])
-        return f"{self.path.name} line {line}"
+        return f"{self.spans.path.name} line {line}"
 
     def identity(self) -> dict[str, Any]:
         return {"records": len(self), "sha256": self.digest}
@@ -166,7 +165,7 @@ def scan_jsonl(path: Path) -> JsonLines:
     gaps = numbers[-1] != len(numbers)
     starts.append(position)
     lines = np.array(numbers, dtype=np.int64) if gaps else None
-    return JsonLines(path, np.array(starts, dtype=np.int64), lines, digest.hexdigest())
+    return JsonLines(Spans(path, np.array(starts, dtype=np.int64)), lines, digest.hexdigest())
 
 
 def _parse(line: bytes) -> dict[str, Any] | tuple[str, str]:

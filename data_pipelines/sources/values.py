@@ -14,14 +14,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation.errors import ConfigError, DataError, shown
 
 _ITEM = re.compile(r"\[(-?[0-9]*)\]\.?")
 _UNCUT = re.compile(r"""['"]\s+['"]""")  # between two texts of a list as numpy prints it
 _ANSWERS = ("gpt", "assistant", "model")  # who speaks about the picture in a conversation; the other one asks
 _SHOWN = 20  # columns that a message names
-_FILE = re.compile(rf"[/0-9][^/]*\.({'|'.join(IMAGE_EXTENSIONS)})\b")  # a path in place of the name of a column
+_LONGEST_NAME = 3  # words
 _TURN = (("from", "value"), ("role", "content"))
 _TEXTS = ("raw", "caption", "text")  # where an object that is one caption of several has its text
 TURNS = ("conversations", "messages")  # fields that hold the turns of a conversation
@@ -77,8 +76,13 @@ def near_columns(name: str, columns: Sequence[str]) -> str:
     if near:
         return f"did you mean {' or '.join(map(shown, near))}?"
     more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-    row = "; these look like a row: put names of columns in a line before it" if any(map(_FILE.search, named)) else ""
+    row = "; these look like a row: name the columns of a CSV with `columns`" if any(map(_is_text, named)) else ""
     return f"there are {', '.join(map(shown, named[:_SHOWN])) or 'no named fields'}{more}{row}"
+
+
+def _is_text(name: str) -> bool:
+    """Whether what should be the name of a column is as long as a caption."""
+    return len(name.split()) > _LONGEST_NAME
 
 
 def texts_of(value: Any, field: str) -> list[str]:

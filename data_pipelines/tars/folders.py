@@ -86,7 +86,7 @@ def by_split(root: Path, names: Sequence[str], rest: str) -> dict[str, list[Path
     _refuse_configurations(root, names)
     splits: dict[str, list[Path]] = {}
     for name in names:
-        splits.setdefault(_split_of_path(name) or rest, []).append(root / name)
+        splits.setdefault(split_of_path(name) or rest, []).append(root / name)
     return splits
 
 
@@ -96,7 +96,8 @@ def folder_under(root: Path, file: Path) -> str:
     return "" if folder == "." else folder
 
 
-def _split_of_path(name: str) -> str:
+def split_of_path(name: str) -> str:
+    """The split that a path says; "" where it says none."""
     *folders, base = name.split("/")
     found = (split_of(base, ""), *map(split_of_folder, reversed(folders)))
     return next((split for split in found if split), "")
@@ -118,7 +119,7 @@ def _refuse_configurations(root: Path, names: Sequence[str]) -> None:
         for folder in own:
             alike = alike.replace(folder, "")
         config, place = "/".join(own), "/".join(folders)
-        other, other_place = seen.setdefault((_split_of_path(name), alike), (config, place))
+        other, other_place = seen.setdefault((split_of_path(name), alike), (config, place))
         if other != config:
             raise DataError(
                 f"{root}: {other_place or '.'} and {place} hold files of like names ({base}), as configurations of "

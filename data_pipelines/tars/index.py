@@ -26,6 +26,8 @@ OnBadShard = Literal["error", "skip"]
 Span = tuple[int, int]  # offset of the content in the tar, length; bytes
 _END = bytes(2 * tarfile.BLOCKSIZE)  # two empty blocks close an archive
 _PADDING = 20 * tarfile.BLOCKSIZE  # what archives are filled up to, and so is read at once
+GZIP = b"\x1f\x8b"  # begins what it has compressed
+GZIPPED = "compressed with gzip, whatever its name says; `gunzip` it"
 TOGETHER = "members of a key must lie together; `tar --sort=name` packs them so"
 _LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 
@@ -74,8 +76,8 @@ def _all_members(stream: BinaryIO, name: str) -> Iterator[tuple[str, Span | None
             begins = stream.read(tarfile.BLOCKSIZE)
             if is_lfs_pointer(begins):
                 raise DataError(f"{name}: {LFS_POINTER}") from None
-            if begins.startswith(b"\x1f\x8b"):
-                raise DataError(f"{name}: compressed with gzip, whatever its name says; `gunzip` it") from None
+            if begins.startswith(GZIP):
+                raise DataError(f"{name}: {GZIPPED}") from None
             raise DataError(f"{name}: damaged or cut tar ({error})") from None
         stream.seek(end)
         tail = stream.read(len(_END))

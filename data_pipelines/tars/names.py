@@ -31,7 +31,7 @@ def find_tars(path: Path, rest: str = "train", *, without_packed: bool = False) 
         raise DataError(said)
     names = [name for name in _names(path) if not name.endswith(PACKED)]
     if not names:
-        raise DataError(f"{path}: no *.tar there or in its folders")
+        raise DataError(packed_tars(path) or f"{path}: no *.tar there or in its folders")
     return by_split(path, names, rest)
 
 

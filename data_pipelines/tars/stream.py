@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Collection, Iterator
 from typing import IO
 
-from data_pipelines.tars.index import TOGETHER, is_litter, split_name
+from data_pipelines.tars.index import GZIP, GZIPPED, TOGETHER, is_litter, split_name
 from data_pipelines.tars.remote import Command, open_shard
 from seqtok_core.foundation.errors import DataError, shown
 from seqtok_core.foundation.files import LFS_POINTER, is_lfs_pointer
@@ -99,6 +99,8 @@ def _open(source: _Remembering, name: str, start: int) -> tarfile.TarFile:
     except tarfile.TarError:
         if is_lfs_pointer(source.begins):
             raise DataError(f"{name}: {LFS_POINTER}") from None
+        if source.begins.startswith(GZIP):
+            raise DataError(f"{name}: {GZIPPED}, or read it as `pipe:gunzip -c FILE`") from None
         if not start:
             raise
         raise DataError(f"{name}: the tar is followed by what is no tar at byte {start}") from None

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipelines.tars.index import TOGETHER, Span, TarSample, is_litter, next_archive, span_of, split_name
+from data_pipelines.tars.index import (
+    GZIP,
+    GZIPPED,
+    TOGETHER,
+    Span,
+    TarSample,
+    is_litter,
+    next_archive,
+    span_of,
+    split_name,
+)
 from seqtok_core.foundation.errors import shown
 from seqtok_core.foundation.files import LFS_POINTER, is_lfs_pointer
 
@@ -88,7 +98,10 @@ def _read(stream: BinaryIO, size: int, members: list[tuple[str, Span | None]]) -
                     members.append((info.name, span_of(info)))
     except (tarfile.TarError, OverflowError, ValueError, UnicodeError) as error:
         stream.seek(0)
-        return LFS_POINTER if is_lfs_pointer(stream.read(tarfile.BLOCKSIZE)) else f"not a tar ({error})"
+        begins = stream.read(tarfile.BLOCKSIZE)
+        if begins.startswith(GZIP):
+            return GZIPPED
+        return LFS_POINTER if is_lfs_pointer(begins) else f"not a tar ({error})"
     return _ending(stream, size, end, last)
 
 

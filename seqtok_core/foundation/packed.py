@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +57,36 @@ def parts_of(starts: NDArray[np.int64], start: int, stop: int) -> Iterator[tuple
         start = end
 
 
-def read_spans(path: Path, starts: NDArray[np.int64], start: int, stop: int) -> Iterator[bytes]:
-    """Pieces [start, stop) of a file; piece i are the bytes from starts[i] to starts[i + 1]."""
-    with open(path, "rb") as stream:
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Pieces of a file; piece i are the bytes from starts[i] to starts[i + 1]. The file is opened once and stays open:
+    opening it for each of many single pieces takes longer than reading them. A pickled copy opens it anew."""
+
+    path: Path
+    starts: NDArray[np.int64]  # (N + 1,)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """Pieces [start, stop). Raises OSError."""
         while start < stop:
-            fitting = int(np.searchsorted(starts, starts[start] + _AT_ONCE, side="right")) - 1
-            end = min(max(fitting, start + 1), stop)
-            offsets = (starts[start : end + 1] - starts[start]).tolist()
-            stream.seek(int(starts[start]))
-            blob = stream.read(offsets[-1])
-            for first, last in pairwise(offsets):
-                yield blob[first:last]
+            end, first = start + 1, int(self.starts[start])
+            if stop > end:
+                fitting = int(np.searchsorted(self.starts, first + _AT_ONCE, side="right")) - 1
+                end = min(max(fitting, end), stop)
+            offsets = (self.starts[start : end + 1] - first).tolist()
+            blob = os.pread(self._handle, offsets[-1], first)
+            for one, following in pairwise(offsets):
+                yield blob[one:following]
             start = end
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "starts": self.starts}
+
+    @cached_property
+    def _handle(self) -> int:
+        """Of the operating system: forked processes may share it, because no read moves its place."""
+        handle = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, handle)
+        return handle

@@ -1,8 +1,8 @@
 """What a folder is: tars, tables of one kind, or pictures; in it or in the folders in it.
 
 Tars or tables at the top count alone; only where there are none do those of deeper folders. What img2dataset writes
-about a shard beside it (a table of the same name) is no table of samples. A lone .json or .txt of captions at the top
-is what the caller finds; beside tars it does not count: it speaks of them.
+about a shard beside it (a table of the same name) is no table of samples. A lone .json or .txt of captions
+at the top or in each folder of a split is what the caller finds; beside tars it does not count: it speaks of them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class _Layout:
     pictures: dict[str, str]  # folder -> its first picture
 
 
-def kind_of_folder(path: Path, lone: tuple[Path, FolderKind] | None = None) -> FolderKind | None:
-    """None where nothing known is there. `lone`: a table at the top that its ending does not tell, and its kind.
+def kind_of_folder(path: Path, lone: tuple[str, FolderKind] | None = None) -> FolderKind | None:
+    """None where nothing known is there. `lone`: a table that its ending does not tell, and its kind.
 
     Raises DataError where the folder is of several kinds.
     """
@@ -56,7 +56,7 @@ def kind_of_folder(path: Path, lone: tuple[Path, FolderKind] | None = None) -> F
         kinds.setdefault(table_kind(table), table)
     lone = None if layout.tars else lone
     if lone:
-        kinds.setdefault(lone[1], lone[0].name)
+        kinds.setdefault(lone[1], lone[0])
     if layout.pictures and not lone and not (tables and top):
         kinds = _with_pictures(path, layout, kinds)
     if len(kinds) > 1:

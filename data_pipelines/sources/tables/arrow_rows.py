@@ -67,10 +67,15 @@ class _StreamCursor:
         if self._stream is None or row < self._first:
             self._stream = pa.ipc.open_stream(pa.memory_map(str(self._path)))
             self._batch, self._first = None, 0
-        while self._batch is None or row >= self._first + self._batch.num_rows:
-            self._first += 0 if self._batch is None else self._batch.num_rows
-            self._batch = None
-            self._batch = _selected(self._stream.read_next_batch(), self._columns, self._schema)
+        if self._batch is not None and row < self._first + self._batch.num_rows:
+            return self._batch, self._first
+        self._first += 0 if self._batch is None else self._batch.num_rows
+        self._batch = None
+        passed = self._stream.read_next_batch()
+        while row >= self._first + passed.num_rows:
+            self._first += passed.num_rows
+            passed = self._stream.read_next_batch()
+        self._batch = _selected(passed, self._columns, self._schema)
         return self._batch, self._first
 
 

@@ -20,8 +20,9 @@ from data_pipelines.sources.rows import Record, Rows
 from data_pipelines.sources.values import base_of
 from seqtok_core.foundation.errors import DataError, shown
 
-BATCH = 64  # rows decoded at once: pictures of 1 MB make 64 MB
-_BLOCKS = 8  # of a part of a file, when rows are shuffled
+BATCH = 16  # rows decoded at once: few enough that large pictures do not leave the processor's cache
+_FEW = 3072  # rows, of which blocks must be small for there to be many; then reading more for each costs little
+_SMALL = 48  # rows; a block of fewer is as large as half of a part of the file allows
 
 
 class BatchCursor(Protocol):
@@ -51,9 +52,13 @@ class ColumnRows:
 
     @property
     def block(self) -> int:
-        """An eighth of the largest part of the file: that part has to be read from its start to a row, so that some
-        five rows are read for one."""
-        return max(1, int(np.diff(self._starts).max(initial=0)) // _BLOCKS)
+        """A sixth of the largest part of the file: that part has to be read from its start to a row, so that some four
+        rows are read for one. Of small parts up to a half: their blocks are many all the same. An eighth in a short
+        file."""
+        largest = int(np.diff(self._starts).max(initial=0))
+        if len(self) < _FEW:
+            return max(1, largest // 8)
+        return max(1, largest // 6, min(_SMALL, largest // 2))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cursors": {}}

@@ -1,8 +1,9 @@
 """How a CSV file is written: its divider, its line ends, its quoting. Read from its head, but for the quoting.
 
-Tabs divide a .tsv; any other file is divided by the first of , ; tab | that its header holds outside quotes. Where
-every divider of the header is followed by a space, spaces after dividers belong to no cell. A file without a single
-line feed at its head has carriage returns as line ends.
+Tabs divide a .tsv; any other file is divided by the first of , ; tab | that its header holds outside quotes. Where the
+first line is a row, commas may be text: the last of , ; | tab that makes as many cells of it as there are columns.
+Where every divider of the first line is followed by a space, spaces after dividers belong to no cell. A file without a
+single line feed at its head has carriage returns as line ends.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ class CsvForm:
             yield rest
 
 
-def read_form(path: Path) -> tuple[CsvForm, int, str]:
-    """(form with quoting minimal, offset of the header, its line). Raises DataError when its head is not UTF-8."""
+def read_form(path: Path, columns: int = 0) -> tuple[CsvForm, int, str]:
+    """(form with quoting minimal, offset of the first line, that line). `columns`: how many there are where no header
+    names them. Raises DataError when its head is not UTF-8."""
     try:
         with open(path, "rb") as stream:
             head = stream.read(_HEAD)
@@ -79,9 +81,12 @@ def read_form(path: Path) -> tuple[CsvForm, int, str]:
         raise DataError(f"{path}: is UTF-16; write it as UTF-8 (iconv -f utf-16 -t utf-8)")
     begin = len(BOM) if head.startswith(BOM) else 0
     line_end = b"\r" if b"\r" in head and b"\n" not in head else b"\n"
-    header = decode_header(head[begin:].partition(line_end)[0], path)
+    first = head[begin:].partition(line_end)[0]
+    header = first.decode("utf-8", "replace") if columns else decode_header(first, path)
     plain = _QUOTED.sub("", header)
-    divider = "\t" if path.suffix.lower() == ".tsv" else next((d for d in _DIVIDERS if d in plain), ",")
+    fitting = [d for d in "\t|;," if plain.count(d) + 1 == columns] if columns > 1 else []
+    divider = next((d for d in (*fitting, *_DIVIDERS) if d in plain), ",")
+    divider = "\t" if path.suffix.lower() == ".tsv" else divider
     names = plain.split(divider)[1:]
     spaced = bool(names) and all(name.startswith(" ") for name in names)
     return CsvForm(divider, "minimal", line_end, spaced), begin, header

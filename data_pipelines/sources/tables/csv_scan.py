@@ -16,11 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_pipelines.sources.tables.csv_form import CsvForm, decode_header
+from data_pipelines.tars.names import IMAGE_EXTENSIONS
 from seqtok_core.foundation.errors import DataError, shown
 
+_NO_HEADER = "where its first line is a row, name the columns with `columns`"
 _KEPT_ROWS, _KEPT_LINES, _KEPT_BYTES = 200, 20, 1000  # of rows over several lines: what of them is judged later
 _SAMPLED = 1000  # rows from which the kinds of the columns are known
 _CODE = re.compile(r"\S*[0-9]\S*")  # as ids are
+MOST = 0.9  # share of its cells that make a column one of files, numbers, ids or addresses
+_PICTURE = re.compile(rf"\.({'|'.join(IMAGE_EXTENSIONS)})$", re.IGNORECASE)
+_PICTURE_PATH = re.compile(rf"[/0-9][^/]*{_PICTURE.pattern}", re.IGNORECASE)
 _FILE = re.compile(r"\S\.[A-Za-z][A-Za-z0-9]{1,4}$")
 
 
@@ -57,12 +62,12 @@ class CsvScan:
     traces: QuoteTraces
 
 
-def scan_rows(path: Path, form: CsvForm, begin: int) -> CsvScan:
-    """Raises DataError when the file cannot be read."""
+def scan_rows(path: Path, form: CsvForm, begin: int, names: Sequence[str] = ()) -> CsvScan:
+    """`names` of the columns where the file has no header. Raises DataError when the file cannot be read."""
     try:
         with open(path, "rb") as stream:
             stream.seek(begin)
-            return _Scanner(path, form, begin).scan(form.lines(stream))
+            return _Scanner(path, form, begin).scan(form.lines(stream), tuple(name.encode() for name in names))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
@@ -77,12 +82,14 @@ class _Scanner:
         self._kept: list[str] = []  # first lines of a row with quotes
         self._given = 0  # lines of it that the reader has
 
-    def scan(self, stream: Iterator[bytes]) -> CsvScan:
+    def scan(self, stream: Iterator[bytes], header: tuple[bytes, ...]) -> CsvScan:
+        """Without a `header` the first line is it."""
         self._lines = self._counted(stream)
         reader, starts, traces = self._form.reader(self._fed()), array("q"), self._traces
         divider, quotes = self._form.divider.encode(), self._form.quoting != "none"
         escapes = self._form.quoting == "backslash"
-        header: tuple[bytes, ...] = ()
+        columns = len(header)
+        traces.kinds = [Counter() for _ in header]
         for line in self._lines:
             first = self._position - len(line)
             if not line.strip(b"\r\n"):
@@ -132,7 +139,7 @@ class _Scanner:
         try:
             cells = self._parse(line, reader)
         except csv.Error as error:
-            raise DataError(f"{self._path}: its header cannot be read ({error})") from None
+            raise DataError(f"{self._path}: its header cannot be read ({error}); {_NO_HEADER}") from None
         self._traces.kinds = [Counter() for _ in cells]
         return tuple(cell.encode("latin-1") for cell in cells)
 
@@ -185,6 +192,14 @@ def kind_of_cell(cell: str) -> str:
     if cell.isdigit():
         return "number"
     return "file" if _FILE.search(cell) else "code" if _CODE.fullmatch(cell) else "text"
+
+
+def is_no_name(cell: str, kinds: Counter[str]) -> bool:
+    """Whether what stands in place of a column's name is an address, or the path of a picture as those below it.
+    `kinds` of these cells."""
+    if "://" in cell or _PICTURE_PATH.search(cell):
+        return True
+    return _PICTURE.search(cell) is not None and kinds["file"] > MOST * kinds.total()
 
 
 def column_names(header: Sequence[bytes], path: Path) -> tuple[str, ...]:

@@ -22,9 +22,17 @@ from data_pipelines.sources.tables.csv_rows import scan_csv
 from data_pipelines.sources.tables.json_records import JsonShape, json_shape, read_json_records
 from data_pipelines.sources.tables.parquet_rows import ParquetRows
 from data_pipelines.sources.tables.splits import split_by_field, split_column
-from data_pipelines.tars.folders import by_split, files_that_count, folder_under, split_word
+from data_pipelines.tars.folders import (
+    by_split,
+    files_that_count,
+    folder_under,
+    split_of_folder,
+    split_of_path,
+    split_word,
+)
 from seqtok_core.foundation.errors import DataError
 
+LoneKind = Literal["csv", "coco", "json", "jsonl"]
 _BESIDE = (".json", ".txt")  # a file of captions, or of one picture
 _ABOUT = (STATE, SPLITS, "dataset_info.json", "dataset_infos.json")  # what Hugging Face writes about its tables
 _MOST = 20  # files that are looked into; where there are more, each belongs to a picture
@@ -41,6 +49,7 @@ class TableReading:
     also: tuple[str, ...]  # columns that conditions need
     rest: str  # split of what nothing gives one
     quoting: Literal["auto", Quoting] = "auto"
+    columns: tuple[str, ...] = ()  # names of a CSV's columns where its first line is a row
     split_field: str | None = None  # column that says the split; None: `split` where there is one; "": none
 
 
@@ -64,15 +73,28 @@ def is_arrow_folder(folder: Path) -> bool:
     return (folder / STATE).is_file() or (folder / SPLITS).is_file()
 
 
-def lone_table(folder: Path) -> tuple[Path, Literal["csv", "coco", "json", "jsonl"]] | None:
-    """The one .json or .txt at the top of a folder that belongs to no picture and looks like captions of pictures,
-    with its kind. None where there is none, or several, or where pictures have captions beside them."""
+def lone_tables(folder: Path) -> tuple[list[str], LoneKind] | None:
+    """The .json or .txt of a folder that belong to no picture and look like captions of pictures, as paths under it,
+    with their kind: one at its top or one for each split, or one in every folder of a split. None where there is none,
+    where several are of one split, or where pictures have captions beside them."""
+    found = _looks_like_captions(folder)
+    if not found:
+        inner = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.is_symlink()]
+        parts = {entry.name: _looks_like_captions(entry) for entry in inner if split_of_folder(entry.name)}
+        if any(len(part) != 1 for part in parts.values()):
+            return None
+        found = {f"{name}/{file}": kind for name, part in parts.items() for file, kind in part.items()}
+    splits = {split_of_path(name) for name in found}
+    if len(found) > 1 and (len(splits) < len(found) or "" in splits or len(set(found.values())) > 1):
+        return None
+    return (sorted(found), next(iter(found.values()))) if found and not any(with_captions(folder)) else None
+
+
+def _looks_like_captions(folder: Path) -> dict[str, LoneKind]:
+    """Name -> kind, of files in the folder itself."""
     texts = (entry for entry in folder.iterdir() if entry.suffix.lower() in _BESIDE and not entry.name.startswith("."))
     files = [entry for entry in islice(texts, _MOST + 1) if entry.is_file()]
-    if len(files) > _MOST:
-        return None
-    found = [(file, kind) for file in files if (kind := _kind_beside(file))]
-    return found[0] if len(found) == 1 and not any(with_captions(folder)) else None
+    return {f.name: kind for f in files if (kind := _kind_beside(f))} if len(files) <= _MOST else {}
 
 
 def kind_of_json(path: Path) -> Literal["coco", "json", "jsonl"]:
@@ -101,9 +123,9 @@ def _files(path: Path, reading: TableReading) -> dict[str, list[Path]]:
     if path.is_file():
         return by_split(path.parent, [path.name], reading.rest)
     names = tables_under(path, reading.kind)
-    lone = lone_table(path) if all("/" in name for name in names) else None
+    lone = lone_tables(path) if all("/" in name for name in names) else None
     if lone and lone[1] == reading.kind:
-        names = files_that_count(path, [lone[0].name, *names])
+        names = files_that_count(path, [*lone[0], *names])
     if not names:
         raise DataError(f"{path}: no table of kind {reading.kind} there")
     for folder in {(path / name).parent for name in names} if reading.kind == "arrow" else ():
@@ -113,7 +135,7 @@ def _files(path: Path, reading: TableReading) -> dict[str, list[Path]]:
 
 def _scan(reading: TableReading, path: Path) -> Rows:
     if reading.kind == "csv":
-        return scan_csv(path, reading.quoting)
+        return scan_csv(path, reading.quoting, reading.columns)
     scan: dict[TableKind, Callable[[Path], Rows]] = {
         "jsonl": scan_jsonl,
         "parquet": ParquetRows,
@@ -129,10 +151,10 @@ def _joined(root: Path, tables: Mapping[Path, Rows], reading: TableReading) -> R
     for file, rows in tables.items():
         folders.setdefault("" if reading.images else folder_under(root, file), {})[file] = rows
     kept = {folder: part for folder, part in folders.items() if any(map(len, part.values()))} or folders
-    return join_records({folder: _source(part, reading) for folder, part in kept.items()})
+    return join_records({folder: _source(part, reading, root) for folder, part in kept.items()})
 
 
-def _source(tables: Mapping[Path, Rows], reading: TableReading) -> RecordSource:
+def _source(tables: Mapping[Path, Rows], reading: TableReading, root: Path) -> RecordSource:
     """Tables of one kind and folder, one after another."""
     place, parts = next(iter(tables)), list(tables.values())
     rows = join_rows([part for part in parts if len(part)] or parts[:1])
@@ -145,12 +167,13 @@ def _source(tables: Mapping[Path, Rows], reading: TableReading) -> RecordSource:
     source = record_source(
         reading.kind, rows, reading.fields, folder, place=place, order=order, also=reading.also, table=True
     )
-    return source if reading.images else replace(source, root=_folder_of(source))
+    return source if reading.images else replace(source, root=_folder_of(source, root))
 
 
-def _folder_of(source: RecordSource) -> Path:
-    """The folder that holds the first picture that is a file: that of the table, or an images/ in it."""
-    folders = [source.root, *(source.root / name for name in ("images", "Images"))]
+def _folder_of(source: RecordSource, root: Path) -> Path:
+    """The folder that holds the first picture that is a file: that of the table, an images/ in it, or the same of
+    `root`, the folder of all tables."""
+    folders = [place / name for place in dict.fromkeys((source.root, root)) for name in ("", "images", "Images")]
     for _, record in source.named(0, min(len(source), _LOOKED_AT)):
         path = source.path_of(record)
         if path and "\0" not in path:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipelines.sources.tables.csv_form import Quoting
-from data_pipelines.sources.tables.csv_scan import CsvScan, LongRow, QuoteTraces, kind_of_cell
+from data_pipelines.sources.tables.csv_scan import MOST, CsvScan, LongRow, QuoteTraces, kind_of_cell
 from seqtok_core.foundation.errors import DataError
 
 _FEW = 0.01  # share of ragged lines that a table without quoting may have
-_MOST = 0.9  # share of its cells that make a column one of files, numbers, ids or addresses
 WAY_OUT = "say how it is written with `quoting`: none (a quote is a character), minimal or backslash; or mend that row"
 Verdict = Literal["rows", "text", "doubtful"]
 
@@ -57,9 +56,7 @@ def _reads_well(traces: QuoteTraces, divider: str) -> bool:
 def _judge(row: LongRow, traces: QuoteTraces, divider: str) -> Verdict:
     """Whether the lines of a row over several lines are rows that a quote has swallowed, or text of a cell."""
     kinds = {n: seen.most_common(1)[0] for n, seen in enumerate(traces.kinds) if seen}
-    known = {
-        n: kind for n, (kind, count) in kinds.items() if kind != "text" and count > _MOST * traces.kinds[n].total()
-    }
+    known = {n: kind for n, (kind, count) in kinds.items() if kind != "text" and count > MOST * traces.kinds[n].total()}
     like = [_like_a_row(line.split(divider), known, len(traces.kinds)) for line in row.lines[1:]]
     if not any(like):
         return "text"

@@ -29,7 +29,7 @@ READING = Flags(
         "fields.caption_members": "caption_members",
     },
     panels={
-        "Records": ("images", "fields.image", "fields.key", "fields.labels", "where", "quoting", "group"),
+        "Records": ("images", "fields.image", "fields.key", "fields.labels", "where", "quoting", "columns", "group"),
         "Captions": ("fields.captions", "fields.pyramid", "fields.max_levels"),
         "Splits": ("split", "split_field", "val_share", "test_share"),
         "Tars": ("on_bad_shard", "fields.image_member", "fields.caption_members"),

@@ -16,6 +16,7 @@ from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.shards.manifest import read_manifest, write_manifest
 from data_pipelines.sources.open import SourceConfig, open_source
 from data_pipelines.sources.records import Fields
+from seqtok_core.foundation.errors import DataError
 from seqtok_core.foundation.files import sha256_file
 from tests.data_pipelines.toy import foreign_members, write_tar
 
@@ -116,3 +117,40 @@ def test_sparse_members_are_no_damage(tmp_path: Path):
     subprocess.run(["tar", "--sparse", "-cf", str(tmp_path / "train-0.tar"), "-C", str(tmp_path), "k9.jpg"], check=True)
     (problem,) = verify_folder(tmp_path).problems
     assert problem.endswith("train-0.tar:k9: has no picture")
+
+
+def test_joined_and_gzipped_tars_are_told_alone_and_in_folders(tmp_path: Path):
+    parts = [write_tar(tmp_path / name, foreign_members(3 * n, 3)).read_bytes() for n, name in enumerate("ab")]
+    joined, packed, named = tmp_path / "j/x.tar", tmp_path / "p/x.tar.gz", tmp_path / "n/x.tar"
+    contents = {joined: b"".join(parts), packed: gzip.compress(parts[0]), named: gzip.compress(parts[0])}
+    for path, content in contents.items():
+        path.parent.mkdir()
+        path.write_bytes(content)
+    for where in (joined, joined.parent):
+        verdict = verify_folder(where)
+        assert (verdict.samples, verdict.problems) == (6, [])
+        assert [note.partition(";")[0] for note in verdict.notes if "joined" in note] == [
+            f"{joined}: 2 tars joined to one"
+        ]
+    for where in (packed, named, named.parent):
+        (problem,) = verify_folder(where).problems
+        assert "compressed with gzip" in problem
+        assert "gunzip" in problem
+    with pytest.raises(DataError, match=r"x\.tar\.gz: compressed with gzip.*gunzip"):
+        verify_folder(packed.parent)
+
+
+def test_tars_that_an_earlier_version_did_not_read_are_spoken_of(made: Path):
+    assert not any("earlier version" in note for note in verify_folder(made).notes)
+    source = source_with(made, shards={"x-003.tar": 1, "x-000.tar": 1, "x-001.tar": 1, "y.tar": 1})["source"]
+    source["config"].pop("max_pixels")
+    assert changed(made, source=source) == [], "what may be lost is no fault"
+    said = "\n".join(verify_folder(made).notes)
+    assert "train: made by an earlier version, which read the first alone of tars that were joined" in said
+    assert "train: its source has gaps where x-002.tar would be" in said
+    source["splits"]["train"]["shards"] = {f"{n}.tar": 1 for n in (256, 512, 1024)}
+    changed(made, source=source)
+    assert not any("gaps" in note for note in verify_folder(made).notes), "numbers that do not go on end"
+    source["splits"]["train"]["kind"] = "csv"
+    changed(made, source=source)
+    assert not any("earlier version" in note for note in verify_folder(made).notes)

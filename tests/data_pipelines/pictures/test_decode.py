@@ -136,6 +136,8 @@ def test_what_is_held_while_decoding_counts_not_what_the_file_holds():
     for data, size, most in refused:
         with pytest.raises(DecodeError, match=r"too many pixels.*limit \d+ \(`max_pixels`\)"):
             decode_pixels(data, size, max_pixels=most)
+    with pytest.raises(DecodeError, match="400 x 400, progressive, so held in full, limit 159999"):
+        decode_pixels(progressive, 16, max_pixels=159_999)
     for data in (jpeg, progressive, png):
         assert decode_pixels(data, 16, max_pixels=160_000).shape == (16, 16, 3)
 

@@ -17,6 +17,7 @@ from data_pipelines.shards.manifest import Manifest
 from data_pipelines.shards.shard_set import open_shards
 from data_pipelines.sources.base import Facts, Pair
 from data_pipelines.sources.derived.shuffled import Shuffled, sorted_by
+from data_pipelines.sources.tables.parquet_rows import ParquetRows
 from seqtok_core.foundation.random_bits import permuted
 from tests.data_pipelines.sources.test_folders import put
 from tests.data_pipelines.sources.test_tables import everything, opened
@@ -123,13 +124,41 @@ def test_the_first_of_two_equal_names_counts_in_every_order(tmp_path):
     assert texts == {(f"line {n}",) for n in range(20)}
 
 
-def test_rows_of_parquet_are_shuffled_in_eighths_of_row_groups(tmp_path):
+def table_of_classes(path, group: int):
+    """96 rows of 4 classes, one after another."""
     rows = {"image": [file_bytes(picture())] * 96, "text": [f"class {n // 24}" for n in range(96)]}
-    pq.write_table(pa.table(rows), tmp_path / "t.parquet", row_group_size=32)
+    pq.write_table(pa.table(rows), path, row_group_size=group)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "block"),
+    [(4, 1, 1), (96, 32, 4), (3000, 100, 12), (4000, 1, 1), (4000, 9, 4), (4000, 100, 48), (4000, 500, 83)],
+)
+def test_rows_of_parquet_are_shuffled_in_parts_of_row_groups(tmp_path, count, rows, block):
+    pq.write_table(pa.table({"n": list(range(count))}), tmp_path / "t.parquet", row_group_size=rows)
+    assert ParquetRows(tmp_path / "t.parquet").block == block
+
+
+def test_what_was_begun_in_other_blocks_goes_on_in_them(tmp_path):
+    """Earlier versions shuffled Parquet in eighths of row groups."""
+    table_of_classes(tmp_path / "t.parquet", group=32)
+    source, config = opened(tmp_path)["train"], PrepareConfig(size=8, samples_per_shard=24)
+    prepare({"train": Shuffled(source, 3)}, tmp_path / "out", config)
+    whole = content(tmp_path / "out")
+    for file in ("dataset.json", "data-train-000002.tar"):
+        (tmp_path / "out" / file).unlink()
+    prepare({"train": source}, tmp_path / "out", config)
+    assert content(tmp_path / "out") == whole
+    prepare({"train": source}, tmp_path / "out", config, overwrite=True)
+    assert content(tmp_path / "out") != whole
+
+
+def test_rows_of_parquet_in_another_order_are_the_rows(tmp_path):
+    rows = table_of_classes(tmp_path / "t.parquet", group=8)
     source = opened(tmp_path)["train"]
-    assert source.facts().block == 4
     found = prepare({"train": source}, tmp_path / "out", PrepareConfig(size=8, samples_per_shard=24))
-    assert found.source["splits"]["train"]["parts"] == [{"shuffled": {"seed": 0, "block": 4}}]
+    assert found.source["splits"]["train"]["parts"] == [{"shuffled": {"seed": 0, "block": 1}}]
     texts = [pair.captions[0] for pair in everything(Shuffled(source, 4))]
     assert sorted(texts) == rows["text"]
     assert len(set(texts[:24])) > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import http.server
 import threading
 from itertools import islice
@@ -98,6 +99,17 @@ def test_unsorted_tars_are_told_how_to_be_sorted(tmp_path: Path):
     path = write_tar(tmp_path / "x.tar", members[0::3] + members[1::3])
     with pytest.raises(DataError, match=r"'k0' comes twice; .*`tar --sort=name`"):
         keys_in(str(path))
+
+
+def test_gzip_is_named_and_a_command_reads_it(tmp_path: Path):
+    plain = write_tar(tmp_path / "plain.tar", foreign_members(0, 3))
+    for name in ("x.tar.gz", "x.tgz", "x.tar"):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        for place in (str(path), f"pipe:cat {path}"):
+            with pytest.raises(DataError, match=r"compressed with gzip.*`pipe:gunzip -c FILE`"):
+                keys_in(place)
+        assert keys_in(f"pipe:gunzip -c < {path}") == ["k0", "k1", "k2"]
 
 
 def test_what_fsspec_knows_is_read(tars: Path):

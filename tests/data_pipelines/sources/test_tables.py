@@ -37,7 +37,7 @@ def read_all(rows) -> list[object]:
 def opened(path, **fields):
     config = {
         key: fields.pop(key)
-        for key in ("kind", "split", "split_field", "group", "val_share", "images", "where")
+        for key in ("kind", "split", "split_field", "group", "val_share", "images", "where", "columns")
         if key in fields
     }
     return open_source(path, SourceConfig(fields=Fields(**fields), **config))
@@ -319,3 +319,56 @@ def test_a_source_holds_some_bytes_per_sample(tmp_path):
     assert per_sample(as_parquet) < 1
     assert per_sample(as_classes) < 8 + len("a/000000.png") + 2
     assert per_sample(as_tars) < 16 + len("000000") + 2 * 18 + 2
+
+
+HEADLESS = {
+    "captions and paths": "a dog, at night\timages/p0.png\na cat\timages/p1.png\n",
+    "paths alone in their folder": "a dog\tp0.png\na cat\tp1.png\n",
+    "addresses of this machine": "a dog\tfile://{folder}/images/p0.png\na cat\tfile://{folder}/images/p1.png\n",
+}
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv"])
+@pytest.mark.parametrize("case", HEADLESS)
+def test_a_first_line_that_is_a_row_is_never_taken_for_names(tmp_path, case, ending):
+    images = picture_table(tmp_path)
+    path = tmp_path / f"t.{ending}"
+    path.write_text(HEADLESS[case].format(folder=tmp_path))
+    with pytest.raises(DataError, match=r"first line is a row, not names of columns: .*p0\.png; .*`columns`"):
+        opened(path)
+    source = opened(path, columns="caption,image")["train"]
+    pairs = everything(source)
+    assert [pair.image for pair in pairs] == images[:2]
+    assert [pair.captions for pair in pairs] == [(line.split("\t")[0],) for line in HEADLESS[case].splitlines()]
+    assert source.identity()["records"]["columns"] == "caption,image"
+    assert opened(path, columns=("caption", "image"))["train"].identity() == source.identity()
+
+
+def test_names_that_are_given_must_fit_the_first_line(tmp_path):
+    images = picture_table(tmp_path)
+    path = tmp_path / "t.tsv"
+    path.write_text("a dog\timages/p0.png\ntwo\tcells\tmore\n")
+    good, bad = everything(opened(path, columns="text,file")["train"])
+    assert (good.captions, good.image) == (("a dog",), images[0])
+    assert (bad.source, bad.reason, bad.detail) == ("t.tsv row 2", "ragged row", "3 cells, columns are 2")
+    with pytest.raises(DataError, match=r"first line has 2 cells, columns are 3; .*`columns`"):
+        opened(path, columns="text,file,x")
+    path.write_text("image,caption\nimages/p0.png,a dog\n")
+    with pytest.raises(DataError, match="first line has 1 cells"):
+        opened(path, columns="image,caption")
+    with pytest.raises(DataError, match="names these columns itself; leave out `columns`"):
+        opened(path.rename(tmp_path / "t.csv"), columns="caption,image")
+    for wrong in ("image,,caption", "image,image"):
+        with pytest.raises(ValueError, match=r"no name|two columns"):
+            opened(tmp_path / "t.csv", columns=wrong)
+
+
+def test_addresses_without_a_header_are_told_what_they_are(tmp_path):
+    (tmp_path / "t.tsv").write_text("a very typical bus station\thttp://lh6.example/x\nanother\thttp://a.example/y\n")
+    with pytest.raises(DataError, match="first line is a row"):
+        opened(tmp_path)
+    with pytest.raises(ConfigError, match="img2dataset"):
+        opened(tmp_path, columns="caption,url")
+    (tmp_path / "t.tsv").write_text("a very typical bus station\t17\nanother\t18\n")
+    with pytest.raises(ConfigError, match="these look like a row: name the columns of a CSV with `columns`"):
+        opened(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 
 from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
+from data_pipelines.prepare.tasks import make_tasks
 from data_pipelines.shards.shard_set import open_shards
 from data_pipelines.sources.base import Bad, Pair
 from data_pipelines.sources.open import SourceConfig, open_source
@@ -222,3 +223,19 @@ def test_scanning_one_large_tar_takes_few_bytes_a_sample(tmp_path: Path):
     assert len(source) == count
     assert held / count < 9 + 2 * 18 + 17 + 20
     assert peak / count < 350
+
+
+def test_memory_of_sharding_tars_anew_is_bounded_by_a_shard_and_some_bytes_a_sample(tmp_path: Path):
+    """Up to the tasks; what follows is done shard by shard."""
+    each, shards = 500, 12
+    for shard in range(shards):
+        names = [f"{shard:03d}{n:06d}.{kind}" for n in range(each) for kind in ("jpg", "txt")]
+        write_tar(tmp_path / f"{shard}.tar", [(name, b"x") for name in names])
+    tar_sources(tmp_path, Fields())  # what is loaded once
+    tracemalloc.start()
+    tasks = make_tasks(tar_sources(tmp_path, Fields()), PrepareConfig())
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert tasks.samples == each * shards
+    assert peak < 400 * each + (82 + 60) * each * shards + (1 << 20)
+    assert held < (82 + 60) * each * shards

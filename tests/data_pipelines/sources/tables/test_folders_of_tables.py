@@ -183,3 +183,55 @@ def test_arrow_in_folders_is_read_without_what_was_computed(tmp_path):
     put(tmp_path, {"train/state.json": json.dumps(state)})
     with pytest.raises(DataError, match="flatten_indices"):
         opened(tmp_path)
+
+
+LISTS = {
+    "plain": lambda names, split: [{"image": name, "caption": f"of {name}"} for name in names],
+    "llava": lambda names, split: [
+        {"image": name, "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": f"of {name}"}]}
+        for name in names
+    ],
+    "karpathy": lambda names, split: {
+        "images": [{"filename": name, "split": split, "sentences": [{"raw": f"of {name}"}]} for name in names]
+    },
+    "by file": lambda names, split: {name: f"of {name}" for name in names},
+    "coco": lambda names, split: {
+        "images": [{"id": name, "file_name": name} for name in names],
+        "annotations": [{"image_id": name, "caption": f"of {name}"} for name in names],
+    },
+}
+PLACES = {  # of the lists and of the pictures, by split
+    "folders of splits": ("{split}/{split}_x.json", "{split}"),
+    "folders of splits with images": ("{split}/captions.json", "{split}/images"),
+    "folders of splits beside images": ("{split}/captions.json", "images"),
+    "names of files": ("captions_{split}.json", "images"),
+}
+
+
+@pytest.mark.parametrize("places", PLACES)
+@pytest.mark.parametrize("shape", LISTS)
+def test_a_list_for_each_split(tmp_path, shape, places):
+    table, pictures = PLACES[places]
+    if shape == "coco" and places == "folders of splits beside images":
+        table = "{split}/annotations.json"
+    names = {"train": ["p0.png", "p1.png"], "val": ["p2.png"]}
+    for number, (split, own) in enumerate(names.items()):
+        put(tmp_path / pictures.format(split=split), {name: file_bytes(picture(number)) for name in own})
+        put(tmp_path, {table.format(split=split): json.dumps(LISTS[shape](own, split))})
+    sources = opened(tmp_path)
+    assert {split: [pair.captions for pair in everything(source)] for split, source in sources.items()} == {
+        split: [(f"of {name}",) for name in own] for split, own in names.items()
+    }
+
+
+def test_a_split_without_a_list_of_its_own_is_not_left_out_in_silence(tmp_path):
+    for split in ("train", "val"):
+        put(tmp_path / split, {f"{n}.png": file_bytes(picture(n)) for n in range(2)})
+    put(tmp_path, {"train/x.json": json.dumps(LISTS["plain"](["0.png", "1.png"], "train"))})
+    with pytest.raises(DataError, match=r"x\.json belongs to no picture"):
+        opened(tmp_path)
+    put(tmp_path, {"val/y.json": json.dumps(LISTS["by file"](["0.png", "1.png"], "val"))})
+    assert {split: len(source) for split, source in opened(tmp_path).items()} == {"train": 2, "val": 2}
+    put(tmp_path, {"val/z.json": json.dumps(LISTS["by file"](["0.png"], "val"))})
+    with pytest.raises(DataError, match=r"belongs to no picture"):
+        opened(tmp_path)
