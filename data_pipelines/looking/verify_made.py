@@ -61,7 +61,7 @@ def _unread_tars(split: str, source: Mapping[str, Any]) -> Iterator[str]:
         return
     yield (
         f"{split}: made by an earlier version, which read the first alone of tars that were joined with cat, and no "
-        ".tar.gz beside others; let verify look at the tars that it was made from"
+        ".tar.gz beside others; hold it against the tars that it was made from"
     )
     missing = _gaps(source.get("shards", {}))
     if missing:

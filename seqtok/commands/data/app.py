@@ -25,7 +25,7 @@ from seqtok.commands.options.common import Alphabet, Font, file_to_write
 from seqtok.commands.options.flags import Flags, flags
 from seqtok_core.foundation.errors import ConfigError
 
-app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify.", no_args_is_help=True)
+app = typer.Typer(help="Image-text pairs: draw, import, inspect, verify, compare.", no_args_is_help=True)
 
 
 HOW = Flags(PrepareConfig, only=("processes", "engine", "ray_address"), defaults={"processes": 2})
@@ -146,3 +146,4 @@ def _streamed(
 
 app.command()(data_look.inspect)
 app.command()(data_look.verify)
+app.command()(data_look.compare)

@@ -1,4 +1,5 @@
-"""seqtok data inspect and verify: what a folder of shards holds, and whether all of it is whole."""
+"""seqtok data inspect, verify and compare: what a folder of shards holds, whether all of it is whole, and whether it is
+all of its source."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ from typing import Annotated
 import typer
 
 from data_pipelines.sources.base import MAX_BAD_SHARE
+from data_pipelines.sources.open import SourceConfig
 from data_pipelines.sources.records import Fields
 from seqtok.commands.data.options import MaxBadShare, of_foreign_tars
+from seqtok.commands.data.prepare import READING, SourcePath
 from seqtok.commands.options.common import file_to_write
 from seqtok.commands.options.flags import flags
 
@@ -74,3 +77,30 @@ def verify(
         show_verdict(dataset, verdict)
     if verdict.faults:
         raise typer.Exit(1)
+
+
+@flags(reading=READING)
+def compare(
+    dataset: Annotated[Path, typer.Argument(help="Folder that `data prepare` made.")],
+    source: SourcePath,
+    reading: SourceConfig,
+) -> None:
+    """Say whether a data set holds all that its source holds, as it is read today: with the options of its making.
+    Exit status 1 if it does not."""
+    from data_pipelines.looking.compare import compare_with_source
+    from data_pipelines.shards.manifest import read_manifest
+    from data_pipelines.sources.open import open_source
+    from seqtok_core.foundation.errors import DataError
+
+    own = read_manifest(dataset)
+    try:
+        sources = open_source(source, reading)
+    except DataError as error:
+        raise DataError(f"{dataset}: its source is not read any more as it is: {error}") from None
+    differences = compare_with_source(dataset, sources)
+    for difference in differences:
+        typer.echo(f"{dataset}: {difference}")
+    if differences:
+        raise typer.Exit(1)
+    counts = ", ".join(f"{split} {info.samples}" for split, info in sorted(own.splits.items()))
+    typer.echo(f"{dataset}: holds every sample of {source} that is not named as dropped ({counts})")
