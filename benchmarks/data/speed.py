@@ -6,7 +6,7 @@ write  benchmarks/data/writing.py: 512 -> 256 px JPEG through `prepare`, against
 read   benchmarks/data/reading.py: the loader against a plain webdataset pipeline
 scale  benchmarks/data/scaling.py: processes, Ray, memory
 
-Every result names its command, the machine and the commit, and goes to OUT/<name of the benchmark>.json. What one
+Every result names its command, the machine and the commit, and goes to OUT/data_<name of the part>.json. What one
 benchmark compares is measured in the same run, taking turns; figures of different runs should not be compared.
 """
 
@@ -17,7 +17,7 @@ import importlib
 import json
 from pathlib import Path
 
-PARTS = {"write": "data_writing", "read": "data_reading", "scale": "data_scaling"}
+PARTS = {"write": "writing", "read": "reading", "scale": "scaling"}
 COUNTS = {"write": 2000, "read": 2000, "scale": 20000}
 
 
@@ -30,16 +30,16 @@ def main() -> None:
     args = parser.parse_args()
     for part in args.only:
         name = PARTS[part]
-        measure = importlib.import_module(f"benchmarks.{name}").measure
+        measure = importlib.import_module(f"benchmarks.data.{name}").measure
         result = measure(args.photographs, args.count or COUNTS[part])
         from benchmarks.machine import describe_command, describe_machine  # imports torch, which workers need not
 
         text = json.dumps(
-            {"command": describe_command("data_speed"), "machine": describe_machine(), **result}, indent=1
+            {"command": describe_command("data.speed"), "machine": describe_machine(), **result}, indent=1
         )
         print(text)
         if args.out:
-            (args.out / f"{name}.json").write_text(text + "\n")
+            (args.out / f"data_{name}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":
