@@ -59,7 +59,8 @@ def main() -> None:
 
 def _spoken(message: str) -> str:
     """A message of the rooms below in the words of the command that was called."""
-    return in_words_of(command_of(app, sys.argv[1:]), message)
+    words = sys.argv[1:]
+    return in_words_of(command_of(app, words), message, words)
 
 
 class _Spoken(logging.Formatter):

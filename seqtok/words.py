@@ -7,6 +7,7 @@ or another command. What is neither stays as it is.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from seqtok.commands.data.prepare import READING
+from seqtok_core.foundation.errors import SeqtokError
 
 _NAMED = re.compile(r"`([a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)*)(?:=([^`]*)|(\(\)))?`")
 # The function of a room below -> the command that calls it.
@@ -27,8 +29,8 @@ _COMMANDS = {
 }
 
 
-def in_words_of(command: TyperCommand | TyperGroup, message: str) -> str:
-    """`message` as somebody who called `command` would say it."""
+def in_words_of(command: TyperCommand | TyperGroup, message: str, words: Sequence[str] = ()) -> str:
+    """`message` as somebody who called `command` would say it. `words`: of the command line, which may name a config."""
     options = {
         option.name: option for option in command.params if isinstance(option, TyperOption) and option.name is not None
     }
@@ -42,7 +44,7 @@ def in_words_of(command: TyperCommand | TyperGroup, message: str) -> str:
         if option is not None:
             flag = max(option.opts, key=len)
             return flag if option.is_flag or value is None else f"{flag} {value}"
-        key = _key_of(name) if takes_config else None
+        key = _key_of(name, _kind_of(words)) if takes_config else None
         return match.group(0) if key is None else key if value is None else f"{key}={value}"
 
     return _NAMED.sub(spoken, message)
@@ -57,11 +59,22 @@ def command_of(app: typer.Typer, words: Sequence[str]) -> TyperCommand | TyperGr
     return command
 
 
-def _key_of(name: str) -> str | None:
+def _kind_of(words: Sequence[str]) -> str | None:
+    """Of the config that a command line names; None where it names none that can be read."""
+    from seqtok.runs.settings import read_values
+
+    for word in words:
+        with contextlib.suppress(SeqtokError, OSError):
+            return read_values(word, ()).get("kind")
+    return None
+
+
+def _key_of(name: str, kind: str | None) -> str | None:
     """The one key of a training's config that is `name` or ends with it; None when there are several, or none."""
     from seqtok.runs.kinds import RUNS
 
-    found = {path for run in RUNS.values() for path in _paths(run) if f".{path}".endswith(f".{name}")}
+    runs = [RUNS[kind]] if kind in RUNS else RUNS.values()
+    found = {path for run in runs for path in _paths(run) if f".{path}".endswith(f".{name}")}
     return found.pop() if len(found) == 1 else None
 
 

@@ -13,6 +13,8 @@ from tests.ar_model.toy import toy_generator
 from tests.seq_tokenizer.toy import toy_tokenizer
 from tests.seqtok.fake_hub import TOKEN, FakeHub, commit_name, fake_hub
 
+pytestmark = pytest.mark.slow
+
 PUSH = """
 import sys
 from ar_model import SeqGenerator

@@ -74,6 +74,7 @@ def test_pictures_and_their_exported_latents_are_understood_alike(capsys, data, 
         assert abs(other["latents"]["value"] - row["latents"]["value"]) <= 0.1
 
 
+@pytest.mark.slow
 def test_layers_are_chosen_on_val_where_there_is_one(capsys, models, tmp_path):
     folder = tmp_path / "scenes"
     sources = {split: ScenesSource(split, count, 32) for split, count in (("train", 60), ("val", 15), ("test", 20))}

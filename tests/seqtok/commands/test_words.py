@@ -34,7 +34,16 @@ from tests.seqtok.commands.test_commands import seqtok
     ],
 )
 def test_names_are_said_as_the_command_takes_them(command: str, message: str, said: str):
-    assert in_words_of(command_of(app, command.split()), message) == said
+    assert in_words_of(command_of(app, command.split()), message, ["demo-tokenizer"]) == said
+
+
+def test_a_name_is_that_of_the_configs_own_kind():
+    command, message = command_of(app, ["train"]), "`text.vocab_size` is not set"
+    assert in_words_of(command, message, ["train", "demo-coevolution", "--dry-run"]) == (
+        "model.tokenizer.text.vocab_size is not set"
+    )
+    assert in_words_of(command, message, ["train", "demo-tokenizer"]) == "model.text.vocab_size is not set"
+    assert in_words_of(command, message, ["train", "nothing", "out=there"]) == message, "of several kinds"
 
 
 def test_every_command_and_option_that_is_said_exists():

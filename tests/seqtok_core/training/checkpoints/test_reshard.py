@@ -12,6 +12,8 @@ from seqtok_core.foundation.errors import Preempted
 from seqtok_core.training.checkpoints import checkpoint, reading
 from tests.seqtok_core.training.toy import ToyObjective, lines, train_toy, under_torchrun, weights
 
+pytestmark = pytest.mark.slow
+
 # name -> stage of two processes, then of one, then of two again; four steps each
 CHAINS = {
     "1-2-1": (1, 2, 1),
