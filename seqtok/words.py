@@ -30,7 +30,7 @@ _COMMANDS = {
 
 
 def in_words_of(command: TyperCommand | TyperGroup, message: str, words: Sequence[str] = ()) -> str:
-    """`message` as somebody who called `command` would say it. `words`: of the command line, which may name a config."""
+    """`message` as somebody who called `command` would say it. `words`: the command line, which may name a config."""
     options = {
         option.name: option for option in command.params if isinstance(option, TyperOption) and option.name is not None
     }
