@@ -45,9 +45,8 @@ def output_folder(
         sweep(out)
         try:
             yield
-        except BaseException:
-            sweep(out)  # of workers that were ended in the middle of a file
-            raise
+        finally:
+            sweep(out)  # of workers that were ended, or lost with their node, in the middle of a file
 
 
 def refuse_source(out: Path, source: Path | str) -> None:

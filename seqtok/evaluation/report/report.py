@@ -56,7 +56,7 @@ from seqtok.evaluation.report import (
 from seqtok.evaluation.report.kept_pictures import ReportPictures, keep_pictures
 from seqtok.grids import grid, redrawings, strip
 from seqtok_core.foundation.errors import DataError
-from seqtok_core.foundation.files import atomic_write, read_json
+from seqtok_core.foundation.files import atomic_write, leftovers_of, read_json
 
 REPORT, RESULTS = "report.html", "results.json"
 REDRAWN = "redrawn.png"
@@ -90,6 +90,8 @@ def write_report(
     `others` are the results of further runs by name; they are drawn into the curves and set side by side.
     """
     folder = Path(folder)
+    for leftover in (left for name in REPORT_FILES for left in leftovers_of(folder / name)):
+        leftover.unlink(missing_ok=True)  # of a writer that was killed
     page = render_report(results, pictures, others or {})
     write_results(folder, results)
     if pictures is not None:

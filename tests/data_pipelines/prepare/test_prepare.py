@@ -15,6 +15,7 @@ from data_pipelines.prepare.run import prepare
 from data_pipelines.prepare.settings import PrepareConfig
 from data_pipelines.shards.files import commit_shard, is_committed
 from data_pipelines.shards.manifest import read_manifest
+from data_pipelines.shards.output import output_folder
 from data_pipelines.shards.shard_set import open_shards
 from data_pipelines.sources.drawn import ScenesSource
 from data_pipelines.sources.file_sources import folder_source
@@ -100,6 +101,16 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(tmp_path):
         assert write_in_a_child(folder, f"{point}=kill") == -signal.SIGKILL, point
         assert write_in_a_child(folder) == 0
         assert content(folder) == whole, point
+
+
+def test_half_a_file_of_a_lost_worker_goes_when_the_others_are_done(tmp_path):
+    """A node that dies takes its worker with it; what that one was writing is done again by another."""
+    half, mine = (tmp_path / "d" / name for name in (".s-train-000002.tar.hrn38pcn.tmp", ".mine.tmp"))
+    with output_folder(tmp_path / "d", {"plan": 1}):
+        for path in (half, mine):
+            path.write_bytes(b"half")
+    assert not half.exists()
+    assert mine.exists()
 
 
 def test_committed_shards_are_kept_and_damaged_ones_built_again(tmp_path):

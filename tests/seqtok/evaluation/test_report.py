@@ -145,6 +145,15 @@ def test_a_report_can_be_made_again_from_its_folder(tmp_path: Path) -> None:
     assert kept_pictures(tmp_path / "nothing") is None
 
 
+def test_what_a_killed_writer_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".strip.png.abcd1234.tmp", ".results.json.abcd1234.tmp", ".mine.png.abcd1234.tmp", "strip.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    write_report(tmp_path, {"psnr": {"1": 10.0}})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("results.json", "report.html", ".mine.png.abcd1234.tmp", "strip.tmp")
+    }
+
+
 def test_pictures_of_an_earlier_version_are_read(tmp_path: Path) -> None:
     """Each of their words stood alone."""
     write_report(tmp_path, results(), shown(EVIL))
