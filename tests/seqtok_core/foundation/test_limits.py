@@ -72,6 +72,6 @@ def test_the_command_line_says_it_where_nobody_asked(
 
     monkeypatch.setattr(cli, "app", full)
     monkeypatch.setattr(cli, "command_of", lambda app, words: None)
-    monkeypatch.setattr(cli, "in_words_of", lambda command, message: message)
+    monkeypatch.setattr(cli, "in_words_of", lambda command, message, words: message)
     assert cli._run() == 1
     assert "too many open files: this process may have" in capsys.readouterr().err
