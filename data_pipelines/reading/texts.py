@@ -49,8 +49,8 @@ class _Kept:
 def told_captions(key: str, captions: Sequence[str], share: float) -> list[str]:
     """A sample's captions, or none: which samples have theirs depends on key and share alone, and those of a share have
     them of every larger one."""
-    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
-    return list(captions) if number < share else []
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+    return list(captions) if number < share * 2**64 else []
 
 
 class TextStore:

@@ -167,7 +167,7 @@ class GeneratorHooks:
         self._tokenizer = SeqTokenizer.from_pretrained(run.tokenizer) if run.tokenizer else None
         self._reader = _reader(run.reader) if run.reader else None
         captions = CaptionTokenizer.load(run.data.captions_path)
-        self.held_out = None if run.validation is None else _held_out(run, run.validation, captions)
+        self._held_out = None if run.validation is None else _held_out(run, run.validation, captions)
         batch = read_latents(run.data.folder, run.data.split, captions, _SCORED, run.data.loader)
         told = [i for i, pyramid in enumerate(batch.captions) if pyramid]
         self._prompts = [batch.captions[i][-1] for i in told]
@@ -199,8 +199,8 @@ class GeneratorHooks:
 
     def on_validate(self, module: nn.Module) -> dict[str, float]:
         """Means of the objective over held-out latents, each with the draws of its own."""
-        assert self.held_out is not None
-        return held_out_means(module, self.held_out, _generator_of(module).device)
+        assert self._held_out is not None
+        return held_out_means(module, self._held_out, _generator_of(module).device)
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         _generator_of(module).save_pretrained(folder)

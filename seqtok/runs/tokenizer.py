@@ -225,7 +225,7 @@ class TokenizerHooks:
     def __init__(self, run: TokenizerRun) -> None:
         self._run = run
         self._captions = CaptionTokenizer.load(run.data.captions_path)
-        self.held_out = None if run.validation is None else _held_out(run, run.validation, self._captions)
+        self._held_out = None if run.validation is None else _held_out(run, run.validation, self._captions)
 
     def on_sample(self, module: nn.Module, folder: Path, images: int) -> Shown:
         """A strip: every row one training image, then its decodings from 1, 2, 4, ... K tokens; and their PSNR."""
@@ -249,14 +249,18 @@ class TokenizerHooks:
 
     def on_validate(self, module: nn.Module) -> dict[str, float]:
         """Means of the objective over held-out pictures, each with the draws of its own, and PSNR by prefix."""
+        return self.held_out_values(module, _tokenizer_of(module))
+
+    def held_out_values(self, objective: nn.Module, tokenizer: SeqTokenizer) -> dict[str, float]:
+        """The same of any objective that pictures and this tokenizer have part in."""
         from seqtok.evaluation.progress import prefix_psnr  # the judge, which training does without
 
-        assert self.held_out is not None
-        tokenizer, shown = _tokenizer_of(module), self.held_out.images[:_MEASURED_AT_ONCE]
+        assert self._held_out is not None
+        shown = self._held_out.images[:_MEASURED_AT_ONCE]
         latents = encode_all(tokenizer, shown)
         prefixes = prefix_lengths(latents.shape[1])
         decoded = torch.stack([decode_all(tokenizer, latents, k) for k in prefixes], 1)
-        return held_out_means(module, self.held_out, tokenizer.device) | prefix_psnr(decoded, shown, prefixes)
+        return held_out_means(objective, self._held_out, tokenizer.device) | prefix_psnr(decoded, shown, prefixes)
 
     def _sample(self, count: int) -> Iterator[ImageTextBatch]:
         """Training pictures as they are, not augmented: chosen at random, of a stream as it shuffles them."""

@@ -16,13 +16,12 @@ from ar_model.card import parameter_count
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.image_text import ImageTextLoader
 from data_pipelines.reading.stream import StreamLoader
-from seq_tokenizer import LatentSpec, SeqTokenizer, TokenizerConfig, TokenizerObjective
-from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload, begin_with, held_out_means
+from seq_tokenizer import LatentSpec, TokenizerConfig, TokenizerObjective
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, Workload, begin_with
 from seqtok.runs.coevolution.objective import CoevolutionConfig, CoevolutionObjective
 from seqtok.runs.stand_in import vocabulary_or_stand_in
 from seqtok.runs.tokenizer import ImageData, TokenizerHooks, TokenizerRun
 from seqtok_core.foundation.config import Config
-from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import Shown
 
 TOKENIZER, GENERATOR = "tokenizer", "generator"  # folders of a model folder
@@ -120,24 +119,15 @@ class CoevolutionHooks:
 
     def on_validate(self, module: nn.Module) -> dict[str, float]:
         """Means of the whole objective over held-out pictures, and the tokenizer's PSNR by prefix."""
-        both, held_out = _both_of(module), self._first_stage.held_out
-        assert held_out is not None
-        own = self._first_stage.on_validate(both.tokenizer)
-        return own | held_out_means(both, held_out, both.tokenizer.tokenizer.device)
+        both = _both_of(module)
+        return self._first_stage.held_out_values(both, both.tokenizer.tokenizer)
 
     def on_finish(self, module: nn.Module, folder: Path) -> None:
         both = _both_of(module)
         self._first_stage.on_finish(both.tokenizer, folder / TOKENIZER)
         generator = both.generator.generator
-        generator.spec = _finished(both.tokenizer.tokenizer)
+        generator.spec = both.tokenizer.tokenizer.spec
         generator.save_pretrained(folder / GENERATOR)
-
-
-def _finished(tokenizer: SeqTokenizer) -> LatentSpec:
-    spec = tokenizer.spec
-    if not (spec.std > 0).all():
-        raise ConfigError("a channel of the latents says nothing any more: they have collapsed")
-    return spec
 
 
 def _both_of(module: nn.Module) -> CoevolutionObjective:

@@ -57,11 +57,11 @@ def test_the_held_out_loss_is_that_of_the_model_that_is_kept(kind: str, data, tm
     part = getattr(objective, kind)
     part.load_state_dict(type(part).from_pretrained(tmp_path / "run" / "best").state_dict())
     hooks = run.hooks()
-    assert len(hooks.held_out) == 66
+    assert len(hooks._held_out) == 66
     again = hooks.on_validate(objective.eval())
     assert again == pytest.approx({name: rows[-1][name] for name in again}, rel=1e-5)
     assert ("psnr_4" in again) == (kind == "tokenizer")
-    assert held_out_means(objective, hooks.held_out, torch.device("cpu"))["loss"] == again["loss"], "no dice"
+    assert held_out_means(objective, hooks._held_out, torch.device("cpu"))["loss"] == again["loss"], "no dice"
 
 
 def test_it_is_off_by_default_and_may_be_turned_on_later(data, tmp_path: Path):

@@ -69,7 +69,8 @@ def test_two_processes_follow_one_at_every_stage(tmp_path: Path):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together") / "data"
-    prepare({"train": ScenesSource("train", 96, 16)}, folder, PrepareConfig(name="scenes", size=16))
+    sources = {"train": ScenesSource("train", 96, 16), "val": ScenesSource("val", 24, 16)}
+    prepare({**sources}, folder, PrepareConfig(name="scenes", size=16))
     train_vocabulary(folder, 400)
     return folder
 
@@ -78,9 +79,16 @@ def test_it_leaves_a_tokenizer_and_a_sequence_model_that_fit_each_other(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "run"
-    words = [f"data.folder={data}", f"out={out}"]
+    words = [f"data.folder={data}", f"out={out}", "validation={every: 64}"]
     status, _, err = seqtok(capsys, "train", TINY, *words)
     assert status == 0, err
+    looks = [json.loads(line) for line in (out / "validation.jsonl").read_text().splitlines()]
+    assert [row["images"] for row in looks] == [64, 96]
+    assert {"loss", "sequence_loss", "tokenizer_loss", "psnr_1"} <= looks[-1].keys()
+    assert looks[-1]["loss"] == pytest.approx(
+        looks[-1]["tokenizer_loss"] + looks[-1]["sequence_loss"] + looks[-1]["expected_loss"], rel=1e-5
+    )
+    assert (out / "best" / "generator" / "model.safetensors").is_file()
     tokenizer, generator = (out / "model" / name for name in FOLDERS)
     spec = SeqTokenizer.from_pretrained(tokenizer).spec
     SeqGenerator.from_pretrained(generator).spec.require_same(spec, "the sequence model", "the tokenizer")
