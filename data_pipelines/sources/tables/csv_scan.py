@@ -26,6 +26,7 @@ _CODE = re.compile(r"\S*[0-9]\S*")  # as ids are
 MOST = 0.9  # share of its cells that make a column one of files, numbers, ids or addresses
 _PICTURE = re.compile(rf"\.({'|'.join(IMAGE_EXTENSIONS)})$", re.IGNORECASE)
 _PICTURE_PATH = re.compile(rf"[/0-9][^/]*{_PICTURE.pattern}", re.IGNORECASE)
+_LONE_QUOTE = re.compile(r'(?<!\\)"')
 _FILE = re.compile(r"\S\.[A-Za-z][A-Za-z0-9]{1,4}$")
 
 
@@ -46,6 +47,7 @@ class QuoteTraces:
     quoted_header: bool = False
     broken: int = 0  # rows that the form cannot read
     proper: int = 0  # cells of one line that only a quoting writer makes: with a divider or doubled quotes inside
+    doubled: int = 0  # cells with doubled quotes, none after a backslash: no writer of backslashes makes them
     bare: int = 0  # cells with quotes and none around them, where a writer that quotes would have doubled them
     escaped: int = 0  # rows with backslashes before quotes that end no cell
     wrapped: int = 0  # rows over several lines none of which could be a row
@@ -154,6 +156,7 @@ class _Scanner:
             traces.endless = number if "end of data" in error else 0
         if not error:
             traces.ragged += len(cells) != columns
+        traces.doubled += any(_LONE_QUOTE.search(cell) and cell not in self._kept[0] for cell in cells)
         traces.escaped += any("\\" in text and _escapes(text, self._form.divider) for text in self._kept)
         if self._sampled < _SAMPLED:
             self._note_kinds(cells)

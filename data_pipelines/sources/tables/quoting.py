@@ -28,7 +28,7 @@ def choose_quoting(path: Path, divider: str, scan: Callable[[Quoting], CsvScan])
     judged = [] if traces.quoted_header else [(row, _judge(row, traces, divider)) for row in traces.long]
     swallowed = [row.number for row, verdict in judged if verdict == "rows"]
     doubtful = [row.number for row, verdict in judged if verdict == "doubtful"]
-    if traces.escaped and not traces.bare:
+    if traces.escaped and not traces.bare and not (traces.doubled and _reads_well(traces, divider)):
         escaped = scan("backslash")
         if _reads_well(escaped.traces, divider) and escaped.traces.ragged <= traces.ragged:
             return "backslash", escaped
