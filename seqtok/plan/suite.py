@@ -11,24 +11,28 @@ from seqtok.plan.answer import answer_plan
 from seqtok.plan.request import PlanRequest
 from seqtok.runs.base import AssumedData
 from seqtok.runs.judge.ordering import Contest, is_judged
-from seqtok.runs.judge.suite import SuiteConfig
+from seqtok.runs.judge.suite import SuiteConfig, training_flops
 from seqtok.runs.settings import precision_words
 
 
 def plan_suite(suite: SuiteConfig) -> dict[str, Any]:
-    """Measured on the first contestant, for the others do the same arithmetic: images a second of both trainings, how
-    many contests are left, and hours of their trainings one after the other; judgements are not counted. Raises
-    ConfigError or DataError."""
+    """Measured on the two trainings of a tokenizer and its sequence model, and carried over to the others by their
+    operations: images a second, how many contests are left, and hours of their trainings one after the other;
+    judgements are not counted. Raises ConfigError or DataError."""
     contests = [Contest(name, seed) for seed in suite.seeds for name in suite.contestants]
     name, seed = suite.contestants[0], suite.seeds[0]
     tokenizer, generator = suite.tokenizer_run(name, seed), suite.generator_run(name, seed)
     words = CaptionTokenizer.load(suite.data / CAPTIONS_FILE).vocab_size
     samples = read_manifest(suite.data).splits["train"].samples
     latents = (tokenizer.model.num_latents, tokenizer.model.latent_dim)
-    request, rates, seconds = PlanRequest(assumed=AssumedData(words, latents, samples)), {}, 0.0
+    assumed = AssumedData(words, latents, samples)
+    rates, seconds, operations = dict[str, float](), 0.0, 0.0
     for run, stage in ((tokenizer, suite.tokenizer), (generator, suite.generator)):
         own = [*stage.settings, *precision_words(suite.precision), f"data.folder={run.data.folder}", f"out={run.out}"]
-        rates[stage.config] = answer_plan(stage.config, own, request)["time"]["images_per_s"]
+        rates[stage.config] = answer_plan(stage.config, own, PlanRequest(assumed=assumed))["time"]["images_per_s"]
         seconds += run.train.images / rates[stage.config]
+        operations += training_flops(run, assumed)
     left = [each for each in contests if not is_judged(suite, each)]
-    return {"images_per_s": rates, "contests": len(contests), "left": len(left), "hours": seconds * len(left) / 3600}
+    planned = [sum(training_flops(run, assumed) for run in suite.runs(each.name, each.seed).values()) for each in left]
+    hours = seconds * sum(planned) / operations / 3600
+    return {"images_per_s": rates, "contests": len(contests), "left": len(left), "hours": hours}

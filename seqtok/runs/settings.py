@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -24,25 +24,38 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     Duplicate keys, tags that build objects, and interpolations are refused.
     """
     from omegaconf import OmegaConf
+
+    file = find_config(path)
+    return _merged(lambda: OmegaConf.load(file), overrides, str(file))
+
+
+def change_values(values: Mapping[str, Any], words: Sequence[str], said: str) -> dict[str, Any]:
+    """Settings with `key.sub=value` words merged over them; `said` names them in errors. Raises ConfigError."""
+    from omegaconf import OmegaConf
+
+    return _merged(lambda: OmegaConf.create(dict(values)), words, said)
+
+
+def _merged(load: Callable[[], Any], words: Sequence[str], said: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    bad = [word for word in overrides if "=" not in word]
+    bad = [word for word in words if "=" not in word]
     if bad:
         raise ConfigError(f"{bad[0]!r}: changes to a config are written key=value")
-    file = find_config(path)
     try:
-        merged = OmegaConf.load(file)
-        for word in overrides:
+        merged = load()
+        for word in words:
             merged = _changed(merged, word)
         values = OmegaConf.to_container(merged, resolve=False)
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError, AttributeError, OSError, LookupError) as error:
-        raise ConfigError(f"{file}: not readable as settings ({' '.join(str(error).split())})") from None
+        raise ConfigError(f"{said}: not readable as settings ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: a config is a mapping of keys to values")
+        raise ConfigError(f"{said}: a config is a mapping of keys to values")
     found = _interpolation(values)
     if found:
-        raise ConfigError(f"{file}: {found!r}: interpolations are not resolved; write the value")
+        raise ConfigError(f"{said}: {found!r}: interpolations are not resolved; write the value")
     return {str(key): value for key, value in values.items()}
 
 

@@ -56,7 +56,7 @@ def _as_json(summary: Summary, rows: Sequence[Row], said: Sequence[str]) -> dict
 
 def _costs(row: Row) -> dict[str, Any]:
     run = row.runs[0]
-    return {key: run[key] for key in ("cost", "trained") if key in run}
+    return {key: run[key] for key in ("cost", "trained", "training_flops") if key in run}
 
 
 def _as_csv(summary: Summary, rows: Sequence[Row]) -> str:

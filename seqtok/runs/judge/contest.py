@@ -34,8 +34,10 @@ from seqtok.evaluation.runners.tokenizer import evaluate_tokenizer
 from seqtok.evaluation.runners.understanding import LabelledLatents, evaluate_understanding, held_out_for_layers
 from seqtok.export.run import export_latents
 from seqtok.pictures.sample import load_pair
+from seqtok.runs.base import TrainingRun
+from seqtok.runs.coevolution.run import GENERATOR, TOKENIZER
 from seqtok.runs.judge.by_eye import Sees, judge_sets, open_eye
-from seqtok.runs.judge.suite import SuiteConfig
+from seqtok.runs.judge.suite import SuiteConfig, training_flops
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import DataError, SeqtokError
 from seqtok_core.foundation.files import read_json
@@ -50,18 +52,40 @@ def contest(suite: SuiteConfig, name: str, seed: int) -> Path:
     folder = suite.folder(name, seed)
     if (folder / RESULTS).is_file():
         return folder
-    tokenizer, generator = suite.tokenizer_run(name, seed), suite.generator_run(name, seed)
-    if not (tokenizer.out / "model").is_dir():
-        train_run(tokenizer)
-    export_latents(tokenizer.out / "model", suite.data, folder / "latents")
-    if not (generator.out / "model").is_dir():
-        train_run(generator)
-    models = str(generator.out / "model"), str(tokenizer.out / "model")
-    results, pictures = judge_contestant(suite, name, *models)
-    trained = {"tokenizer": tokenizer.train.images, "generator": generator.train.images}
-    facts = {"title": f"{name}, seed {seed}", "contestant": name, "seed": seed, "trained": trained}
+    generator, tokenizer = _train(suite, name, seed)
+    results, pictures = judge_contestant(suite, name, str(generator), str(tokenizer))
+    runs = suite.runs(name, seed)
+    facts = {
+        "title": f"{name}, seed {seed}",
+        "contestant": name,
+        "seed": seed,
+        "trained": {part: run.train.images for part, run in runs.items()},
+        "training_flops": sum(map(training_flops, runs.values())),
+    }
     write_report(folder, {**results, **facts}, pictures)
     return folder
+
+
+def _train(suite: SuiteConfig, name: str, seed: int) -> tuple[Path, Path]:
+    """Whatever is missing -> the folders of both models, the sequence model's first."""
+    runs = suite.runs(name, seed)
+    if "together" in runs:
+        both = _model_of(runs["together"])
+        tokenizer, generator = both / TOKENIZER, both / GENERATOR
+    else:
+        tokenizer = generator = _model_of(runs["tokenizer"])
+    if "generator" in runs:
+        export_latents(tokenizer, suite.data, suite.folder(name, seed) / "latents")
+        generator = _model_of(runs["generator"])
+    return generator, tokenizer
+
+
+def _model_of(run: TrainingRun) -> Path:
+    """Of a finished training, which this is first, if need be."""
+    model = run.out / "model"
+    if not model.is_dir():
+        train_run(run)
+    return model
 
 
 def judge_contestant(

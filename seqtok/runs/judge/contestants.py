@@ -15,12 +15,16 @@ FIXED = ("raster", "column_major", "spiral_out", "z_order", "corner_distance", "
 
 @dataclass(frozen=True)
 class Contestant:
-    """`says`: in a table. `taught`: whether captions took part in its tokenizer's training."""
+    """`says`: in a table. `taught`: whether captions took part in its tokenizer's training. `together`: changes to one
+    training of both models, which stands in place of the two, one after the other. `afterwards`: changes to the
+    sequence model's own training where one follows it, from its weights, on latents that no longer move."""
 
     says: str
     tokenizer: Sequence[str] = ()
     generator: Sequence[str] = ()
     taught: bool = False
+    together: Sequence[str] | None = None
+    afterwards: Sequence[str] | None = None
 
 
 def _late(length: int, levels: int) -> tuple[str, ...]:

@@ -46,8 +46,7 @@ def open_suite(config: str, overrides: Sequence[str]) -> SuiteConfig:
     """Its settings, and those of every contestant read once before the first is trained. Raises ConfigError."""
     suite = SuiteConfig.parse(read_values(config, overrides), config)
     for name in suite.contestants:
-        suite.tokenizer_run(name, suite.seeds[0])
-        suite.generator_run(name, suite.seeds[0])
+        suite.runs(name, suite.seeds[0])
     return suite
 
 

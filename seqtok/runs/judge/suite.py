@@ -14,13 +14,19 @@ from seqtok.evaluation.eyes.training import EyeConfig
 from seqtok.evaluation.runners.understanding import UnderstandingConfig
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
+from seqtok.runs.base import AssumedData, TrainingRun
+from seqtok.runs.coevolution.run import GENERATOR, TOKENIZER, CoevolutionRun
 from seqtok.runs.generator import GeneratorRun
 from seqtok.runs.judge.contestants import Contestant, contestants
 from seqtok.runs.judge.models import levels_of
-from seqtok.runs.settings import Count, precision_words, read_values
+from seqtok.runs.settings import Count, change_values, precision_words, read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok_core.foundation.config import RESUMABLE, Config
 from seqtok_core.foundation.errors import ConfigError
+from seqtok_core.training.costs.flops import count_flops
+
+_COUNTED = 8  # pictures of the step whose operations are counted
+_TOGETHER = "together"  # folder of a training of both
 
 
 class Stage(Config):
@@ -31,12 +37,22 @@ class Stage(Config):
 
 
 class OwnContestant(Config):
-    """One that is not among the known ones: changes to both configs."""
+    """One that is not among the known ones: changes to both configs, and how they are trained."""
 
     says: str
     tokenizer: tuple[str, ...] = ()
     generator: tuple[str, ...] = ()
     taught: bool = False  # by captions
+    # One training of both models, of kind coevolution, in place of two: changes to it, e.g. objective.reach=1.
+    together: tuple[str, ...] | None = None
+    # After one together: a training of the sequence model alone, with these changes, e.g. train.images=20000.
+    afterwards: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _after_something(self) -> Self:
+        if self.afterwards is not None and self.together is None:
+            raise ValueError("afterwards: follows a training of both; say together, or use generator")
+        return self
 
 
 class Chosen(Config):
@@ -111,7 +127,7 @@ class SuiteConfig(Config):
     def contestant(self, name: str) -> Contestant:
         if name in self.own:
             own = self.own[name]
-            return Contestant(own.says, own.tokenizer, own.generator, own.taught)
+            return Contestant(own.says, own.tokenizer, own.generator, own.taught, own.together, own.afterwards)
         run = self._tokenizer([f"data.folder={self.data}", *self.tokenizer.settings])
         contrast = run.objective.contrast
         if contrast is None or contrast.level_starts is None:
@@ -124,20 +140,54 @@ class SuiteConfig(Config):
     def folder(self, name: str, seed: int) -> Path:
         return self.out / f"{name}-{seed}"
 
+    def runs(self, name: str, seed: int) -> dict[str, TrainingRun]:
+        """What is trained, in this order: tokenizer and generator, or both together, which a generator may follow."""
+        own = self.contestant(name)
+        if own.together is None:
+            return {"tokenizer": self.tokenizer_run(name, seed), "generator": self.generator_run(name, seed)}
+        last = {} if own.afterwards is None else {"generator": self.generator_run(name, seed)}
+        return {"together": self.together_run(name, seed), **last}
+
     def tokenizer_run(self, name: str, seed: int) -> TokenizerRun:
         own = [f"out={self.folder(name, seed) / 'tokenizer'}", f"data.folder={self.data}", *_seeds(seed)]
         words = [*precision_words(self.precision), *self.tokenizer.settings, *self.contestant(name).tokenizer, *own]
         return self._tokenizer(words)
 
     def generator_run(self, name: str, seed: int) -> GeneratorRun:
-        folder = self.folder(name, seed)
+        folder, contestant = self.folder(name, seed), self.contestant(name)
         own = [f"out={folder / 'generator'}", f"data.folder={folder / 'latents'}", *_seeds(seed)]
-        words = [*precision_words(self.precision), *self.generator.settings, *self.contestant(name).generator, *own]
-        words.append(f"tokenizer={folder / 'tokenizer' / 'model'}")
+        words = [*precision_words(self.precision), *self.generator.settings, *contestant.generator, *own]
+        if contestant.together is None:
+            words.append(f"tokenizer={folder / 'tokenizer' / 'model'}")
+        else:
+            model = folder / _TOGETHER / "model"
+            own = [f"tokenizer={model / TOKENIZER}", f"init_from={model / GENERATOR}"]
+            words += [*(contestant.afterwards or ()), *own]
         return GeneratorRun.parse(read_values(self.generator.config, words), self.generator.config)
+
+    def together_run(self, name: str, seed: int) -> CoevolutionRun:
+        """Both models in one training, each as its own run would have it; rates and lengths are the tokenizer's."""
+        tokenizer, generator = self.tokenizer_run(name, seed), self.generator_run(name, seed)
+        values = {
+            "kind": "coevolution",
+            "out": self.folder(name, seed) / _TOGETHER,
+            "data": tokenizer.data,
+            "model": {"tokenizer": tokenizer.model, "generator": generator.model},
+            "objective": {"tokenizer": tokenizer.objective, "generator": generator.objective},
+            "train": tokenizer.train,
+        }
+        said = f"own.{name}.together"
+        plain = CoevolutionRun.model_validate(values).model_dump(mode="json")
+        return CoevolutionRun.parse(change_values(plain, self.contestant(name).together or (), said), said)
 
     def _tokenizer(self, words: Sequence[str]) -> TokenizerRun:
         return TokenizerRun.parse(read_values(self.tokenizer.config, words), self.tokenizer.config)
+
+
+def training_flops(run: TrainingRun, assumed: AssumedData | None = None) -> float:
+    """Of forward and backward, of all its pictures. `assumed`: of data that are not there yet."""
+    work = run.workload(assumed or AssumedData(), _COUNTED)
+    return run.train.images * count_flops(work.objective, work.batch(_COUNTED)) / _COUNTED
 
 
 def _seeds(seed: int) -> list[str]:

@@ -115,8 +115,8 @@ def test_latents_that_depend_on_other_pictures_are_refused():
     assert to_model(pictures(1).images).shape == (1, 3, 16, 16)
 
 
-def small_suite(folder: Path, out: str) -> Path:
-    """Two contestants of a minute."""
+def small_suite(folder: Path, out: str, **changes: Any) -> Path:
+    """Two contestants of a minute, or others."""
     small = ["train.batch=16", "train.warmup_images=16", "train.images=96", "train.ema_decay=null"]
     alone = ["objective.text_to_image=1.0", "objective.guided_targets=1", "model.writer=shared"]
     alone += ["model.sequence.caption_levels=0", "model.sequence.caption_dropout=0", "objective.condition_dropout=0.3"]
@@ -142,7 +142,7 @@ def small_suite(folder: Path, out: str) -> Path:
         },
     }
     path = folder / f"{out}.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values | changes))
     return path
 
 
