@@ -53,6 +53,9 @@ class GeneratorObjectiveConfig(Config):
     # Drawing with a prompt is taught as guidance of this scale would draw, so that sampling needs none: one evaluation
     # a step instead of two, at a price in variety as guidance has it. 1: what the data say.
     guided_targets: float = Field(1.0, ge=1)
+    # Share of those with a prompt that are drawn anew from their own embedding by the tokenizer, one token in place of
+    # the words (RecA, arXiv:2509.07295): for training on from a model that draws, see docs/method.md.
+    rebuild_share: float = Field(0.0, ge=0, le=1)
     text_weight: float = Field(0.2, ge=0)  # of the cross-entropy of captions written after the image
     prompt_weight: float = Field(0.0, ge=0)  # of the cross-entropy of prompts before the image
     seed: int = 0

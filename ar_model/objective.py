@@ -10,6 +10,7 @@ Shapes: B samples, L caption levels, T text tokens, P = T + 2 prompt slots, K la
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ from ar_model.generator import SeqGenerator
 from ar_model.heads.flow import FlowHead, GuidedTarget
 from ar_model.sequences.base import Roles, Slots, trim
 from ar_model.sequences.cache import ReadOnce
-from data_pipelines.captions.tokenizer import PAD
+from ar_model.text.meaning import Meaning
+from data_pipelines.captions.tokenizer import BOI, PAD
 from data_pipelines.samples import ImageTextBatch, LatentTextBatch
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.errors import ConfigError
@@ -40,7 +42,10 @@ class GeneratorObjective(nn.Module):
         config: GeneratorObjectiveConfig,
         latents: LatentSpec,
         source: str = "the latent folder",
+        meaning: Meaning | None = None,
     ) -> None:
+        """`meaning`: how the tokenizer that made the latents embeds pictures, for `rebuild_share`. Raises ConfigError
+        for settings that do not fit each other, MismatchError for other latents."""
         super().__init__()
         generator.spec.require_same(latents, "the sequence model", source)
         sequence, own = generator.sequence, generator.config.writer == "own"
@@ -54,7 +59,13 @@ class GeneratorObjective(nn.Module):
             )
         if config.guided_targets != 1.0 and not isinstance(generator.head, FlowHead):
             raise ConfigError(f"guided_targets={config.guided_targets:g}: is for the flow head; set guided_targets=1")
+        if config.rebuild_share and (meaning is None or not sequence.takes_meaning):
+            raise ConfigError(
+                f"rebuild_share={config.rebuild_share:g}: needs a sequence of kind next_token and the tokenizer, with "
+                "its text tower, whose embeddings are the prompts: name it with `tokenizer`, or set rebuild_share=0"
+            )
         self.generator, self.config = generator, config
+        self.meaning = meaning if config.rebuild_share else None
 
     def checkpointed_blocks(self) -> list[nn.Module]:
         """What activation checkpointing may compute twice."""
@@ -80,6 +91,9 @@ class GeneratorObjective(nn.Module):
         draws = Draws(config.seed, batch.epoch, batch.index)
         text_ids, level = self._text(batch, draws)
         roles, noise = self._roles(draws, level, z.shape[1]), self._input_noise(draws, z)
+        if self.meaning is not None:
+            meaning = self.meaning(generator.spec.denormalise(z))
+            text_ids, roles = self._without_words(meaning, text_ids, roles, draws)
         slots = generator.sequence.arrange(generator.backbone, z, noise, text_ids, roles, draws)
         read = None if slots.captions is None else ReadOnce()
         h = generator.backbone(slots.x, slots.positions, slots.mask, read)
@@ -144,6 +158,12 @@ class GeneratorObjective(nn.Module):
             blind = draws.uniform("caption dropout") < sequence.caption_dropout
             told = torch.full_like(level, _ALL).where(~blind, 0) if told is None else told.where(~blind, 0)
         return Roles(prompted, writes, level, hidden, told)
+
+    def _without_words(self, meaning: Tensor, text_ids: Tensor, roles: Roles, draws: Draws) -> tuple[Tensor, Roles]:
+        """meaning (B, W). <boi> keeps the place of the token that stands for the words: nothing is to foretell it."""
+        meant = roles.prompted & (draws.uniform("meaning") < self.config.rebuild_share)
+        empty = F.pad(torch.full_like(text_ids[:, :1], BOI), (0, text_ids.shape[1] - 1), value=PAD)
+        return torch.where(meant[:, None], empty, text_ids), replace(roles, meant=meant, meaning=meaning)
 
     def _text(self, batch: ImageTextBatch | LatentTextBatch, draws: Draws) -> tuple[Tensor, Tensor]:
         """-> (B, T) the caption of each sample at the level drawn for it, and (B,) that level; empty and -1 where it

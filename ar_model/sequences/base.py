@@ -78,6 +78,16 @@ class Roles:
     # (B,) int64, so many of the first latents are not told, which is what guidance by a prefix compares with
     hidden: Tensor | None = None
     told: Tensor | None = None  # (B,) int64, the text is written from so many of the first latents; None: from all
+    meant: Tensor | None = None  # (B,) bool, its prompt is one token that is no word
+    meaning: Tensor | None = None  # (B, W), that token
+
+    def embed_prompts(self, backbone: Backbone, ids: Tensor) -> Tensor:
+        """(B, P), as `prompt_block` lays them out -> (B, P, W)."""
+        words = backbone.embed_text(ids)
+        if self.meant is None or self.meaning is None:
+            return words
+        place = torch.arange(ids.shape[1], device=ids.device) == ids.shape[1] - 2  # before <boi>
+        return torch.where(self.meant[:, None, None] & place[:, None], self.meaning[:, None].to(words.dtype), words)
 
 
 class CaptionSettings(Config):
@@ -93,6 +103,7 @@ class SequenceVariant(nn.Module, ABC):
 
     prefix_dropout: float = 0.0  # share of samples without a prompt whose first latents are hidden, see Roles
     caption_prefixes: float = 0.0  # share of written texts that see the first latents only
+    takes_meaning: bool = False  # whether a prompt can be a token that is no word
     denoises: bool = False  # the Transformer itself leads noise to latents: there is no head
     groups: tuple[int, ...] = ()  # latents that are drawn at once, independently of each other; (): no two are
 

@@ -37,6 +37,8 @@ class NextTokenConfig(CaptionSettings):
 
 
 class NextToken(SequenceVariant):
+    takes_meaning = True
+
     def __init__(self, config: NextTokenConfig, width: int, spec: LatentSpec) -> None:
         super().__init__(config, width)
         self.prefix_dropout, self.caption_prefixes = config.prefix_dropout, config.caption_prefixes
@@ -54,7 +56,7 @@ class NextToken(SequenceVariant):
             seen = seen + noise[:, : seen.shape[1]]
         place = torch.arange(seen.shape[1], device=z.device)
         untold = None if roles.hidden is None else place < roles.hidden[:, None]
-        x = torch.cat([backbone.embed_text(ids), backbone.embed_latents(seen, 0, untold)], 1)
+        x = torch.cat([roles.embed_prompts(backbone, ids), backbone.embed_latents(seen, 0, untold)], 1)
         positions, latents = slot_positions(prompt, x.shape[1], z.device), valid.new_ones(seen.shape[:2])
         mask = attention_mask(torch.cat([valid, latents], 1), positions)
         captions = self.captions(backbone, text_ids, roles, valid, latents, length)

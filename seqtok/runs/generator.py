@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ar_model import GeneratorConfig, GeneratorObjective, GeneratorObjectiveConfig, SeqGenerator
 from ar_model.card import parameter_count
 from ar_model.heads.categorical import CategoricalHead
+from ar_model.text.meaning import Meaning
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
@@ -93,7 +94,23 @@ class GeneratorRun(TrainingRun):
                     "model.head.kind=categorical: name the tokenizer, whose codebook it learns to choose from"
                 )
             generator.head.take_codebook(tokenizer.codebook())
-        return GeneratorObjective(generator, self.objective, spec, str(folder)), loader
+        return GeneratorObjective(generator, self.objective, spec, str(folder), self._meaning(spec)), loader
+
+    def _meaning(self, spec: LatentSpec) -> Meaning | None:
+        """How pictures are embedded, where that is asked for and can be had."""
+        if not self.objective.rebuild_share or self.tokenizer is None:
+            return None
+        tokenizer = SeqTokenizer.from_pretrained(self.tokenizer).requires_grad_(False)
+        if tokenizer.config.text is None:
+            return None
+
+        def embed(latents: Tensor) -> Tensor:
+            if tokenizer.device != latents.device:
+                tokenizer.to(latents.device)
+            return tokenizer.prefix_embeddings(latents.to(tokenizer.dtype))[:, -1]
+
+        dim = embed(torch.zeros(1, spec.length, spec.dim)).shape[-1]
+        return Meaning(embed, dim, self.model.width)
 
     def _beginning(self, name: str, spec: LatentSpec, captions: CaptionTokenizer) -> SeqGenerator:
         """What the run begins with. Raises MismatchError where it knows other latents or other words."""
@@ -134,7 +151,8 @@ class GeneratorRun(TrainingRun):
         folder, split, config = self.data.folder, self.data.split, self.data.loader
         words = vocabulary_or_stand_in(self.data.captions_path, assumed, notes)
         spec = self._latent_spec(assumed, notes)
-        objective = GeneratorObjective(SeqGenerator(self.model, spec, words), self.objective, spec)
+        generator, meaning = SeqGenerator(self.model, spec, words), self._meaning(spec)
+        objective = GeneratorObjective(generator, self.objective, spec, meaning=meaning)
         kept = 4 * spec.length * spec.dim
         if isinstance(words, CaptionTokenizer) and (folder / MANIFEST).is_file():
             read = lambda count: read_latents(folder, split, words, count, config)  # noqa: E731

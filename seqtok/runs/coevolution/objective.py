@@ -9,10 +9,10 @@ Shapes: B images, K latents of D channels, W width.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ar_model import GeneratorObjective, GeneratorObjectiveConfig
@@ -41,6 +41,15 @@ class CoevolutionConfig(Config):
     decoded_weight: Annotated[float, Field(ge=0)] = 0.0
     # Latents are standardised by running statistics: what of the older ones is kept from one micro-batch to the next.
     memory: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+    @model_validator(mode="after")
+    def _embeddings_stay(self) -> Self:
+        if self.generator.rebuild_share:
+            raise ValueError(
+                "generator.rebuild_share: embeddings that still change are no prompts; use it afterwards, in a "
+                "training of the sequence model alone"
+            )
+        return self
 
 
 class CoevolutionObjective(nn.Module):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ar_model import SeqGenerator
 from data_pipelines.reading.vocabulary import train_vocabulary
 from seq_tokenizer import SeqTokenizer
 from seqtok.runs.base import TrainingRun
@@ -95,3 +96,14 @@ def test_without_it_a_runs_settings_are_those_of_old(runs, tmp_path):  # noqa: F
     assert "init_from" not in run_of("tokenizer", runs, tmp_path).model_dump(mode="json")
     with pytest.raises(ConfigError, match="did you mean init_from"):
         run_of("tokenizer", runs, tmp_path, "init_form=x")
+
+
+def test_a_model_that_draws_learns_on_from_pictures_own_embeddings(runs, tmp_path):  # noqa: F811
+    begun = f"init_from={runs / 'generator' / 'model'}"
+    words = (begun, f"tokenizer={runs / 'tokenizer' / 'model'}", "objective.rebuild_share=0.5")
+    train_run(run_of("generator", runs, tmp_path / "run", *words))
+    first, plain = (SeqGenerator.from_pretrained(folder / "model") for folder in (tmp_path / "run", runs / "generator"))
+    assert first.config == plain.config
+    assert first.state_dict().keys() == plain.state_dict().keys()
+    with pytest.raises(ConfigError, match=r"rebuild_share=0\.5: .* name it with `tokenizer`"):
+        run_of("generator", runs, tmp_path / "other", begun, words[2], "tokenizer=null").build()

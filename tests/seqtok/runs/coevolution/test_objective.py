@@ -140,3 +140,8 @@ def test_what_cannot_be_trained_together_is_said(
     second = GeneratorObjective(model, GeneratorObjectiveConfig(), model.spec)
     with pytest.raises(ConfigError, match=named):
         CoevolutionObjective(first, second, config)
+
+
+def test_embeddings_that_still_change_are_no_prompts():
+    with pytest.raises(ConfigError, match=r"rebuild_share: embeddings that still change are no prompts"):
+        CoevolutionConfig.parse({"generator": {"rebuild_share": 0.5}}, "test")
