@@ -59,6 +59,13 @@ def test_who_has_a_prompt_of_words_has_them_as_before() -> None:
     assert not torch.allclose(never, half)
 
 
+def test_an_empty_prompt_stays_empty() -> None:
+    batch = toy_batch(PYRAMID, random_latents(4))
+    empty = {"condition_dropout": 1.0, "prompt_weight": 0.0}
+    asked, plain = (ALWAYS.model_copy(update={**empty, "rebuild_share": share}) for share in (1.0, 0.0))
+    torch.testing.assert_close(objective(asked)(batch)["loss"], objective(plain)(batch)["loss"])
+
+
 def test_the_token_stands_before_the_image_and_nowhere_else() -> None:
     backbone = toy_generator().backbone
     text = torch.tensor([[BOI, PAD, PAD], [300, 301, 302]])
@@ -77,7 +84,7 @@ def test_nothing_of_who_embeds_is_trained_or_saved() -> None:
     model = objective(ALWAYS)
     assert {name for name in model.state_dict() if name.startswith("meaning")} == {"meaning.word_in.weight"}
     assert "meaning.word_in.weight" in model.muon_excluded()
-    assert GeneratorObjective(toy_generator(), GeneratorObjectiveConfig(), latent_spec()).meaning is None
+    assert objective(GeneratorObjectiveConfig()).meaning is None, "and where nobody asks there is no such weight"
 
 
 @pytest.mark.parametrize(
