@@ -21,6 +21,7 @@ from ar_model.heads.base import Head
 from ar_model.sequences.base import Roles, SequenceVariant, trim
 from ar_model.sequences.cache import ReadOnce
 from ar_model.text.prompts import padded
+from ar_model.text.writing import CaptionConfig, write
 from data_pipelines.captions.tokenizer import PAD
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.layers.randomness import Draws
@@ -46,6 +47,25 @@ def score_captions(model: ReadsAndDraws, z: Tensor, text: Tensor, level: int, ba
     parts = (part.unbind(1) for part in pairs.split(batch) if len(pairs))
     scores = [_log_probs(model, z[picture], told, text[caption], level) for picture, caption in parts]
     return torch.cat([z.new_zeros(0), *scores]).view(len(z), len(text))
+
+
+def write_captions(
+    model: ReadsAndDraws, z: Tensor, own: Draws, config: CaptionConfig, level: int, most: int, batch: int
+) -> list[Ids]:
+    """z (B, k, D) standardised, `own` random numbers of the B -> a caption of at most `most` tokens for each, of
+    several candidates the one that the picture is drawn from best."""
+    limit = min(config.max_tokens or most, most)
+    offered: list[list[Ids]] = [[] for _ in config.ways()]
+    for start in range(0, len(z), batch):
+        rows = slice(start, start + batch)
+        for number, way in enumerate(config.ways()):
+            asked = (level, model.spec.length, limit, config.guidance)
+            writer = model.sequence.guided_writer(model.backbone, z[rows], *asked)
+            draws = Draws(own.seed, own.epoch[rows] + (number << 32), own.index[rows])
+            offered[number] += [tuple(found.ids) for found in write(writer, way, draws, limit)]
+    if config.candidates == 1:
+        return offered[0]
+    return chosen_by_drawing(model, z, own, batch, list(zip(*offered, strict=True)))
 
 
 @torch.inference_mode()

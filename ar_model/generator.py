@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from ar_model.backbone import Backbone
 from ar_model.card import model_card
 from ar_model.config import GeneratorConfig
-from ar_model.fit import Ids, chosen_by_drawing, drawing_losses, score_captions
+from ar_model.fit import drawing_losses, score_captions, write_captions
 from ar_model.heads.base import Head, NoHead
 from ar_model.heads.build import build_head
 from ar_model.sampling import SampleConfig, Score, beam_search, best_of, of_rows
-from ar_model.sequences.base import SequenceVariant, trim
+from ar_model.sequences.base import SequenceVariant, Weak, trim
 from ar_model.sequences.build import build_sequence
 from ar_model.sequences.reading import hidden_states
 from ar_model.text.prompts import as_prompts, prompt_ids
-from ar_model.text.writing import CaptionConfig, caption_level, write
+from ar_model.text.writing import CaptionConfig, caption_level
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seq_tokenizer.latents import LatentSpec, prefix_lengths
 from seqtok_core.foundation import fingerprint, model_folder
@@ -45,6 +45,7 @@ class SeqGenerator(nn.Module):
         self.config, self.spec, self.captions = config, spec, captions
         self.backbone = Backbone(config, captions.vocab_size, spec.length, spec.dim)
         self.sequence: SequenceVariant = build_sequence(config.sequence, config.width, spec)
+        self._weak: dict[str, Weak] = {}  # other models, no part of this one
         self.head: Head = NoHead() if self.sequence.denoises else build_head(config.head, config.width, spec)
 
     @property
@@ -93,12 +94,11 @@ class SeqGenerator(nn.Module):
         """Latents of pictures of the prompts, as the tokenizer's `decode` takes them: (B, k, D) float32. A text is one.
 
         `changes` are keys of SampleConfig over those of `config`: guidance=2.5, flow={"steps": 20}. An empty prompt
-        asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row
-        depends on its prompt, how often the same one stood before it, and `seed`; not on the other prompts,
-        nor on `batch`, the number of prompts computed at once. Of several `candidates`, each drawn as one alone would
-        be and the first of them that very one, every row keeps the best by `score`. Several `beams`: so many beginnings
-        of each picture are kept while it is drawn, judged at 1, 2, 4, ... tokens among `candidates` ways to go on from
-        each (`beam_search`). `on_token` is handed the latents so far, (b, k, D) of the b rows computed at once.
+        asks for any picture. k is `num_tokens` (a prefix is a picture, too) or K. A row depends on its prompt, how
+        often the same one stood before it, and `seed`; not on the other prompts, nor on `batch`, how many are computed
+        at once. Of several `candidates`, the first of them what one alone would be, a row keeps the best by `score`.
+        Several `beams`: so many beginnings of each picture are kept, judged at 1, 2, 4, ... tokens among `candidates`
+        ways to go on from each. `on_token` is handed the latents so far, (b, k, D) of the b rows computed at once.
         """
         tokens = self.spec.length if num_tokens is None else num_tokens
         if not 1 <= tokens <= self.spec.length:
@@ -131,9 +131,8 @@ class SeqGenerator(nn.Module):
         So a prefix is shown as the pictures that agree with it, each of them sharp, where decoding it alone shows
         their mean. A text is the prompt of every row; without prompts the rest is drawn from the tokens alone.
         Guidance insists on prompt and tokens where the model has learnt to do without either (`prefix_dropout`), else
-        on the prompt, if there is one.
-        A row depends on its latents, its prompt, how often the same prompt stood before it, and `seed`. The other
-        arguments are those of `sample`.
+        on the prompt, if there is one. A row depends on its latents, its prompt, how often the same prompt stood before
+        it, and `seed`. The other arguments are those of `sample`.
         """
         self.spec.require_latents(latents, 0, "completed")
         count, known = latents.shape[:2]
@@ -143,7 +142,7 @@ class SeqGenerator(nn.Module):
         config = (config or SampleConfig()).changed(**changes)
         if prompts is None:
             prompts = [""] * count
-            config = config if self.sequence.prefix_dropout else config.changed(guidance=1.0)
+            config = config if self.sequence.prefix_dropout or config.weak else config.changed(guidance=1.0)
         given = self.spec.normalise(latents.to(self.device).float())
         tokens = self.spec.length
         draw = lambda n: self._draw(prompts, config, seed, tokens, batch, given, n, on_token)  # noqa: E731
@@ -165,26 +164,15 @@ class SeqGenerator(nn.Module):
 
         Fewer than K tokens where the model has learnt to write from prefixes (`caption_prefixes`). `level`, 0 or
         "coarse" to the last or "fine", where levels were told in training (`caption_levels`); by default the finest.
-        Of several candidates (`config.candidates`) a picture keeps the one that it is drawn from best.
-        `changes` are keys of CaptionConfig over those of `config`: beams=4. A caption depends on its own latents, and
-        where words are drawn on `seed` and on how often the same latents stood before it.
+        Of several `config.candidates` a picture keeps the one that it is drawn from best. `changes` are keys of
+        CaptionConfig over those of `config`: beams=4. A caption depends on its own latents, and where words are drawn
+        on `seed` and on how often the same latents stood before it.
         """
         z = self._standardised(latents)
         config = (config or CaptionConfig()).changed(**changes)
-        limit = min(config.max_tokens or self.config.max_text_tokens, self.config.max_text_tokens)
         own = of_rows([row.tobytes() for row in z.cpu().numpy()], seed, self.device)
-        offered: list[list[Ids]] = [[] for _ in config.ways()]
-        for start in range(0, len(z), batch):
-            rows = slice(start, start + batch)
-            asked = (caption_level(level, self.caption_levels), self.spec.length, limit)
-            for number, way in enumerate(config.ways()):
-                writer = self.sequence.guided_writer(self.backbone, z[rows], *asked, config.guidance)
-                draws = Draws(seed, own.epoch[rows] + (number << 32), own.index[rows])
-                offered[number] += [tuple(found.ids) for found in write(writer, way, draws, limit)]
-        chosen = offered[0]
-        if config.candidates > 1:
-            chosen = chosen_by_drawing(self, z, own, batch, list(zip(*offered, strict=True)))
-        return [self.captions.decode(list(ids)) for ids in chosen]
+        asked = caption_level(level, self.caption_levels), self.config.max_text_tokens
+        return [self.captions.decode(list(ids)) for ids in write_captions(self, z, own, config, *asked, batch)]
 
     @torch.inference_mode()
     def score_captions(
@@ -240,10 +228,10 @@ class SeqGenerator(nn.Module):
         number: int,
         on_token: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """`given` (B, k, D) standardised; -> (B, tokens, D), as the tokenizer's `decode` takes them. `number`: of the
-        candidate, each with noise of its own."""
+        """`given` (B, k, D) standardised; -> (B, tokens, D), as `decode` takes them. `number`: of the candidate."""
         if batch < 1:
             raise ConfigError(f"batch={batch}: at least one prompt is computed at once")
+        guides: dict[str, Any] = {"weak": self._weaker(config.weak)} if config.weak and config.guided else {}
         text_ids = self.encode_prompts(prompts)
         own = of_rows([repr([i for i in row if i != PAD]).encode() for row in text_ids.tolist()], seed, self.device)
         parts = [torch.empty(0, tokens, self.spec.dim, device=self.device)]
@@ -251,12 +239,24 @@ class SeqGenerator(nn.Module):
             draws = Draws(seed, own.epoch[rows] + (number << 32), own.index[rows])
             kept, ids, latents = None if given is None else given[rows], trim(text_ids[rows]), []
             asked = (ids, draws, config, self.spec.length, tokens, kept)
-            for z in self.sequence.draw(self.backbone, self.head, *asked):
+            for z in self.sequence.draw(self.backbone, self.head, *asked, **guides):
                 latents.append(z)
                 if on_token is not None:
                     on_token(self.spec.denormalise(torch.stack(latents, 1)))
             parts.append(torch.stack(latents, 1))
         return self.spec.denormalise(torch.cat(parts))
+
+    def _weaker(self, name: str) -> Weak:
+        """Opened once. Raises ConfigError for another kind of model, MismatchError for other latents or words."""
+        if name not in self._weak:
+            other = SeqGenerator.from_pretrained(name, device=self.device)
+            if not all(each.sequence.takes_weak and each.head_kind == "flow" for each in (self, other)):
+                raise ConfigError(f"weak={name}: guidance by a weaker model is for next_token and a flow head, of both")
+            other.spec.require_same(self.spec, f"the weaker model {name}", "this sequence model")
+            if other.captions.sha256 != self.captions.sha256:
+                raise MismatchError(f"weak={name}: was trained with another captions model: its ids are other words")
+            self._weak[name] = Weak(other.backbone, other.head)
+        return self._weak[name]
 
     def encode_prompts(self, prompts: str | Sequence[str]) -> Tensor:
         """-> (B, T) int64, T tokens of the longest; a text is one prompt. Raises ConfigError for one that is too long,

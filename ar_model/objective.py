@@ -61,8 +61,9 @@ class GeneratorObjective(nn.Module):
             raise ConfigError(f"guided_targets={config.guided_targets:g}: is for the flow head; set guided_targets=1")
         if config.rebuild_share and (meaning is None or not sequence.takes_meaning):
             raise ConfigError(
-                f"rebuild_share={config.rebuild_share:g}: needs a sequence of kind next_token and the tokenizer, with "
-                "its text tower, whose embeddings are the prompts: name it with `tokenizer`, or set rebuild_share=0"
+                f"rebuild_share={config.rebuild_share:g}: needs a sequence of kind next_token or noisy_copies, and the "
+                "tokenizer with its text tower, whose embeddings are the prompts: name it with `tokenizer`, or set "
+                "rebuild_share=0"
             )
         self.generator, self.config = generator, config
         self.meaning = meaning if config.rebuild_share else None

@@ -25,6 +25,10 @@ class SampleConfig(HeadSampleConfig):
     guidance: float = Field(3.0, ge=0)  # 1 = follow the prompt as learnt, more = insist on it
     schedule: Literal["constant", "linear"] = "constant"  # linear: guidance rises from 1 at the first token
     temperature: float = Field(1.0, ge=0)  # scale of the initial noise
+    # Model folder or hub id of a weaker model of the same latents, trained shorter or smaller: guidance then holds what
+    # is drawn against what that one would draw of the same prompt, instead of against no prompt (autoguidance, Karras
+    # et al. 2024, arXiv:2406.02507). For next_token with a flow head.
+    weak: str | None = None
 
     @property
     def guided(self) -> bool:

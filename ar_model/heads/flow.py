@@ -5,6 +5,7 @@ Shapes: B samples, R repeats, K latents of D channels, W width of the Transforme
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,25 +91,44 @@ class FlowHead(ModulatedHead):
         output = self.network(x_t, of_time, self.state_out(h)[:, None])
         return flow.to_velocity(output.float(), x_t, t, self.config.prediction)
 
-    def sampler(self, temperature: float, config: FlowSampleConfig) -> Sampler:
+    def sampler(self, temperature: float, config: FlowSampleConfig, weak: FlowHead | None = None) -> Sampler:
+        """`weak`: whose states are handed in as those without the prompt, where a weaker model guides."""
         times = flow.time_grid(config.steps, self.out.weight.device)
-        of_time = self.time_modulation(times)  # (S + 1, M), for all tokens
         grid, solve = times.tolist(), flow.SOLVERS[config.solver]
+        own, other = self._velocities(times), None if weak is None else weak._velocities(times)
 
-        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int | Tensor) -> Tensor:
-            of_state = self.state_out(h if free is None else torch.cat([h, free]))
+        def guided(h: Tensor, free: Tensor, scale: float) -> flow.Velocity:
+            strong = own(h if other else torch.cat([h, free]))
+            weaker = other(free) if other else None
 
             def velocity(x: Tensor, at: int) -> Tensor:
-                alone = free is None or not config.guides(grid[at])
-                x_t = x if alone else torch.cat([x, x])
-                output = self.network(x_t, of_time[at], of_state[: len(x_t)]).float()
-                v = flow.to_velocity(output, x_t, grid[at], self.config.prediction)
-                if alone:
-                    return v
-                with_prompt, without = v.chunk(2)
-                return flow.guide(with_prompt, without, scale)
+                if not config.guides(grid[at]):
+                    return strong(x, at)
+                if weaker is None:  # both at once
+                    with_prompt, without = strong(torch.cat([x, x]), at).chunk(2)
+                    return flow.guide(with_prompt, without, scale)
+                return flow.guide(strong(x, at), weaker(x, at), scale)
 
+            return velocity
+
+        def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int | Tensor) -> Tensor:
+            velocity = own(h) if free is None else guided(h, free, scale)
             noise = draws.normal(stream(place), (self.dim,))
             return solve(velocity, temperature * noise, times)
 
         return sample
+
+    def _velocities(self, times: Tensor) -> Callable[[Tensor], flow.Velocity]:
+        """times (S + 1,) -> states (R, W) -> the velocity of the first rows of them, x (r, D) at a place of `times`."""
+        of_time, grid = self.time_modulation(times), times.tolist()  # (S + 1, M), for all tokens
+
+        def of(h: Tensor) -> flow.Velocity:
+            of_state = self.state_out(h)
+
+            def velocity(x: Tensor, at: int) -> Tensor:
+                output = self.network(x, of_time[at], of_state[: len(x)]).float()
+                return flow.to_velocity(output, x, grid[at], self.config.prediction)
+
+            return velocity
+
+        return of

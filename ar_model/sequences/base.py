@@ -98,11 +98,20 @@ class CaptionSettings(Config):
     caption_dropout: float = Field(0.0, ge=0, le=1)
 
 
+@dataclass(frozen=True)
+class Weak:
+    """A weaker model that guidance holds drawings against."""
+
+    backbone: Backbone
+    head: Head
+
+
 class SequenceVariant(nn.Module, ABC):
     """Owns slots, mask, positions, targets and the order of sampling. Weights of its own lie in submodules."""
 
     prefix_dropout: float = 0.0  # share of samples without a prompt whose first latents are hidden, see Roles
     caption_prefixes: float = 0.0  # share of written texts that see the first latents only
+    takes_weak: bool = False  # whether `draw` knows one argument more, weak: Weak | None
     takes_meaning: bool = False  # whether a prompt can be a token that is no word
     denoises: bool = False  # the Transformer itself leads noise to latents: there is no head
     groups: tuple[int, ...] = ()  # latents that are drawn at once, independently of each other; (): no two are
@@ -158,7 +167,8 @@ class SequenceVariant(nn.Module, ABC):
         given: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """text_ids (B, T) -> one after the other the first `tokens` of K = `length` standardised latents, each (B, D)
-        float32; the first k are `given` (B, k, D), k <= tokens, where that is set."""
+        float32; the first k are `given` (B, k, D), k <= tokens, where that is set. A variant that `takes_weak` is told
+        by `weak` who guides, where it is not what is drawn without the prompt."""
 
     @abstractmethod
     def read(self, backbone: Backbone, z: Tensor) -> ImageSlots:

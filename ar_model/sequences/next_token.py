@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
+from ar_model.heads.flow import FlowHead
 from ar_model.sampling import SampleConfig
-from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slots
+from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slots, Weak
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
 from ar_model.sequences.reading import ImageSlots
@@ -37,7 +38,7 @@ class NextTokenConfig(CaptionSettings):
 
 
 class NextToken(SequenceVariant):
-    takes_meaning = True
+    takes_meaning = takes_weak = True
 
     def __init__(self, config: NextTokenConfig, width: int, spec: LatentSpec) -> None:
         super().__init__(config, width)
@@ -74,42 +75,66 @@ class NextToken(SequenceVariant):
         length: int,
         tokens: int,
         given: Tensor | None = None,
+        weak: Weak | None = None,
     ) -> Iterator[Tensor]:
         """The model reads each slot once and keeps its keys and values. R rows are B, or 2 B with guidance: first
         with the prompt, then without. Given latents are read together with the prompt, and where the model has learnt
-        to do without them, guidance compares with that."""
-        guided = config.guided
-        ids, valid = guided_prompts(text_ids, guided)
-        rows, prompt_slots = ids.shape
-        capacity = prompt_slots + tokens - 1
-        positions = slot_positions(prompt_slots, capacity, ids.device)
-        valid = torch.cat([valid, valid.new_ones(rows, tokens - 1)], 1)
+        to do without them, guidance compares with that. A weaker model that guides reads what this one reads."""
+        part, guides = getattr(config, head.kind), weak if config.guided else None
+        both = config.guided and guides is None
+        reading = _Reading(backbone, text_ids, both, tokens, given, bool(self.prefix_dropout))
+        other = None if guides is None else _Reading(guides.backbone, text_ids, False, tokens, given, False)
+        if guides is not None and isinstance(head, FlowHead) and isinstance(guides.head, FlowHead):
+            draw = head.sampler(config.temperature, part, guides.head)
+        else:
+            draw = head.sampler(config.temperature, part)
         already = 0 if given is None else given.shape[1]
         if given is not None:
             yield from given.unbind(1)
-        start = prompt_slots + min(already, tokens - 1)  # slots that are read at once: nothing follows the last
-        x = backbone.embed_text(ids)
-        if given is not None and start > prompt_slots:
-            known = given[:, : start - prompt_slots].repeat(rows // len(text_ids), 1, 1)
-            below = torch.arange(rows, device=x.device) >= len(text_ids)
-            untold = below[:, None].expand(known.shape[:2]) if self.prefix_dropout else None
-            x = torch.cat([x, backbone.embed_latents(known, 0, untold)], 1)
-        cache = StaticCache(len(backbone.blocks), rows, backbone.heads, capacity, backbone.head_dim, like=x)
-        mask = attention_mask(valid[:, :start], positions[:start])
-        h = backbone(x, positions[:start], mask, cache)[:, -1]
-        draw = head.sampler(config.temperature, getattr(config, head.kind))
         for place in range(already, tokens):
             scale = guidance_at(place, length, config.guidance, config.schedule)
-            with_prompt, free = h.chunk(2) if guided else (h, None)
-            drawn = draw(with_prompt, free, scale, draws, place)
+            h, free = reading.h.chunk(2) if both else (reading.h, None if other is None else other.h)
+            drawn = draw(h, free, scale, draws, place)
             yield drawn
             if place + 1 < tokens:
-                slot = prompt_slots + place
-                z = drawn.repeat(rows // len(text_ids), 1)
-                x = backbone.embed_latents(z[:, None], place)
-                seen = valid[:, None, None, : slot + 1]
-                h = backbone(x, positions[slot : slot + 1], seen, cache)[:, -1]
+                for each in (reading, other):
+                    if each is not None:
+                        each.go_on(drawn, place)
 
     def read(self, backbone: Backbone, z: Tensor) -> ImageSlots:
         place = torch.arange(1, z.shape[1] + 1, device=z.device)
         return ImageSlots(backbone.embed_latents(z), place, place, place - 1)
+
+
+class _Reading:
+    """What a model has read of some rows, and `h` (R, W), its states of the last slot."""
+
+    def __init__(
+        self, backbone: Backbone, text_ids: Tensor, both: bool, tokens: int, given: Tensor | None, hides: bool
+    ) -> None:
+        """text_ids (B, T): R is B, or 2 B for `both`, first with the prompts and then without. `hides`: given latents
+        (B, k, D) are not told to the latter."""
+        self._backbone = backbone
+        ids, valid = guided_prompts(text_ids, both)
+        rows, self._prompt = ids.shape
+        capacity = self._prompt + tokens - 1
+        self._positions = slot_positions(self._prompt, capacity, ids.device)
+        self._valid = torch.cat([valid, valid.new_ones(rows, tokens - 1)], 1)
+        x = backbone.embed_text(ids)
+        count = 0 if given is None else min(given.shape[1], tokens - 1)  # nothing follows the last: it is not read
+        if given is not None and count:
+            known = given[:, :count].repeat(rows // len(text_ids), 1, 1)
+            below = torch.arange(rows, device=x.device) >= len(text_ids)
+            untold = below[:, None].expand(known.shape[:2]) if hides else None
+            x = torch.cat([x, backbone.embed_latents(known, 0, untold)], 1)
+        self._cache = StaticCache(len(backbone.blocks), rows, backbone.heads, capacity, backbone.head_dim, like=x)
+        positions = self._positions[: x.shape[1]]
+        mask = attention_mask(self._valid[:, : x.shape[1]], positions)
+        self.h = backbone(x, positions, mask, self._cache)[:, -1]
+
+    def go_on(self, z: Tensor, place: int) -> None:
+        """z (B, D), the latent at `place`."""
+        slot = self._prompt + place
+        x = self._backbone.embed_latents(z.repeat(len(self._valid) // len(z), 1)[:, None], place)
+        seen = self._valid[:, None, None, : slot + 1]
+        self.h = self._backbone(x, self._positions[slot : slot + 1], seen, self._cache)[:, -1]

@@ -19,7 +19,7 @@ from torch import Tensor
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
 from ar_model.sampling import SampleConfig
-from ar_model.sequences.base import Roles, Slots
+from ar_model.sequences.base import Roles, Slots, Weak
 from ar_model.sequences.cache import StaticCache
 from ar_model.sequences.denoiser import Denoiser
 from ar_model.sequences.layout import attention_mask, guided_prompts, slot_positions
@@ -41,6 +41,7 @@ class NoisyCopiesConfig(NextTokenConfig):
 
 class NoisyCopies(NextToken):
     denoises = True
+    takes_weak = False
 
     def __init__(self, config: NoisyCopiesConfig, width: int, spec: LatentSpec) -> None:
         super().__init__(config, width, spec)
@@ -97,9 +98,10 @@ class NoisyCopies(NextToken):
         length: int,
         tokens: int,
         given: Tensor | None = None,
+        weak: Weak | None = None,
     ) -> Iterator[Tensor]:
         """Text and clean latents are read once and kept; the copy that is cleaned is read at every step and forgotten.
-        R rows are B, or 2 B with guidance."""
+        R rows are B, or 2 B with guidance. Without a head no weaker model guides."""
         ids, valid = guided_prompts(text_ids, config.guided)
         (rows, prompt), device, count = ids.shape, ids.device, len(text_ids)
         positions = slot_positions(prompt, prompt + tokens, device)

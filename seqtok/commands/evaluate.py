@@ -20,6 +20,7 @@ from seqtok.commands.options.common import (
     SceneSeed,
     Steps,
     Temperature,
+    Weak,
     folder_to_write,
     sample_settings,
     take_free_cores,
@@ -68,6 +69,7 @@ def generation(
     guidance: Guidance = None,
     temperature: Temperature = None,
     steps: Steps = None,
+    weak: Weak = None,
     candidates: Drawings = 1,
     beams: Beginnings = 1,
     level: Annotated[int, typer.Option(help="Caption level of the prompts, 0 coarse to 3 fine.", min=0, max=3)] = 3,
@@ -79,7 +81,7 @@ def generation(
     from seqtok.evaluation.runners.generation import GenerationConfig
     from seqtok.runs.judge.models import judge_generation
 
-    sample = sample_settings(guidance, temperature, steps)
+    sample = sample_settings(guidance, temperature, steps, weak)
     search = {"candidates": candidates, "beams": beams}
     values = {"sample": sample, "search": search, "seed": seed, "level": level}
     config = GenerationConfig.parse(values, "options")

@@ -23,6 +23,7 @@ from seqtok.commands.options.common import (
     Steps,
     Temperature,
     Verifier,
+    Weak,
     place_to_write,
     sample_settings,
     take_free_cores,
@@ -64,6 +65,7 @@ def sample(
     guidance: Guidance = None,
     temperature: Temperature = None,
     steps: Steps = None,
+    weak: Weak = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     candidates: Drawings = 1,
     beams: Beginnings = 1,
@@ -80,7 +82,7 @@ def sample(
     wanted = [*(prompt or []), *(read_prompts(prompts) if prompts is not None else [])]
     if not wanted:
         raise ConfigError("nothing to draw: say --prompt TEXT (repeatable) or --prompts FILE")
-    config = SampleConfig.parse(sample_settings(guidance, temperature, steps), "options")
+    config = SampleConfig.parse(sample_settings(guidance, temperature, steps, weak), "options")
     take_free_cores()
     search = SearchConfig(candidates=candidates, beams=beams)
     used = sample_prompts(model, tokenizer, wanted, out, config, seed, prefix, search, verifier)

@@ -59,12 +59,17 @@ CaptionCandidates = Annotated[
 SceneSeed = Annotated[int, typer.Option(help="Of the held-out scenes.", min=0)]
 Alphabet = Annotated[str | None, typer.Option(help="Characters in a row; by default upper-case letters and digits.")]
 Font = Annotated[Path | None, typer.Option(help="Font file that has them, for other scripts; by default Pillow's own.")]
+Weak = Annotated[
+    str | None, typer.Option(help="Model folder of a weaker sequence model, which guides in place of no prompt.")
+]
 Steps = Annotated[int | None, typer.Option(help="Solver steps per token.", min=1)]
 
 
-def sample_settings(guidance: float | None, temperature: float | None, steps: int | None) -> dict[str, Any]:
+def sample_settings(
+    guidance: float | None, temperature: float | None, steps: int | None, weak: str | None = None
+) -> dict[str, Any]:
     """What was given, as keys of SampleConfig."""
-    given: dict[str, Any] = {"guidance": guidance, "temperature": temperature}
+    given: dict[str, Any] = {"guidance": guidance, "temperature": temperature, "weak": weak}
     given |= {head: {"steps": steps} if steps is not None else None for head in ("flow", "diffusion")}
     return {key: value for key, value in given.items() if value is not None}
 

@@ -38,6 +38,14 @@ def test_words_say_nothing_where_the_meaning_is_the_prompt() -> None:
     assert own["prompt_loss"] == 0, "no word stands there that could be foretold"
 
 
+def test_where_the_transformer_itself_denoises_the_meaning_is_a_prompt_too() -> None:
+    latents, model = random_latents(4), objective(ALWAYS, sequence={"kind": "noisy_copies"})
+    own, others = (model(toy_batch(captions, latents))["loss"] for captions in (PYRAMID, [["a blue square"]] * 4))
+    torch.testing.assert_close(own, others)
+    own.backward()
+    assert model.meaning.word_in.weight.grad.any()
+
+
 def test_the_meaning_reaches_the_picture_and_is_that_of_its_own_latents() -> None:
     model, batch = objective(ALWAYS), toy_batch(PYRAMID, random_latents(4))
     model(batch)["loss"].backward()
@@ -95,5 +103,5 @@ def test_nothing_of_who_embeds_is_trained_or_saved() -> None:
 def test_what_cannot_be_is_refused(changes: dict[str, object]) -> None:
     generator = toy_generator(**changes)
     meaning = Meaning(embed, DIM, generator.config.width) if changes else None
-    with pytest.raises(ConfigError, match="rebuild_share=1: needs a sequence of kind next_token and the tokenizer"):
+    with pytest.raises(ConfigError, match="rebuild_share=1: needs a sequence of kind next_token or noisy_copies"):
         GeneratorObjective(generator, ALWAYS, latent_spec(), meaning=meaning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -147,8 +148,10 @@ def small_suite(folder: Path, out: str, **changes: Any) -> Path:
 
 
 def start(path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "seqtok", "evaluate", "ordering", str(path)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """One thread each: several that wait for each other on cores where others work take many times as long."""
+    command, alone = [sys.executable, "-m", "seqtok", "evaluate", "ordering", str(path)], {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, text=True, env=os.environ | alone, **pipes)
 
 
 @pytest.mark.slow
