@@ -16,6 +16,7 @@ from seqtok.commands.data.options import MaxBadShare, of_foreign_tars
 from seqtok.commands.data.prepare import READING, SourcePath
 from seqtok.commands.options.common import file_to_write
 from seqtok.commands.options.flags import flags
+from seqtok_core.foundation.errors import DataError
 
 Folder = Annotated[Path, typer.Argument(help="Folder of shards: ours, an export, or foreign tars.")]
 READ_AS = of_foreign_tars("labels")
@@ -62,6 +63,10 @@ def verify(
     fields: Fields,
     decode: Annotated[bool, typer.Option(help="Decode every picture as well.")] = True,
     processes: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 1,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="What it was made from: is all of it here? `data compare` knows further options."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every shard: size, hash, offsets, keys, records, pictures. Exit status 1 if anything is wrong."""
@@ -71,6 +76,11 @@ def verify(
 
     with progress_bar() as on_progress:
         verdict = verify_folder(dataset, decode=decode, fields=fields, processes=processes, on_progress=on_progress)
+    if source is not None:
+        try:
+            verdict.problems += _differences(dataset, source, SourceConfig(fields=fields))
+        except DataError as error:  # refused today: what it was made of is in doubt
+            verdict.problems.append(str(error))
     if as_json:
         typer.echo(json.dumps({**vars(verdict), "faults": verdict.faults}, indent=1, ensure_ascii=False))
     else:
@@ -87,20 +97,26 @@ def compare(
 ) -> None:
     """Say whether a data set holds all that its source holds, as it is read today: with the options of its making.
     Exit status 1 if it does not."""
-    from data_pipelines.looking.compare import compare_with_source
-    from data_pipelines.shards.manifest import read_manifest
-    from data_pipelines.sources.open import open_source
-    from seqtok_core.foundation.errors import DataError
+    if differences := _differences(dataset, source, reading):
+        typer.echo("\n".join(differences))
+        raise typer.Exit(1)
+    typer.echo(_all_there(dataset, source))
 
-    own = read_manifest(dataset)
+
+def _differences(dataset: Path, source: Path, reading: SourceConfig) -> list[str]:
+    from data_pipelines.looking.compare import compare_with_source
+    from data_pipelines.sources.open import open_source
+
     try:
         sources = open_source(source, reading)
     except DataError as error:
         raise DataError(f"{dataset}: its source is not read any more as it is: {error}") from None
-    differences = compare_with_source(dataset, sources)
-    for difference in differences:
-        typer.echo(f"{dataset}: {difference}")
-    if differences:
-        raise typer.Exit(1)
-    counts = ", ".join(f"{split} {info.samples}" for split, info in sorted(own.splits.items()))
-    typer.echo(f"{dataset}: holds every sample of {source} that is not named as dropped ({counts})")
+    return [f"{dataset}: {difference}" for difference in compare_with_source(dataset, sources)]
+
+
+def _all_there(dataset: Path, source: Path) -> str:
+    from data_pipelines.shards.manifest import read_manifest
+
+    splits = sorted(read_manifest(dataset).splits.items())
+    counts = ", ".join(f"{split} {info.samples}" for split, info in splits)
+    return f"{dataset}: holds every sample of {source} that is not named as dropped ({counts})"

@@ -105,3 +105,15 @@ def test_latents_are_compared_by_their_pictures(tmp_path: Path):
     )
     with pytest.raises(DataError, match="holds latents"):
         compare_with_source(tmp_path, {})
+
+
+def test_verify_looks_at_the_source_as_well(tars: Path, tmp_path: Path, capsys):
+    folder = made(tars, tmp_path / "d", SourceConfig())
+    assert seqtok(capsys, "data", "verify", folder, "--source", tars)[0] == 0
+    write_tar(tars / "train-1.tar", foreign_members(20, 3))
+    status, out, _ = seqtok(capsys, "data", "verify", folder, "--source", tars)
+    assert (status, "the source has 9 samples as it is read today, the data set has 6 samples" in out) == (1, True)
+    (tars / "train-1.tar.gz").write_bytes(b"\x1f\x8b")
+    status, out, _ = seqtok(capsys, "data", "verify", folder, "--source", tars)
+    assert (status, "its source is not read any more as it is" in out) == (1, True)
+    assert seqtok(capsys, "data", "verify", folder)[0] == 0
