@@ -1,8 +1,8 @@
 """The tests of seqtok, in folders of the rooms' names.
 
-Many compare bits, which depend on the number of threads: it must not follow the load of the machine. Tests side by side
-share the cores: threads that wait for each other on cores where others work take many times as long. Some interrupt what
-they start: a shell's background job is born deaf to SIGINT, and its children with it.
+Many compare bits, which depend on the number of threads: it must not follow the load of the machine. Tests side by
+side share the cores: threads that wait for each other on cores where others work take many times as long. Some
+interrupt what they start: a shell's background job is born deaf to SIGINT, and its children with it.
 """
 
 import os
