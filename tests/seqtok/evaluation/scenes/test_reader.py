@@ -146,7 +146,7 @@ def test_a_patch_stands_where_the_shape_stood_and_has_no_target() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(900)
 def test_the_reader_reads_held_out_scenes() -> None:
     """At least 97 % of real pictures in every attribute, seen and unseen, plain and a little blurred."""
     reader, scenes = train_reader(ReaderConfig()), held_out(2000, seed=1)
