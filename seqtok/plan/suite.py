@@ -32,7 +32,11 @@ def plan_suite(suite: SuiteConfig) -> dict[str, Any]:
         rates[stage.config] = answer_plan(stage.config, own, PlanRequest(assumed=assumed))["time"]["images_per_s"]
         seconds += run.train.images / rates[stage.config]
         operations += training_flops(run, assumed)
-    left = [each for each in contests if not is_judged(suite, each)]
-    planned = [sum(training_flops(run, assumed) for run in suite.runs(each.name, each.seed).values()) for each in left]
-    hours = seconds * sum(planned) / operations / 3600
+    left = [contest for contest in contests if not is_judged(suite, contest)]
+    each = {
+        name: sum(training_flops(run, assumed) for run in suite.runs(name, seed).values())
+        for name in {contest.name for contest in left}
+    }
+    planned = sum(each[contest.name] for contest in left)
+    hours = seconds * planned / operations / 3600
     return {"images_per_s": rates, "contests": len(contests), "left": len(left), "hours": hours}
