@@ -45,7 +45,7 @@ class SeqGenerator(nn.Module):
         self.config, self.spec, self.captions = config, spec, captions
         self.backbone = Backbone(config, captions.vocab_size, spec.length, spec.dim)
         self.sequence: SequenceVariant = build_sequence(config.sequence, config.width, spec)
-        self._weak: dict[str, Weak] = {}  # other models, no part of this one
+        self._weak: dict[str, SeqGenerator] = {}  # other models, no part of this one
         self.head: Head = NoHead() if self.sequence.denoises else build_head(config.head, config.width, spec)
 
     @property
@@ -249,14 +249,14 @@ class SeqGenerator(nn.Module):
     def _weaker(self, name: str) -> Weak:
         """Opened once. Raises ConfigError for another kind of model, MismatchError for other latents or words."""
         if name not in self._weak:
-            other = SeqGenerator.from_pretrained(name, device=self.device)
+            other = SeqGenerator.from_pretrained(name)
             if not all(each.sequence.takes_weak and each.head_kind == "flow" for each in (self, other)):
                 raise ConfigError(f"weak={name}: guidance by a weaker model is for next_token and a flow head, of both")
             other.spec.require_same(self.spec, f"the weaker model {name}", "this sequence model")
             if other.captions.sha256 != self.captions.sha256:
                 raise MismatchError(f"weak={name}: was trained with another captions model: its ids are other words")
-            self._weak[name] = Weak(other.backbone, other.head)
-        return self._weak[name]
+            self._weak[name] = other
+        return Weak(self._weak[name].backbone.to(self.device), self._weak[name].head.to(self.device))
 
     def encode_prompts(self, prompts: str | Sequence[str]) -> Tensor:
         """-> (B, T) int64, T tokens of the longest; a text is one prompt. Raises ConfigError for one that is too long,
