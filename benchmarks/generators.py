@@ -51,14 +51,14 @@ from seqtok.runs.train import train_run
 PROMPTS, FIRST = 1000, 5000  # test scenes from the 5000th on
 PICTURES = 5000  # of a Frechet distance
 STEPS = {
-    "next_token": {"flow": (1, 2, 4, 6, 10), "diffusion": (100,)},
+    "next_token": {"flow": (1, 2, 4, 6, 10), "mean_flow": (1, 2, 3, 4, 6), "diffusion": (100,)},
     "noisy_copies": {"flow": (4, 6)},
     "full_image": {"flow": (10, 25, 50)},
     "scales": {"flow": (4, 6)},
 }
 _FULL = ["model.sequence={kind: full_image}"]
 CONTESTANTS: dict[str, list[str]] = {
-    kind: [f"model.head.kind={kind}"] for kind in ("flow", "diffusion", "mse", "gaussian", "mixture")
+    kind: [f"model.head.kind={kind}"] for kind in ("flow", "mean_flow", "diffusion", "mse", "gaussian", "mixture")
 } | {
     "full_image": _FULL,
     "staggered": [*_FULL, "model.sequence.stagger=4"],

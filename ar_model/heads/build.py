@@ -19,11 +19,13 @@ from ar_model.heads.direct import (
     MseHeadConfig,
 )
 from ar_model.heads.flow import FlowHead, FlowHeadConfig, FlowSampleConfig
+from ar_model.heads.mean_flow import MeanFlowHead, MeanFlowHeadConfig, MeanFlowSampleConfig
 from seq_tokenizer.latents import LatentSpec
 from seqtok_core.foundation.config import Config, by_kind
 
 HeadConfig = Annotated[
     Annotated[FlowHeadConfig, Tag("flow")]
+    | Annotated[MeanFlowHeadConfig, Tag("mean_flow")]
     | Annotated[DiffusionHeadConfig, Tag("diffusion")]
     | Annotated[MseHeadConfig, Tag("mse")]
     | Annotated[GaussianHeadConfig, Tag("gaussian")]
@@ -33,6 +35,7 @@ HeadConfig = Annotated[
 ]
 HEADS: dict[str, Any] = {
     "flow": FlowHead,
+    "mean_flow": MeanFlowHead,
     "diffusion": DiffusionHead,
     "mse": MseHead,
     "gaussian": GaussianHead,
@@ -45,6 +48,7 @@ class HeadSampleConfig(Config):
     """What each kind of head is told when it draws."""
 
     flow: FlowSampleConfig = FlowSampleConfig()
+    mean_flow: MeanFlowSampleConfig = MeanFlowSampleConfig()
     diffusion: DiffusionSampleConfig = DiffusionSampleConfig()
     mse: DirectSampleConfig = DirectSampleConfig()
     gaussian: DirectSampleConfig = DirectSampleConfig()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -29,6 +29,18 @@ class FlowHeadConfig(ModulatedHeadConfig):
     time_std: float = Field(1.0, gt=0)
 
 
+class StepsAlongPath(Protocol):
+    """Settings of drawing by any head that leads noise to latents along the straight path."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def walk(self) -> flow.Walk: ...
+
+    def guides(self, t: float) -> bool: ...
+
+
 @dataclass(frozen=True)
 class GuidedTarget:
     """What a velocity needs to learn guidance of scale s: see `flow.guided_target`."""
@@ -37,18 +49,27 @@ class GuidedTarget:
     share: Tensor  # (B,), 1 - 1 / s; 0 where there is no prompt
 
 
-class FlowSampleConfig(Config):
-    """How the noise is led to a latent."""
+class PathSampleConfig(Config):
+    """Where on the path from noise to a latent guidance counts."""
 
-    steps: int = Field(6, ge=1)  # of the solver, per token
-    solver: flow.Solver = "adams_bashforth"  # heun: two evaluations a step
-    # Guidance counts from this time of the flow on (0 noise, 1 data) and until that one: outside the prompt is followed
-    # as learnt, which keeps more variety (Kynkäänniemi et al. 2024, arXiv:2404.07724).
+    # From this time of the flow on (0 noise, 1 data) and until that one: outside the prompt is followed as learnt,
+    # which keeps more variety (Kynkäänniemi et al. 2024, arXiv:2404.07724).
     guided_from: float = Field(0.0, ge=0, le=1)
     guided_until: float = Field(1.0, ge=0, le=1)
 
     def guides(self, t: float) -> bool:
         return self.guided_from <= t <= self.guided_until
+
+
+class FlowSampleConfig(PathSampleConfig):
+    """How the noise is led to a latent."""
+
+    steps: int = Field(6, ge=1)  # of the solver, per token
+    solver: flow.Solver = "adams_bashforth"  # heun: two evaluations a step
+
+    @property
+    def walk(self) -> flow.Walk:
+        return flow.SOLVERS[self.solver]
 
 
 class FlowHead(ModulatedHead):
@@ -91,10 +112,10 @@ class FlowHead(ModulatedHead):
         output = self.network(x_t, of_time, self.state_out(h)[:, None])
         return flow.to_velocity(output.float(), x_t, t, self.config.prediction)
 
-    def sampler(self, temperature: float, config: FlowSampleConfig, weak: FlowHead | None = None) -> Sampler:
+    def sampler(self, temperature: float, config: StepsAlongPath, weak: FlowHead | None = None) -> Sampler:
         """`weak`: whose states are handed in as those without the prompt, where a weaker model guides."""
         times = flow.time_grid(config.steps, self.out.weight.device)
-        grid, solve = times.tolist(), flow.SOLVERS[config.solver]
+        grid = times.tolist()
         own, other = self._velocities(times), None if weak is None else weak._velocities(times)
 
         def guided(h: Tensor, free: Tensor, scale: float) -> flow.Velocity:
@@ -114,7 +135,7 @@ class FlowHead(ModulatedHead):
         def sample(h: Tensor, free: Tensor | None, scale: float, draws: Draws, place: int | Tensor) -> Tensor:
             velocity = own(h) if free is None else guided(h, free, scale)
             noise = draws.normal(stream(place), (self.dim,))
-            return solve(velocity, temperature * noise, times)
+            return config.walk(velocity, temperature * noise, times)
 
         return sample
 

@@ -11,6 +11,8 @@ M = (3 depth + 2) C modulations.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -20,7 +22,7 @@ from ar_model.heads.base import Head
 from seqtok_core.foundation.config import Config
 from seqtok_core.layers.embed import time_features
 
-_TIME_FEATURES = 64
+TIME_FEATURES = 64
 
 
 class ModulatedHeadConfig(Config):
@@ -31,17 +33,22 @@ class ModulatedHeadConfig(Config):
     repeats: int = Field(4, ge=1)  # times per token and training step: they share the Transformer's pass
 
 
+def start_small(modulation: nn.Linear) -> None:
+    nn.init.normal_(modulation.weight, std=0.2 * modulation.in_features**-0.5)
+
+
 class ModulatedHead(Head):
     """Weights and passes; what the output means is the subclass's own."""
 
-    MUON_EXCLUDED = ("latent_in.weight", "time_in.weight", "out.weight")
+    MUON_EXCLUDED: ClassVar[tuple[str, ...]] = ("latent_in.weight", "time_in.weight", "out.weight")
+    FASTEST: ClassVar[float] = 1000.0  # radians of the quickest feature of time
 
     def __init__(self, config: ModulatedHeadConfig, width: int, dim: int) -> None:
         super().__init__()
         self.dim, self.depth, self.repeats = dim, config.depth, config.repeats
         c, modulations = config.width, (3 * config.depth + 2) * config.width
         self.latent_in = nn.Linear(dim, c)
-        self.time_in = nn.Linear(_TIME_FEATURES, c)
+        self.time_in = nn.Linear(TIME_FEATURES, c)
         self.time_out = nn.Linear(c, modulations)
         self.state_out = nn.Linear(width, modulations, bias=False)
         self.norm = nn.LayerNorm(c, elementwise_affine=False)
@@ -56,15 +63,15 @@ class ModulatedHead(Head):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for gentle in (self.time_out, self.state_out):  # modulations start small
-            nn.init.normal_(gentle.weight, std=0.2 * gentle.in_features**-0.5)
+        for gentle in (self.time_out, self.state_out):
+            start_small(gentle)
         for i in range(self.depth):
             nn.init.constant_(self.time_out.bias[(3 * i + 2) * c : (3 * i + 3) * c], 0.5)  # gates half open
         nn.init.zeros_(self.out.weight)
 
     def time_modulation(self, t: Tensor) -> Tensor:
         """t (*) in [0, 1] -> (*, M)."""
-        features = time_features(t.flatten(), _TIME_FEATURES).to(self.time_in.weight.dtype)
+        features = time_features(t.flatten(), TIME_FEATURES, self.FASTEST).to(self.time_in.weight.dtype)
         return self.time_out(F.silu(self.time_in(features))).unflatten(0, t.shape)
 
     def network(self, x_t: Tensor, of_time: Tensor, of_state: Tensor) -> Tensor:

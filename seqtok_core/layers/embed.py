@@ -59,9 +59,9 @@ def sincos(positions: Tensor, width: int, longest: float) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], -1).flatten(-2) * math.sqrt(2.0)
 
 
-def time_features(t: Tensor, width: int) -> Tensor:
-    """Flow time t (M,) in [0, 1] -> (M, width) (Ho et al. 2020, with t scaled by 1000)."""
+def time_features(t: Tensor, width: int, fastest: float = 1000.0) -> Tensor:
+    """Flow time t (M,) in [0, 1] -> (M, width) (Ho et al. 2020, with t scaled by 1000, the `fastest` radians of it)."""
     half = width // 2
     rate = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device) / half)
-    angle = 1000.0 * t.float()[:, None] * rate
+    angle = fastest * t.float()[:, None] * rate
     return torch.cat([angle.cos(), angle.sin()], -1)

@@ -19,6 +19,7 @@ from torch import Tensor
 Prediction = Literal["velocity", "data"]
 Schedule = Literal["constant", "linear"]
 Velocity = Callable[[Tensor, int], Tensor]  # (x_t, place of t in the grid of times) -> dx/dt
+Walk = Callable[[Velocity, Tensor, Tensor], Tensor]  # velocity, x at the first of the times, times -> x at the last
 
 LEAST_DISTANCE = 0.05  # of t from 1: bounds the division that turns data into velocity
 
@@ -131,7 +132,7 @@ def _ratio(step: Step, before: Step) -> Step:
     return step / before if before else 0.0
 
 
-SOLVERS: dict[str, Callable[[Velocity, Tensor, Tensor], Tensor]] = {
+SOLVERS: dict[str, Walk] = {
     "adams_bashforth": adams_bashforth,
     "euler": euler,
     "heun": heun,

@@ -165,7 +165,7 @@ def test_every_head_serves_a_sequence_model(kind: str, tmp_path: Path) -> None:
     assert set(losses) == {"loss", f"{kind}_loss"}
     losses["loss"].backward()
     assert [n for n, p in model.head.named_parameters() if p.grad is None] == []
-    wanted = {"diffusion": {"steps": 5}, "flow": {"steps": 3}}
+    wanted = {"diffusion": {"steps": 5}, "flow": {"steps": 3}, "mean_flow": {"steps": 1}}
     drawn = model.sample(["a red circle", "one shape"], guidance=2.0, **wanted)
     assert drawn.shape == (2, LENGTH, DIM)
     assert torch.isfinite(drawn).all()
@@ -190,12 +190,13 @@ def learnt(head: Head, rows: int = 64, steps: int = 200) -> torch.Tensor:
         return sample(state[:, 0], None, 1.0, own_draws(2 * rows, steps), 0).view(2, rows, 1)
 
 
-@pytest.mark.parametrize(
-    "head", rest_slow([{"prediction": "velocity"}, {"prediction": "data"}, {"kind": "diffusion"}, {"kind": "mixture"}])
-)
+KINDS = [{"kind": "flow"}, {"kind": "flow", "prediction": "data"}, *({"kind": k} for k in ("diffusion", "mixture"))]
+
+
+@pytest.mark.parametrize("head", rest_slow([*KINDS, {"kind": "mean_flow"}]))
 def test_two_modes_are_learnt_as_two_modes(head: dict[str, str]) -> None:
     torch.manual_seed(0)
-    config = GeneratorConfig.parse({"head": {"kind": "flow", "width": 32, "depth": 2, **head}}).head
+    config = GeneratorConfig.parse({"head": {"width": 32, "depth": 2, **head}}).head
     either, steady = learnt(build_head(config, WIDTH, ONE))
     assert float((steady - 2.0).abs().mean()) < 0.2
     assert float((either.abs() - 1.0).abs().mean()) < 0.2

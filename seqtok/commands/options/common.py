@@ -70,7 +70,7 @@ def sample_settings(
 ) -> dict[str, Any]:
     """What was given, as keys of SampleConfig."""
     given: dict[str, Any] = {"guidance": guidance, "temperature": temperature, "weak": weak}
-    given |= {head: {"steps": steps} if steps is not None else None for head in ("flow", "diffusion")}
+    given |= {head: {"steps": steps} if steps is not None else None for head in ("flow", "mean_flow", "diffusion")}
     return {key: value for key, value in given.items() if value is not None}
 
 
