@@ -34,7 +34,7 @@ from benchmarks.machine import describe_machine
 from data_pipelines.scenes import make_scene
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
-from seqtok.evaluation.metrics.frechet import frechet_distance, frechet_note
+from seqtok.evaluation.metrics.sets.frechet import frechet_distance, frechet_note
 from seqtok.evaluation.report.protocol import VARIED
 from seqtok.evaluation.runners.captions import CaptionEvaluation, evaluate_captions
 from seqtok.evaluation.runners.generation import measure_variety

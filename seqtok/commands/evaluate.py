@@ -118,7 +118,7 @@ def ordering(
 ) -> None:
     """Orders held against each other: trains every contestant, judges all alike, writes one table. Killed, it
     continues."""
-    from seqtok.runs.judge.ordering import open_suite, run_suite
+    from seqtok.runs.judge.orders.ordering import open_suite, run_suite
 
     settings = open_suite(suite, overrides or [])
     if not dry_run:
@@ -209,6 +209,37 @@ def prefix_truth(
     config = PrefixTruthConfig.parse({"sample": sample, "seeds": drawings, "candidates": candidates}, "options")
     take_free_cores()
     judge_prefixes(generator, tokenizer, reader, scenes, config, scene_seed, out)
+
+
+@app.command("set")
+def picture_set(
+    generator: Annotated[str, typer.Argument(help="Model folder of a sequence model.")],
+    tokenizer: Model,
+    prompts: Annotated[Path, typer.Option(help="Text file, a prompt a line: one for each class.")],
+    network: Annotated[str, typer.Option(help="Whose features: inception:FILE, timm:NAME:FILE, open_clip:NAME, …")],
+    reference: Annotated[
+        Path, typer.Option(help=".npz with mu and sigma or pictures, as ADM gives out, or a folder of image shards.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for samples.npz and results.json.", callback=folder_to_write)],
+    count: Annotated[int, typer.Option(help="Pictures.", min=2)] = 50_000,
+    labels: Annotated[str, typer.Option(help="even: each prompt as often; random: drawn evenly.")] = "even",
+    split: Annotated[str, typer.Option(help="Of a folder of shards, of which as many pictures are taken.")] = "train",
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    steps: Steps = None,
+    weak: Weak = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
+) -> None:
+    """A large set of drawn pictures by ImageNet's conventions: Frechet distance, precision and recall, inception score,
+    and the file that ADM's evaluator reads. Killed, it continues."""
+    from seqtok.pictures.sample_set import SampleSetConfig
+    from seqtok.runs.judge.sets import judge_set
+
+    sample = sample_settings(guidance, temperature, steps, weak)
+    values = {"count": count, "labels": labels, "seed": seed, "sample": sample}
+    config = SampleSetConfig.parse(values, "options")
+    take_free_cores()
+    judge_set(generator, tokenizer, prompts, network, reference, split, config, out)
 
 
 @app.command()

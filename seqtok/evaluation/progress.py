@@ -17,8 +17,8 @@ from ar_model.sequences.base import Roles
 from data_pipelines.scenes import make_scene
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import PrefixTokenizer, decode_all
-from seqtok.evaluation.metrics.frechet import frechet_distance
 from seqtok.evaluation.metrics.reconstruction import psnr
+from seqtok.evaluation.metrics.sets.frechet import frechet_distance
 from seqtok.evaluation.scenes.generation import judge, read_pictures
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.scoring import FINEST

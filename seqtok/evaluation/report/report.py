@@ -21,6 +21,8 @@ it.
   variety               {"reader", "reader_unguided": {"value", "real", "shapes"}}: spread of places within a prompt
   captions_right        share of all single attributes of captions
   reader_by_prefix      {attribute: {k: share}}
+  samples               {"pictures", "network", "reference", "frechet", "frechet_infinity", "precision", "recall",
+                        "inception_score": {"mean", "std"}}: a large set against real pictures
   captions_by_prefix    {level: {k: share}}
   prefix_truth, decoded_truth
                         {"levels" | "attributes": {name: {"value", "low", "high", "chance": {k: share}, "ceiling"}}}
@@ -174,6 +176,7 @@ def render_report(
         kept=list(pictures.kept) if pictures else [],
         resampled=resampling_parts.resampling_charts(results),
         tables=[
+            *report_tables.of_a_set(results),
             *report_tables.number_tables(results),
             *understanding_parts.label_tables(results),
             *resampling_parts.resampling_tables(results),

@@ -34,6 +34,23 @@ def comparison(runs: Mapping[str, Results]) -> Table | None:
     return Table("Runs side by side", head, rows)
 
 
+def of_a_set(results: Results) -> list[Table]:
+    """A large set of drawn pictures against real ones."""
+    found = results.get("samples")
+    if not found:
+        return []
+    score = found.get("inception_score", {})
+    rows = [
+        ["Fréchet distance", number(found["frechet"], 3)],
+        ["of endlessly many pictures", number(found.get("frechet_infinity"), 3)],
+        ["precision (%)", percent(found.get("precision"))],
+        ["recall (%)", percent(found.get("recall"))],
+        ["inception score", number(score.get("mean"), 2)],
+    ]
+    title = f"{found['pictures']:,} drawn pictures against {found['reference']}, seen by {found['network']}"
+    return [Table(title, ["", "value"], rows, "samples")]
+
+
 def second_opinions(results: Results) -> list[Table]:
     """Shares of right pictures by both readers, what the tokenizer alone reaches, and by number of shapes."""
     tables = []

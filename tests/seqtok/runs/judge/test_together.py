@@ -11,7 +11,7 @@ from data_pipelines.captions.tokenizer import CaptionTokenizer
 from seqtok.commands.data.app import app as data_app
 from seqtok.plan import suite as suite_plans
 from seqtok.runs.base import AssumedData
-from seqtok.runs.judge.suite import SuiteConfig, training_flops
+from seqtok.runs.judge.orders.suite import SuiteConfig, training_flops
 from seqtok.runs.settings import read_values
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.foundation.files import read_json

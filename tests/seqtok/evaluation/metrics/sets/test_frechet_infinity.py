@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqtok.evaluation.metrics.frechet import ENOUGH, frechet_distance, frechet_infinity, frechet_note
+from seqtok.evaluation.metrics.sets.frechet import ENOUGH, frechet_distance, frechet_infinity, frechet_note
 
 FEATURES = 16
 

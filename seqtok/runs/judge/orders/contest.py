@@ -1,6 +1,6 @@
 """One contestant of a suite with one seed: its trainings, whichever are missing, and its judgement.
 
-python -m seqtok.runs.judge.contest SUITE.json NAME SEED
+python -m seqtok.runs.judge.orders.contest SUITE.json NAME SEED
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from seqtok.export.run import export_latents
 from seqtok.pictures.sample import load_pair
 from seqtok.runs.base import TrainingRun
 from seqtok.runs.coevolution.run import GENERATOR, TOKENIZER
-from seqtok.runs.judge.by_eye import Sees, judge_sets, open_eye
-from seqtok.runs.judge.suite import SuiteConfig, training_flops
+from seqtok.runs.judge.orders.by_eye import Sees, judge_sets, open_eye
+from seqtok.runs.judge.orders.suite import SuiteConfig, training_flops
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import DataError, SeqtokError
 from seqtok_core.foundation.files import read_json

@@ -22,9 +22,9 @@ from data_pipelines.shards.manifest import read_manifest
 from seqtok.evaluation.ordering.page import write_page
 from seqtok.evaluation.ordering.table import Row, summarise_suite
 from seqtok.evaluation.report.report import RESULTS, read_results
-from seqtok.runs.judge.by_eye import open_eye
-from seqtok.runs.judge.contest import require_apart
-from seqtok.runs.judge.suite import SuiteConfig
+from seqtok.runs.judge.orders.by_eye import open_eye
+from seqtok.runs.judge.orders.contest import require_apart
+from seqtok.runs.judge.orders.suite import SuiteConfig
 from seqtok.runs.settings import read_values
 from seqtok_core.foundation.errors import SeqtokError
 from seqtok_core.foundation.files import folder_lock, write_json
@@ -119,7 +119,7 @@ class _Conductor:
         folder.mkdir(parents=True, exist_ok=True)
         threads = max(1, (os.cpu_count() or 1) // self._suite.jobs)
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        module = "seqtok.runs.judge.contest"
+        module = "seqtok.runs.judge.orders.contest"
         command = [sys.executable, "-m", module, str(self._suite.out / _RESOLVED), contest.name, str(contest.seed)]
         with (folder / _LOG).open("ab") as log:
             self._running[contest] = subprocess.Popen(

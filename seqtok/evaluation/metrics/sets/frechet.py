@@ -23,6 +23,25 @@ class FrechetLimit:
     note: str | None  # `frechet_note`
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Of a set's features: all that the distance needs."""
+
+    mean: Tensor  # (D,) float64
+    covariance: Tensor  # (D, D) float64, over n - 1
+
+
+def moments(features: Tensor) -> Moments:
+    """features (n, D), n of 2 or more."""
+    features = features.double()
+    return Moments(features.mean(0), torch.cov(features.T))
+
+
+def frechet_between(a: Moments, b: Moments) -> float:
+    """As `frechet_distance`, where all that is left of a set are its moments."""
+    return _distance(a, _root(a.covariance), b)
+
+
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """a (n, D), b (m, D) -> |mean difference|^2 + tr(A + B - 2 (A B)^1/2) of the covariances, 0 for equal laws.
 
@@ -30,8 +49,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     sets of real pictures. Raises ValueError for fewer than two pictures.
     """
     _require_two(len(a), len(b))
-    a, b = a.double(), b.double()
-    return _distance(a, _root(torch.cov(a.T)), b)
+    return frechet_between(moments(a), moments(b))
 
 
 def frechet_infinity(a: Tensor, b: Tensor, *, points: int = _POINTS, seed: int = 0) -> FrechetLimit:
@@ -46,13 +64,13 @@ def frechet_infinity(a: Tensor, b: Tensor, *, points: int = _POINTS, seed: int =
     _require_two(count, len(b))
     if count < 4 or points < 2:
         raise ValueError(f"{count} pictures at {points} numbers of them: a line needs two numbers, and 4 pictures")
-    a, b = a.double(), b.double()
+    real = moments(b)
     least = max(2, min(max(count // 10, a.shape[1] + 1), count // 2))
     numbers = torch.linspace(least, count, points).round().long().tolist()
     generator = torch.Generator().manual_seed(seed)
-    root = _root(torch.cov(b.T))
+    root = _root(real.covariance)
     parts = [a[torch.randperm(count, generator=generator)[:number].to(a.device)] for number in numbers]
-    distances = torch.tensor([_distance(b, root, part) for part in parts], dtype=torch.float64)
+    distances = torch.tensor([_distance(real, root, moments(part)) for part in parts], dtype=torch.float64)
     line = torch.stack([torch.ones(points, dtype=torch.float64), 1 / torch.tensor(numbers, dtype=torch.float64)], 1)
     value, slope = torch.linalg.lstsq(line, distances[:, None]).solution[:, 0].tolist()
     return FrechetLimit(value, slope, frechet_note(min(count, len(b)), a.shape[1]))
@@ -72,10 +90,10 @@ def _require_two(first: int, second: int) -> None:
         raise ValueError(f"{first} and {second} pictures: a covariance needs two of each")
 
 
-def _distance(a: Tensor, root_of_a: Tensor, b: Tensor) -> float:
-    mixed = torch.linalg.eigvalsh(root_of_a @ torch.cov(b.T) @ root_of_a).clamp(min=0).sqrt().sum()
-    spread = a.var(0).sum() + b.var(0).sum() - 2 * mixed
-    return float((a.mean(0) - b.mean(0)).square().sum() + spread)
+def _distance(a: Moments, root_of_a: Tensor, b: Moments) -> float:
+    mixed = torch.linalg.eigvalsh(root_of_a @ b.covariance @ root_of_a).clamp(min=0).sqrt().sum()
+    spread = a.covariance.trace() + b.covariance.trace() - 2 * mixed
+    return float((a.mean - b.mean).square().sum() + spread)
 
 
 def _root(matrix: Tensor) -> Tensor:

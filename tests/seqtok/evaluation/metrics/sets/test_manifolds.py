@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqtok.evaluation.metrics.manifolds import precision_recall
+from seqtok.evaluation.metrics.sets.manifolds import precision_recall
 
 
 def normal(count: int, seed: int, features: int = 4) -> Tensor:

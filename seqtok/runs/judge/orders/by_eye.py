@@ -21,8 +21,8 @@ from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.eyes.labels import judge_labels, label_truth
 from seqtok.evaluation.eyes.training import eye_id, load_or_train_eye
-from seqtok.evaluation.metrics.frechet import frechet_distance, frechet_infinity, frechet_note
-from seqtok.evaluation.metrics.manifolds import precision_recall
+from seqtok.evaluation.metrics.sets.frechet import frechet_distance, frechet_infinity, frechet_note
+from seqtok.evaluation.metrics.sets.manifolds import precision_recall
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import merge
 from seqtok.evaluation.runners.generation import (
@@ -33,7 +33,7 @@ from seqtok.evaluation.runners.generation import (
 )
 from seqtok.evaluation.scenes.prefix_truth import by_completion
 from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
-from seqtok.runs.judge.suite import SuiteConfig
+from seqtok.runs.judge.orders.suite import SuiteConfig
 from seqtok_core.foundation import fingerprint
 
 _SHOWN = 8  # held-out pictures of a strip

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipelines.scenes import make_scene
-from seqtok.evaluation.metrics.frechet import frechet_distance
+from seqtok.evaluation.metrics.sets.frechet import frechet_distance
 from seqtok.evaluation.scenes.generation import real_pictures
 from seqtok.evaluation.scenes.reader import SceneReader
 

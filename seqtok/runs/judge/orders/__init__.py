@@ -1,0 +1,1 @@
+"""Suites: contestants trained and judged side by side, each a process of its own."""
