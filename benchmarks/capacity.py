@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="of a training; by default the config's")
     parser.add_argument("--pages", type=int, default=40_000, help="for training")
     parser.add_argument("--pictures", type=int, default=500, help="pages of each number of characters")
+    parser.add_argument("--published", type=int, default=0, help="of them that a published reader reads, too")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
@@ -59,9 +60,10 @@ def main() -> None:
     runs: dict[str, dict[str, Any]] = kept.get("runs", {})
     draw(args.out / "data", args.pages)
     common = [*args.settings, *([f"train.images={args.images}"] if args.images else [])]
+    asked = CapacityConfig(pictures=args.pictures, published=args.published)
     for seed in args.seeds:
         for name in args.only:
-            found = contest(args.out, name, [*common, *CONTESTANTS[name]], seed, args.pictures)
+            found = contest(args.out, name, [*common, *CONTESTANTS[name]], seed, asked)
             runs.setdefault(name, {})[str(seed)] = {"machine": describe_machine(), **found}
             print(name, json.dumps(found["short"]))
             if args.results:
@@ -79,14 +81,14 @@ def draw(folder: Path, pages: int) -> None:
         train_vocabulary(folder, _VOCABULARY)
 
 
-def contest(out: Path, name: str, settings: list[str], seed: int, pictures: int) -> dict[str, Any]:
+def contest(out: Path, name: str, settings: list[str], seed: int, config: CapacityConfig) -> dict[str, Any]:
     """Train what is missing, judge -> the section `capacity`, PSNR by prefix, and in short what is read."""
     folder = out / f"{name}-{seed}"
     words = [f"data.folder={out / 'data'}", f"out={folder}", f"train.seed={seed}", f"objective.seed={seed}", *settings]
     run = load_kind(TokenizerRun, "glyphs-tokenizer", words)
     result = None if (folder / "model").is_dir() else train_run(run)
     model = str(folder / "model")
-    section = judge_capacity(model, out / "reader", CapacityConfig(pictures=pictures), None)["capacity"]
+    section = judge_capacity(model, out / "reader", config, None)["capacity"]
     read = {way: {n: round(row["value"], 4) for n, row in rows.items()} for way, rows in section["ways"].items()}
     return {
         "settings": settings,

@@ -251,6 +251,9 @@ def capacity(
     alphabet: Alphabet = None,
     font: Font = None,
     seed: Annotated[int, typer.Option(help="Of the pages.", min=0)] = 0,
+    published: Annotated[
+        int, typer.Option(help="Pages of each number that rapidocr's reader reads, too: some seconds each.", min=0)
+    ] = 0,
     out: Out = None,
 ) -> None:
     """Pages of random glyphs: how many characters come through the code, beside the bits that it can carry."""
@@ -258,7 +261,8 @@ def capacity(
     from seqtok.runs.judge.capacity import judge_capacity
 
     given = {"glyphs": tuple(glyphs) if glyphs else None, "alphabet": alphabet, "font": font}
-    values = {"pictures": pictures, "seed": seed, **{key: value for key, value in given.items() if value is not None}}
+    asked = {"pictures": pictures, "seed": seed, "published": published}
+    values = {**asked, **{key: value for key, value in given.items() if value is not None}}
     config = CapacityConfig.parse(values, "options")
     take_free_cores()
     judge_capacity(model, reader, config, out)

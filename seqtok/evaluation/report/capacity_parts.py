@@ -42,13 +42,15 @@ def capacity_tables(results: Mapping[str, Any]) -> list[Table]:
     bits = section["code_bits"]
     code = section["code_bits_are"] if bits is None else f"{bits:.1f} bits, {section['code_bits_are']}"
     head = ["characters", "read (%)", "interval", "chance", "ceiling", "invented", "pages right", "bits drawn"]
+    readers = {"": section["ways"], ", by a published reader": section.get("published", {})}
     return [
         Table(
-            f"Characters read back, {_WAYS[way]}; {section['tokens']} tokens: {code}",
+            f"Characters read back, {_WAYS[way]}{by}; {section['tokens']} tokens: {code}",
             [*head, "bits read", "interval"],
             [[n, *_cells(row)] for n, row in rows.items()],
         )
-        for way, rows in section["ways"].items()
+        for by, ways in readers.items()
+        for way, rows in ways.items()
     ]
 
 

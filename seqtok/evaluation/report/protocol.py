@@ -84,6 +84,8 @@ character everywhere; ceiling: the real pages. Bits of a page: drawn, n log2 {al
 inequality from the share that is right. The code's own bits ({code_bits_are}) are those of the bottleneck
 through its noise, where it has one: with noise the latents are those of training, otherwise as they are handed out.
 """
+_PUBLISHED = """The first {pages} pages of each number are read by PP-OCR, too, which others trained on print of all
+kinds: a character is of the cell that its middle lies in."""
 _SAMPLES = """
 {count:,} pictures of {prompts:,} prompts, {labels}, drawn with guidance {guidance:g}, temperature {temperature:g},
 {head} and seed {seed}, seen by {network} and held against {reference}. Frechet distance between normal laws of the
@@ -163,7 +165,11 @@ def of_samples(found: Mapping[str, Any], asked: Mapping[str, Any], head: str) ->
 def of_capacity(section: Mapping[str, Any]) -> dict[str, str]:
     """How pages of glyphs were read; `section` is that of results.json."""
     pages = next(iter(section["ways"]["encoded"].values()))["pages"]
-    return {"capacity": _filled(_CAPACITY, {**section, "pages": pages})}
+    said = _filled(_CAPACITY, {**section, "pages": pages})
+    if published := section.get("published"):
+        own = next(iter(published["encoded"].values()))["pages"]
+        said += " " + _filled(_PUBLISHED, {"pages": own})
+    return {"capacity": said}
 
 
 def _of_sample(sample: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from data_pipelines.samples import to_model
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.capacity.judgement import CapacityConfig, Rebuild, capacity
+from seqtok.evaluation.capacity.published_reader import published_reader
 from seqtok.evaluation.capacity.reader import GlyphReader
 from seqtok.evaluation.capacity.reader_training import (
     draw_pages,
@@ -45,8 +46,9 @@ def judge_capacity(model: str, reader_folder: Path, config: CapacityConfig, out:
     cell = require_page_size(tokenizer.config.image_size, f"{model} takes")
     typeface = load_typeface(config.alphabet, config.font, cell)
     reader = _reader(reader_folder, config)
+    published = published_reader(typeface.alphabet) if config.published else None
     bits, kind = _code_bits(tokenizer, _mixed_pages(config, typeface))
-    found = capacity(_ways(tokenizer), reader, typeface, config)
+    found = capacity(_ways(tokenizer), reader, typeface, config, published)
     section = {
         "alphabet": len(typeface.alphabet),
         "tokens": tokenizer.config.num_latents,
@@ -55,6 +57,8 @@ def judge_capacity(model: str, reader_folder: Path, config: CapacityConfig, out:
         "reader": read_json(reader_folder / model_folder.CONFIG)["weights_sha256"],
         "ways": found["ways"],
     }
+    if published is not None:
+        section |= {"published": found["published"], "published_reader": published.identity}
     results = {"capacity": section, "protocol": protocol.of_capacity(section), "stages": found["stages"]}
     _show(section)
     keep_results(out, results)
@@ -130,3 +134,10 @@ def _show(section: dict[str, Any]) -> None:
         rows[count] = {**read, **beside, "bits drawn": row["bits_drawn"], "bits read": row["bits"]}
     said = section["code_bits_are"] if bits is None else f"{bits:.1f} bits, {section['code_bits_are']}"
     print_table(f"share of the characters of a page that are read; {section['tokens']} tokens: {said}", rows)
+    if "published" in section:
+        published = section["published"]["encoded"].items()
+        rows = {
+            count: {"read": row["value"], "low": row["low"], "high": row["high"], "real": row["ceiling"]}
+            for count, row in published
+        }
+        print_table("the same by a reader that somebody else trained", rows)
