@@ -96,7 +96,7 @@ def holds_pictures(file: Path) -> bool:
         return _PICTURES in archive.namelist()
 
 
-def read_pictures(file: Path) -> Iterator[Tensor]:
+def pictures_of_file(file: Path) -> Iterator[Tensor]:
     """The pictures of an .npz in parts, (n, 3, H, W) uint8. Raises DataError naming the file where it holds none."""
     try:
         with zipfile.ZipFile(file) as archive, archive.open(_PICTURES) as stream:

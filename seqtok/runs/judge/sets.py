@@ -13,11 +13,11 @@ from ar_model import SeqGenerator
 from data_pipelines.reading.image_text import sample_split
 from data_pipelines.reading.picture_reader import LoaderConfig
 from seqtok.evaluation.eyes.networks import FeatureNetwork, open_network
+from seqtok.evaluation.eyes.samples import Reference, features_of_set, judge_samples, reference_moments, require_its_own
 from seqtok.evaluation.metrics.sets.frechet import moments
 from seqtok.evaluation.report import protocol
-from seqtok.evaluation.runners.samples import Reference, features_of, judge_samples, reference_moments, require_its_own
 from seqtok.pictures.sample import load_pair, read_prompts
-from seqtok.pictures.sample_set import SampleSetConfig, draw_set, holds_pictures, read_pictures
+from seqtok.pictures.sample_set import SampleSetConfig, draw_set, holds_pictures, pictures_of_file
 from seqtok.runs.judge.shown import keep_results, print_table
 from seqtok_core.training import World
 
@@ -42,7 +42,7 @@ def judge_set(
     real = _reference(reference, split, eye, config.count, generator, size)
     require_its_own(real, eye, size)
     file = draw_set(generator, tokenizer, words, config, out, _said("drawn", config.count))
-    made = features_of(eye, read_pictures(file), _said("looked at", config.count))
+    made = features_of_set(eye, pictures_of_file(file), _said("looked at", config.count))
     found = judge_samples(made, eye, real, config.seed)
     asked = {**config.model_dump(mode="json"), "prompts": len(words)}
     said = protocol.of_samples(found, asked, generator.head_kind)
@@ -62,12 +62,12 @@ def _reference(
     if place.is_dir():
         loader = LoaderConfig(image_size=size)
         parts = (batch.images for batch in sample_split(place, split, generator.captions, count, loader))
-        features = features_of(eye, parts)
+        features = features_of_set(eye, parts)
         return Reference(moments(features), features, f"{len(features)} pictures of {place}, split {split}")
     known = reference_moments(place)
     if known is not None and not holds_pictures(place):
         return Reference(known, None, place.name)
-    features = features_of(eye, read_pictures(place))
+    features = features_of_set(eye, pictures_of_file(place))
     return Reference(known or moments(features), features, place.name)
 
 

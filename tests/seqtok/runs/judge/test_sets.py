@@ -15,12 +15,12 @@ from torch import Tensor
 from ar_model import SeqGenerator
 from seq_tokenizer import SeqTokenizer
 from seqtok.evaluation.eyes.networks import FeatureNetwork
+from seqtok.evaluation.eyes.samples import features_of_set
 from seqtok.evaluation.metrics.sets.frechet import frechet_distance, moments
 from seqtok.evaluation.metrics.sets.inception import inception_score
 from seqtok.evaluation.metrics.sets.manifolds import precision_recall
-from seqtok.evaluation.runners.samples import features_of
 from seqtok.pictures import sample_set
-from seqtok.pictures.sample_set import SampleSetConfig, draw_set, read_pictures, set_prompts
+from seqtok.pictures.sample_set import SampleSetConfig, draw_set, pictures_of_file, set_prompts
 from seqtok_core.foundation.errors import ConfigError, DataError
 from tests.seqtok.commands.test_commands import data, seqtok  # noqa: F401 (a fixture)
 from tests.seqtok.commands.test_sampling_command import models  # noqa: F401 (a fixture)
@@ -124,7 +124,7 @@ def test_pictures_are_read_as_numpy_writes_them(version: tuple[int, int], tmp_pa
 
         with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("arr_0.npy", "w") as member:
             np.lib.format.write_array(member, values, version)
-    parts = list(read_pictures(tmp_path / "a.npz"))
+    parts = list(pictures_of_file(tmp_path / "a.npz"))
     assert [len(part) for part in parts] == [3, 3, 2]
     assert np.array_equal(torch.cat(parts).permute(0, 2, 3, 1).numpy(), values)
 
@@ -140,7 +140,7 @@ def test_what_is_no_reference_is_one_message(tmp_path: Path):
         "none": "",
     }.items():
         with pytest.raises(DataError, match=rf"{name}\.npz: .*{said}"):
-            list(read_pictures(tmp_path / f"{name}.npz"))
+            list(pictures_of_file(tmp_path / f"{name}.npz"))
 
 
 def evaluated(capsys, models, tmp_path: Path, reference: Path, *more: object) -> dict[str, Any]:  # noqa: F811
@@ -161,7 +161,7 @@ def test_every_form_of_reference_gives_its_own_figures(models, data, network, ca
     np.savez(tmp_path / "both.npz", arr_0=real.permute(0, 2, 3, 1).numpy(), **moment)
     np.savez(tmp_path / "moments.npz", **moment)
     both = evaluated(capsys, models, tmp_path, tmp_path / "both.npz")
-    made = features_of(network, read_pictures(tmp_path / "set" / "samples.npz"))
+    made = features_of_set(network, pictures_of_file(tmp_path / "set" / "samples.npz"))
     assert both["frechet"] == pytest.approx(frechet_distance(made, features))
     near = precision_recall(features, made)
     assert (both["precision"], both["recall"]) == (near.precision, near.recall)

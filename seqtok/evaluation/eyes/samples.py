@@ -41,7 +41,9 @@ class Reference:
     says: str
 
 
-def features_of(network: FeatureNetwork, pictures: Pictures, say: Callable[[int], None] = lambda seen: None) -> Tensor:
+def features_of_set(
+    network: FeatureNetwork, pictures: Pictures, say: Callable[[int], None] = lambda seen: None
+) -> Tensor:
     """(n, F) float32. Raises DataError where there is no picture."""
     found: list[Tensor] = []
     for part in pictures:
