@@ -50,10 +50,11 @@ class GuidedTarget:
 
 
 class PathSampleConfig(Config):
-    """Where on the path from noise to a latent guidance counts."""
+    """How the noise is led to a latent along the straight path."""
 
-    # From this time of the flow on (0 noise, 1 data) and until that one: outside the prompt is followed as learnt,
-    # which keeps more variety (Kynkäänniemi et al. 2024, arXiv:2404.07724).
+    steps: int = Field(6, ge=1)  # per token
+    # Guidance counts from this time of the flow on (0 noise, 1 data) and until that one: outside the prompt is followed
+    # as learnt, which keeps more variety (Kynkäänniemi et al. 2024, arXiv:2404.07724).
     guided_from: float = Field(0.0, ge=0, le=1)
     guided_until: float = Field(1.0, ge=0, le=1)
 
@@ -62,9 +63,8 @@ class PathSampleConfig(Config):
 
 
 class FlowSampleConfig(PathSampleConfig):
-    """How the noise is led to a latent."""
+    """A solver's steps along the velocity."""
 
-    steps: int = Field(6, ge=1)  # of the solver, per token
     solver: flow.Solver = "adams_bashforth"  # heun: two evaluations a step
 
     @property

@@ -37,9 +37,9 @@ class MeanFlowHeadConfig(ModulatedHeadConfig):
 
 
 class MeanFlowSampleConfig(PathSampleConfig):
-    """How the noise is led to a latent: in each step by the mean velocity of its stretch."""
+    """Each step goes by the mean velocity of its stretch."""
 
-    steps: int = Field(2, ge=1)  # per token
+    steps: int = Field(2, ge=1)
 
     @property
     def walk(self) -> flow.Walk:

@@ -33,14 +33,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_prompts_come_from_words_and_from_a_file(models, capsys, tmp_path: Path):
     file, out = tmp_path / "prompts.txt", tmp_path / "samples.png"
     file.write_text("\ufeffa blue square\n\n  a red circle \n", encoding="utf-8")
-    words = ["--prompt", "a circle", "--prompts", file, "--out", out, "--steps", 2, "--guidance", 2.0, "--json"]
+    words = ["--prompt", "a circle", "--prompts", file, "--out", out, "--steps", 3, "--guidance", 2.0, "--json"]
     status, printed, err = seqtok(capsys, "generator", "sample", *models, *words)
     assert status == 0, err
     used = json.loads(printed)
     assert used["prompts"] == ["a circle", "a blue square", "a red circle"]
-    assert used["sample"] == SampleConfig().changed(guidance=2.0, flow={"steps": 2}, diffusion={"steps": 2}).model_dump(
-        mode="json"
-    )
+    steps = {kind: {"steps": 3} for kind in ("flow", "mean_flow", "diffusion")}
+    assert used["sample"] == SampleConfig().changed(guidance=2.0, **steps).model_dump(mode="json")
     generator = SeqGenerator.from_pretrained(models[0])
     assert used["tokenizer_id"] == generator.spec.tokenizer_id
     assert used["model_id"] == generator.model_id
