@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from seqtok.evaluation.ordering.conclusions import conclusions
+from seqtok.evaluation.ordering.conclusions import LEARNED, conclusions
 from seqtok.evaluation.ordering.table import Column, Figure, Row, Summary
 from seqtok.evaluation.report.charts import Curve, chart, printed
 from seqtok.evaluation.report.kept_pictures import kept_pictures
@@ -26,7 +26,8 @@ _Plot = tuple[list[Curve], str, str]  # curves, unit, title
 
 
 def write_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> Path:
-    """-> the page's path."""
+    """-> the page's path. The learned order stands first, the others as they are given."""
+    rows = sorted(rows, key=lambda row: row.name != LEARNED)
     said = conclusions(rows, summary) if rows else ["Nothing is judged yet."]
     plots = _plots(rows)
     pages = {name: svg for name, (curves, unit, title) in plots.items() if (svg := chart(curves, unit, title))}
@@ -40,7 +41,8 @@ def write_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> Path:
             with atomic_write(folder / "plots" / f"{name}.{kind}") as file:
                 file.write(drawn)
     with atomic_write(folder / PAGE, "w") as stream:
-        stream.write(_render(folder, summary, rows, said, pages))
+        titles = {name: title for name, (_, _, title) in plots.items()}
+        stream.write(_render(folder, summary, rows, said, pages, titles))
     return folder / PAGE
 
 
@@ -72,16 +74,26 @@ def _as_csv(summary: Summary, rows: Sequence[Row]) -> str:
 
 
 def _plots(rows: Sequence[Row]) -> dict[str, _Plot]:
-    """By name: probes by prefix of each level, PSNR, and what drawn prefixes show, of the first contestants."""
-    if not rows:
-        return {}
-    shown, first = rows[:_DRAWN], rows[0].runs[0]
-    found: dict[str, _Plot] = {"psnr": ([Curve(row.name, _means(row, "psnr")) for row in shown], "dB", "PSNR")}
+    """By name: PSNR, probes by prefix of each level, and what drawn prefixes show; of many contestants the same again
+    with the next ones, each time beside the learned order."""
+    found: dict[str, _Plot] = {}
+    lead = [row for row in rows if row.name == LEARNED]
+    others, few = [row for row in rows if row.name != LEARNED], _DRAWN - len(lead)
+    for start in range(0, max(len(others), len(lead)), few):
+        more = "" if not start else f"_{1 + start // few}"
+        own = _plots_of([*lead, *others[start : start + few]])
+        found |= {f"{name}{more}": plot for name, plot in own.items()}
+    return found
+
+
+def _plots_of(rows: Sequence[Row]) -> dict[str, _Plot]:
+    first = rows[0].runs[0]
+    found: dict[str, _Plot] = {"psnr": ([Curve(row.name, _means(row, "psnr")) for row in rows], "dB", "PSNR")}
     for level in first.get("order", {}).get("accuracy", {}):
         chance = first["order"]["chance"][level]
-        curves = [Curve(row.name, _means(row, "order", "accuracy", level), chance) for row in shown]
+        curves = [Curve(row.name, _means(row, "order", "accuracy", level), chance) for row in rows]
         found[f"probe_{level}"] = curves, "%", f"{level}, read by a linear probe"
-        drawn = [Curve(row.name, _means(row, "prefix_truth", "levels", level, "value")) for row in shown]
+        drawn = [Curve(row.name, _means(row, "prefix_truth", "levels", level, "value")) for row in rows]
         found[f"truth_{level}"] = drawn, "%", f"{level}, in pictures drawn from k tokens"
     return found
 
@@ -97,7 +109,14 @@ def _means(row: Row, *path: str) -> dict[str, float | None]:
     return {k: fmean(run[k] for run in runs) for k in runs[0] if all(k in run for run in runs)}
 
 
-def _render(folder: Path, summary: Summary, rows: Sequence[Row], said: Sequence[str], plots: Mapping[str, str]) -> str:
+def _render(
+    folder: Path,
+    summary: Summary,
+    rows: Sequence[Row],
+    said: Sequence[str],
+    plots: Mapping[str, str],
+    titles: Mapping[str, str],
+) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     here = Path(__file__).parent
@@ -114,6 +133,7 @@ def _render(folder: Path, summary: Summary, rows: Sequence[Row], said: Sequence[
         columns=summary.columns,
         cells={key: _cells(by_name, summary.columns[key], rows) for key, by_name in summary.figures.items()},
         plots={name: Markup(svg) for name, svg in plots.items()},
+        titles=titles,
         strips=_strips(folder, rows),
         judge=summary.judge,
     )

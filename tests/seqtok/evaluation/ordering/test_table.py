@@ -132,3 +132,22 @@ def test_a_contestant_without_a_figure_is_left_blank(tmp_path: Path):
     summary = summarise_suite(rows, JUDGE)
     assert set(summary.figures["reader"]) == {"text_on_every_prefix", "nested", "raster"}
     assert "–" in write_page(tmp_path, summary, rows).read_text()
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_every_contestant_has_its_curve_and_the_learned_order_leads(learned: bool, tmp_path: Path):
+    known = suite(1)
+    rows = [Row(f"other_{number}", "", False, known[1].runs) for number in range(8)]
+    rows[3:3] = known[:1] if learned else []
+    write_page(tmp_path, summarise_suite(rows, JUDGE), rows)
+    first = next(iter(json.loads((tmp_path / "ordering.json").read_text())["contestants"]))
+    assert first == ("text_on_every_prefix" if learned else "other_0")
+    shown = [named(tmp_path / "plots" / f"psnr{more}.svg") for more in ("", "_2")]
+    assert [len(names) for names in shown] == ([6, 4] if learned else [6, 2])
+    assert len(set().union(*shown)) == len(rows)
+    assert not (tmp_path / "plots" / "psnr_3.svg").exists()
+
+
+def named(file: Path) -> set[str]:
+    """Contestants that a plot names; the longer ones shortened."""
+    return set(re.findall(r"other_\d|text_on_every", re.sub(r"<[^>]*>", " ", file.read_text())))
