@@ -66,7 +66,7 @@ class MeanFlowHead(FlowHead):
         stretches = self.repeats // 2
         u = draws.uniform("flow/time", (self.repeats - stretches,))
         t = flow.logit_normal_times(u, self.config.time_mean, self.config.time_std)
-        ends = draws.uniform("flow/stretch", (stretches, 2)).sort(-1).values  # as likely long as short: (B, R, 2)
+        ends = draws.uniform("flow/stretch", (stretches, 2)).sort(-1).values  # (B, R, 2), any as likely as another
         over = self.loss_over(h, z, ends[..., 0], ends[..., 1], draws, guided)
         return torch.cat([self.loss_at(h, z, t, draws, guided), over], 1).mean(1)
 

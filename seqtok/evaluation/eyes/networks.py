@@ -118,9 +118,11 @@ def _of_inception(name: str, device: torch.device | None, file: str) -> FeatureN
     except ImportError as error:
         raise ConfigError(f"network {name!r}: needs {error.name}: pip install 'seqtok[judge]'") from None
     try:
+        torch.load(file, weights_only=True)  # theirs would run whatever else lies in it
         network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=file)
     except Exception as error:  # torch's own, of whatever lies in the file
-        raise ConfigError(f"network {name!r}: not weights of torch-fidelity's Inception ({error})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"network {name!r}: not weights of torch-fidelity's Inception ({reason})") from None
     network = network.to(device)
 
     @torch.no_grad()

@@ -70,10 +70,8 @@ def reference_moments(file: Path) -> Moments | None:
 
 def require_its_own(reference: Reference, network: FeatureNetwork, size: int) -> None:
     """Raises MismatchError where the reference was seen by another network. `size`: of pictures, in pixels."""
-    known, own = (
-        len(reference.moments.mean),
-        network.features(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1],
-    )
+    blank = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    known, own = len(reference.moments.mean), network.features(blank).shape[1]
     if known != own:
         raise MismatchError(f"{reference.says} has {known} features, the network {network.name} {own}")
 

@@ -6,6 +6,7 @@ Shapes: n pictures, F features, C classes.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ def inception_score(features: Tensor, classifier: Tensor, part: int = _PART) -> 
     scores = []
     for own in features.split(part):
         log_p = (own.double() @ classifier.double().T).log_softmax(1)  # (part, C)
-        overall = (log_p.logsumexp(0) - torch.log(torch.tensor(len(own)))).double()
+        overall = log_p.logsumexp(0) - math.log(len(own))
         scores.append((log_p.exp() * (log_p - overall)).sum(1).mean().exp())
     stacked = torch.stack(scores)
     return InceptionScore(float(stacked.mean()), float(stacked.std(correction=0)))

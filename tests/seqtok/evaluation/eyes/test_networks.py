@@ -103,6 +103,19 @@ def test_inception_is_that_of_torch_fidelity(tmp_path: Path, monkeypatch: pytest
     assert found.identity != open_network_of(network, tmp_path / "other.pth").identity
 
 
+class Trap:
+    def __reduce__(self):
+        return Path.touch, (Path("sprung"),)
+
+
+def test_a_file_of_weights_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"fc.weight": Trap()}, "trap.pth")
+    with pytest.raises(ConfigError, match="not weights of torch-fidelity's Inception"):
+        open_network("inception:trap.pth")
+    assert not Path("sprung").exists()
+
+
 def open_network_of(network: torch.nn.Module, file: Path) -> FeatureNetwork:
     """Of its weights, one of them a little larger."""
     state = network.state_dict()
