@@ -50,6 +50,8 @@ class PublishedReader:
 def _words(found: Any) -> Iterator[tuple[str, Sequence[Sequence[float]]]]:
     """Single characters and the corners of their boxes."""
     for line in found.word_results or ():
+        if not line or isinstance(line[0], str):  # ("", 1.0, None) where no line was read
+            continue
         for text, _, box in line:
             if len(text) == 1 and box is not None:
                 yield text, box

@@ -44,8 +44,10 @@ def test_a_character_is_of_the_cell_that_its_middle_lies_in() -> None:
     assert pixels[0, 0].tolist() == [0, 0, 255]
 
 
-def test_nothing_found_is_an_empty_page() -> None:
-    reader = PublishedReader(lambda *_, **__: SimpleNamespace(word_results=None), "AB", "")
+@pytest.mark.parametrize("found", [None, (), (("", 1.0, None),)])
+def test_nothing_found_is_an_empty_page(found: Any) -> None:
+    """In whatever form it says so."""
+    reader = PublishedReader(lambda *_, **__: SimpleNamespace(word_results=found), "AB", "")
     assert (reader.characters(torch.zeros(2, 3, 96, 96, dtype=torch.uint8)) == 2).all()
 
 
@@ -86,6 +88,13 @@ def test_the_one_of_rapidocr_reads_our_pages() -> None:
     reader = published_reader(typeface.alphabet)
     assert float((reader.characters(draw_pages(pages, typeface)) == truth).float().mean()) > 0.95
     assert len(reader.identity) == 16
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rapidocr") is None, reason="rapidocr")
+def test_the_one_of_rapidocr_finds_nothing_on_an_empty_page() -> None:
+    blank = torch.full((1, 3, 96, 96), 255, dtype=torch.uint8)
+    noise = torch.randint(0, 256, (1, 3, 96, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert (published_reader("AB").characters(torch.cat([blank, noise])) == 2).all()
 
 
 def test_without_rapidocr_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
