@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -29,18 +29,6 @@ class FlowHeadConfig(ModulatedHeadConfig):
     time_std: float = Field(1.0, gt=0)
 
 
-class StepsAlongPath(Protocol):
-    """Settings of drawing by any head that leads noise to latents along the straight path."""
-
-    @property
-    def steps(self) -> int: ...
-
-    @property
-    def walk(self) -> flow.Walk: ...
-
-    def guides(self, t: float) -> bool: ...
-
-
 @dataclass(frozen=True)
 class GuidedTarget:
     """What a velocity needs to learn guidance of scale s: see `flow.guided_target`."""
@@ -57,6 +45,10 @@ class PathSampleConfig(Config):
     # as learnt, which keeps more variety (Kynkäänniemi et al. 2024, arXiv:2404.07724).
     guided_from: float = Field(0.0, ge=0, le=1)
     guided_until: float = Field(1.0, ge=0, le=1)
+
+    @property
+    def walk(self) -> flow.Walk:
+        return flow.euler
 
     def guides(self, t: float) -> bool:
         return self.guided_from <= t <= self.guided_until
@@ -112,7 +104,7 @@ class FlowHead(ModulatedHead):
         output = self.network(x_t, of_time, self.state_out(h)[:, None])
         return flow.to_velocity(output.float(), x_t, t, self.config.prediction)
 
-    def sampler(self, temperature: float, config: StepsAlongPath, weak: FlowHead | None = None) -> Sampler:
+    def sampler(self, temperature: float, config: PathSampleConfig, weak: FlowHead | None = None) -> Sampler:
         """`weak`: whose states are handed in as those without the prompt, where a weaker model guides."""
         times = flow.time_grid(config.steps, self.out.weight.device)
         grid = times.tolist()

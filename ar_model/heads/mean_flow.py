@@ -41,10 +41,6 @@ class MeanFlowSampleConfig(PathSampleConfig):
 
     steps: int = Field(2, ge=1)
 
-    @property
-    def walk(self) -> flow.Walk:
-        return flow.euler
-
 
 class MeanFlowHead(FlowHead):
     kind = "mean_flow"
