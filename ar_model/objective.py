@@ -128,11 +128,11 @@ class GeneratorObjective(nn.Module):
         if slots.captions is not None and read is not None:
             logits = backbone.writing.text_logits(slots.captions.states(backbone, read))
             expected = len(h) * (1.0 - config.text_to_image)
-            found["text"] = config.text_weight, _text_loss(logits, slots.captions.slots.targets) / expected
+            found["text"] = config.text_weight, text_loss(logits, slots.captions.slots.targets) / expected
         if config.prompt_weight and config.text_to_image:
             rows, targets = slots.prompt
             expected = len(h) * config.text_to_image * (1.0 - config.condition_dropout)
-            found["prompt"] = config.prompt_weight, _text_loss(backbone.text_logits(h[:, rows]), targets) / expected
+            found["prompt"] = config.prompt_weight, text_loss(backbone.text_logits(h[:, rows]), targets) / expected
         return found
 
     def _input_noise(self, draws: Draws, z: Tensor) -> Tensor | None:
@@ -182,7 +182,7 @@ class GeneratorObjective(nn.Module):
         return text_ids, level
 
 
-def _text_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def text_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """logits (B, n, V), targets (B, n), PAD where nothing is asked -> cross-entropy in nats a token of each sample,
     summed over samples."""
     each = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=PAD)

@@ -44,7 +44,7 @@ from seqtok.evaluation.scenes.reader_folder import load_or_train_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.evaluation.scenes.scoring import FINEST, LEVELS
 from seqtok.pictures.sample import load_pair
-from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.generators.pairs import GeneratorRun
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.train import train_run
 

@@ -20,7 +20,7 @@ from ar_model.sampling import SampleConfig
 from benchmarks.machine import describe_machine
 from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.export.run import export_latents
-from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.generators.pairs import GeneratorRun
 from seqtok.runs.judge.models import judge_prefixes, judge_reconstruction
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun

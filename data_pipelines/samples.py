@@ -1,6 +1,6 @@
 """What a batch is: the contract between loaders and models.
 
-Shapes: B images, L caption levels (coarse to fine), T text tokens, K latents of D channels.
+Shapes: B images or documents, L caption levels (coarse to fine), M rows, T text tokens, K latents of D channels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """What every batch carries: captions as ids, labels, and the identity of each sample.
+    """What every batch carries: the identity of each sample.
 
     A sample's randomness (crop, prefix length, noise) is a function of (seed, epoch[i], index[i]),
     so that ranks, workers and resumes cannot change it.
@@ -24,11 +24,6 @@ class _Batch:
     keys: list[str]  # B, unique in the data set
     index: Tensor  # (B,) int64, the sample's position in the data set, before any shuffle
     epoch: Tensor  # (B,) int64
-    text_ids: Tensor  # (B, L, T) int64, content tokens only (no <bos>, <eos>), padded with 0
-    level_mask: Tensor  # (B, L) bool, True where the image has a caption at this level
-    caption_ids: Tensor  # (B, L) int64, equal captions have equal ids; -1 where there is none
-    labels: Mapping[str, Tensor] = field(default_factory=dict)  # name -> (B,) int64
-    captions: list[list[str]] = field(default_factory=list)  # B x (at most L)
 
     def to(self, device: torch.device | str) -> Self:
         """Move every tensor, without waiting where the batch is pinned; the rest is shared."""
@@ -53,7 +48,18 @@ class _Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTextBatch(_Batch):
+class _Captioned(_Batch):
+    """Captions as ids, and labels."""
+
+    text_ids: Tensor  # (B, L, T) int64, content tokens only (no <bos>, <eos>), padded with 0
+    level_mask: Tensor  # (B, L) bool, True where the image has a caption at this level
+    caption_ids: Tensor  # (B, L) int64, equal captions have equal ids; -1 where there is none
+    labels: Mapping[str, Tensor] = field(default_factory=dict)  # name -> (B,) int64
+    captions: list[list[str]] = field(default_factory=list)  # B x (at most L)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextBatch(_Captioned):
     """Pictures with caption pyramids. Pixels stay uint8 until they are on the model's device."""
 
     images: Tensor  # (B, 3, H, W) uint8; in memory (B, H, W, 3), as pictures are decoded
@@ -65,12 +71,23 @@ class ImageTextBatch(_Batch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentTextBatch(_Batch):
+class LatentTextBatch(_Captioned):
     """Encoded pictures with caption pyramids."""
 
     latents: Tensor  # (B, K, D) float32, as the tokenizer gave them (not standardised)
     codes: Tensor | None = None  # (B, K) or (B, K, Q) int64, discrete tokenizers only
     positions: Tensor | None = None  # (B, K) int64, where the order differs per image
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentBatch(_Batch):
+    """Texts and encoded pictures in turns, cut behind each picture: a row is a text, perhaps an empty one, and the
+    picture after it. M rows, of which a document has the first ones."""
+
+    text_ids: Tensor  # (B, M, T) int64, content tokens only, padded with 0
+    latents: Tensor  # (B, M, K, D) float32, as the tokenizer gave them
+    rows: Tensor  # (B,) int64
+    pictures: Tensor  # (B,) int64, as many as rows, or one less: behind its last picture the document ends
 
 
 def to_model(pixels: Tensor) -> Tensor:

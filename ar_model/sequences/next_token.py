@@ -14,14 +14,12 @@ from torch import Tensor
 
 from ar_model.backbone import Backbone
 from ar_model.heads.base import Head
-from ar_model.heads.flow import FlowHead
 from ar_model.sampling import SampleConfig
 from ar_model.sequences.base import CaptionSettings, Roles, SequenceVariant, Slots, Weak
-from ar_model.sequences.cache import StaticCache
+from ar_model.sequences.drawing import Front, ReadSoFar, draw_behind
 from ar_model.sequences.layout import attention_mask, guided_prompts, prompt_block, prompt_targets, slot_positions
 from ar_model.sequences.reading import ImageSlots
 from seq_tokenizer.latents import LatentSpec
-from seqtok_core.layers.flow import guidance_at
 from seqtok_core.layers.randomness import Draws
 
 
@@ -80,61 +78,33 @@ class NextToken(SequenceVariant):
         """The model reads each slot once and keeps its keys and values. R rows are B, or 2 B with guidance: first
         with the prompt, then without. Given latents are read together with the prompt, and where the model has learnt
         to do without them, guidance compares with that. A weaker model that guides reads what this one reads."""
-        part, guides = getattr(config, head.kind), weak if config.guided else None
-        both = config.guided and guides is None
-        reading = _Reading(backbone, text_ids, both, tokens, given, bool(self.prefix_dropout))
-        other = None if guides is None else _Reading(guides.backbone, text_ids, False, tokens, given, False)
-        if guides is not None and isinstance(head, FlowHead) and isinstance(guides.head, FlowHead):
-            draw = head.sampler(config.temperature, part, guides.head)
-        else:
-            draw = head.sampler(config.temperature, part)
-        already = 0 if given is None else given.shape[1]
+        guides, hides = weak if config.guided else None, bool(self.prefix_dropout)
+        both, already = config.guided and guides is None, 0 if given is None else given.shape[1]
+        further = tokens - 1 - min(already, tokens - 1)  # nothing follows the last: it is not read
+        reading = ReadSoFar(backbone, _front(backbone, text_ids, both, tokens, given, hides), further)
+        other = None
+        if guides is not None:
+            front = _front(guides.backbone, text_ids, False, tokens, given, False)
+            other = ReadSoFar(guides.backbone, front, further), guides
         if given is not None:
             yield from given.unbind(1)
-        for place in range(already, tokens):
-            scale = guidance_at(place, length, config.guidance, config.schedule)
-            h, free = reading.h.chunk(2) if both else (reading.h, None if other is None else other.h)
-            drawn = draw(h, free, scale, draws, place)
-            yield drawn
-            if place + 1 < tokens:
-                for each in (reading, other):
-                    if each is not None:
-                        each.go_on(drawn, place)
+        yield from draw_behind(reading, backbone, head, draws, config, length, range(already, tokens), other)
 
     def read(self, backbone: Backbone, z: Tensor) -> ImageSlots:
         place = torch.arange(1, z.shape[1] + 1, device=z.device)
         return ImageSlots(backbone.embed_latents(z), place, place, place - 1)
 
 
-class _Reading:
-    """What a model has read of some rows, and `h` (R, W), its states of the last slot."""
-
-    def __init__(
-        self, backbone: Backbone, text_ids: Tensor, both: bool, tokens: int, given: Tensor | None, hides: bool
-    ) -> None:
-        """text_ids (B, T): R is B, or 2 B for `both`, first with the prompts and then without. `hides`: given latents
-        (B, k, D) are not told to the latter."""
-        self._backbone = backbone
-        ids, valid = guided_prompts(text_ids, both)
-        rows, self._prompt = ids.shape
-        capacity = self._prompt + tokens - 1
-        self._positions = slot_positions(self._prompt, capacity, ids.device)
-        self._valid = torch.cat([valid, valid.new_ones(rows, tokens - 1)], 1)
-        x = backbone.embed_text(ids)
-        count = 0 if given is None else min(given.shape[1], tokens - 1)  # nothing follows the last: it is not read
-        if given is not None and count:
-            known = given[:, :count].repeat(rows // len(text_ids), 1, 1)
-            below = torch.arange(rows, device=x.device) >= len(text_ids)
-            untold = below[:, None].expand(known.shape[:2]) if hides else None
-            x = torch.cat([x, backbone.embed_latents(known, 0, untold)], 1)
-        self._cache = StaticCache(len(backbone.blocks), rows, backbone.heads, capacity, backbone.head_dim, like=x)
-        positions = self._positions[: x.shape[1]]
-        mask = attention_mask(self._valid[:, : x.shape[1]], positions)
-        self.h = backbone(x, positions, mask, self._cache)[:, -1]
-
-    def go_on(self, z: Tensor, place: int) -> None:
-        """z (B, D), the latent at `place`."""
-        slot = self._prompt + place
-        x = self._backbone.embed_latents(z.repeat(len(self._valid) // len(z), 1)[:, None], place)
-        seen = self._valid[:, None, None, : slot + 1]
-        self.h = self._backbone(x, self._positions[slot : slot + 1], seen, self._cache)[:, -1]
+def _front(backbone: Backbone, text_ids: Tensor, both: bool, tokens: int, given: Tensor | None, hides: bool) -> Front:
+    """text_ids (B, T) -> R rows, B or for `both` 2 B, first with the prompts and then without, and behind them the
+    given latents (B, k, D) but the last of `tokens`. `hides`: they are not told to the latter."""
+    ids, valid = guided_prompts(text_ids, both)
+    rows, prompt = ids.shape
+    x, known = backbone.embed_text(ids), None if given is None else given[:, : tokens - 1]
+    if known is not None and known.shape[1]:
+        known = known.repeat(rows // len(text_ids), 1, 1)
+        below = torch.arange(rows, device=x.device) >= len(text_ids)
+        untold = below[:, None].expand(known.shape[:2]) if hides else None
+        x = torch.cat([x, backbone.embed_latents(known, 0, untold)], 1)
+        valid = torch.cat([valid, valid.new_ones(known.shape[:2])], 1)
+    return Front.in_order(x, slot_positions(prompt, x.shape[1], x.device), valid)

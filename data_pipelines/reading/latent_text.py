@@ -100,6 +100,10 @@ class LatentReader:
             **self._texts.fields(indices),
         )
 
+    def latents(self, indices: NDArray[np.int64]) -> Tensor:
+        """(B, K, D) float32. Raises DataError naming the sample that cannot be read."""
+        return self._arrays(torch.from_numpy(indices))[LATENT]
+
     def _shape_of(self, member: str) -> tuple[int, ...]:
         if member == CODES and self._codes is not None:
             return self._codes.shape

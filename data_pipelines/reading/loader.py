@@ -26,14 +26,28 @@ Fetch = Callable[[int, NDArray[np.int64]], Batch]
 _AUTO_CACHE = 512 * 2**20  # bytes of samples that are kept in memory without being asked
 
 
-class ReadConfig(Config):
-    """How a split is read. Workers, prefetching, pinning and the cache change no batch."""
+class FetchConfig(Config):
+    """Workers, prefetching, pinning and the cache: none of it changes a batch."""
 
     num_workers: Annotated[int, Field(ge=0), RESUMABLE] = 0  # processes; 0 reads in this one
     prefetch: Annotated[int, Field(ge=1), RESUMABLE] = 2  # batches per worker
     start_method: Annotated[Literal["fork", "spawn", "forkserver"] | None, RESUMABLE] = None  # None: Python's own
     pin_memory: Annotated[bool | None, RESUMABLE] = None  # page-locked batches; None: where there is a GPU
     cache: Annotated[bool | None, RESUMABLE] = None  # samples stay in memory; None: if small and without workers
+
+    def keeps(self, bytes_needed: int) -> bool:
+        """Whether samples of this many bytes in all are kept in memory."""
+        small = bytes_needed <= _AUTO_CACHE and self.num_workers == 0
+        return small if self.cache is None else self.cache
+
+    def worker_options(self) -> WorkerOptions:
+        pin = torch.cuda.is_available() and self.pin_memory is not False
+        return WorkerOptions(self.num_workers, self.prefetch, self.start_method, pin)
+
+
+class ReadConfig(FetchConfig):
+    """How a split is read."""
+
     levels: Annotated[int, Field(ge=1)] | None = None  # L; None: the data set's longest pyramid
     max_tokens: Annotated[int, Field(ge=1)] = 32  # T; longer captions are cut, counted and warned of
     # Share of samples whose captions are told, chosen by their keys: the same in every epoch and stage. The others are
@@ -44,15 +58,6 @@ class ReadConfig(Config):
     shuffle: bool = True  # epoch: mixed, or as stored
     window: Annotated[int, Field(ge=1)] = 8  # shards mixed with each other
     on_bad_shard: OnBadShard = "error"
-
-    def keeps(self, bytes_needed: int) -> bool:
-        """Whether samples of this many bytes in all are kept in memory."""
-        small = bytes_needed <= _AUTO_CACHE and self.num_workers == 0
-        return small if self.cache is None else self.cache
-
-    def worker_options(self) -> WorkerOptions:
-        pin = torch.cuda.is_available() and self.pin_memory is not False
-        return WorkerOptions(self.num_workers, self.prefetch, self.start_method, pin)
 
 
 class SplitLoader(Generic[Batch]):
@@ -83,15 +88,21 @@ class SplitLoader(Generic[Batch]):
         """Micro-batches from global step `start_step` on, those of one step one after another; the same for
         every number of workers.
         """
-        options = self._config.worker_options()
-        if options.num_workers == 0:
-            requests = self._plan.micro_batches(self._order, start_step)
-            batches = (self._fetch(epoch, indices) for epoch, indices in requests)
-            return (batch.pin_memory() for batch in batches) if options.pin_memory else batches
-        trace = Trace(options.num_workers, self.shards.place)
-        self.shards.on_read = trace  # the workers' copies tell where they are
-        requests_of_workers = Requests(self._plan, self._order, start_step)
-        return from_workers(self._fetch, requests_of_workers, options, trace)
+        return fetched(self._fetch, self._plan, self._order, start_step, self._config, self.shards)
+
+
+def fetched(
+    fetch: Fetch[Batch], plan: StepPlan, order: Order, start_step: int, config: FetchConfig, shards: ShardSet
+) -> Iterator[Batch]:
+    """What `fetch` makes of a rank's micro-batches, in this process or in workers; `shards` is what it reads."""
+    options = config.worker_options()
+    if options.num_workers == 0:
+        requests = plan.micro_batches(order, start_step)
+        batches = (fetch(epoch, indices) for epoch, indices in requests)
+        return (batch.pin_memory() for batch in batches) if options.pin_memory else batches
+    trace = Trace(options.num_workers, shards.place)
+    shards.on_read = trace  # the workers' copies tell where they are
+    return from_workers(fetch, Requests(plan, order, start_step), options, trace)
 
 
 def _warn_of_sorted(shards: ShardSet, window: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ def train(
 ) -> None:
     """Train a sequence model on latent shards; under torchrun the same command uses every process."""
     with giving_way(config, overrides or [], dry_run):
-        from seqtok.runs.generator import GeneratorRun
+        from seqtok.runs.generators.pairs import GeneratorRun
         from seqtok.runs.kinds import load_kind
         from seqtok.runs.train import train_run
 
@@ -114,6 +114,40 @@ def edit(
     take_free_cores()
     used = edit_picture(model, tokenizer, image, prompt or [], out, config)
     typer.echo(json.dumps(used, indent=1, ensure_ascii=False) if as_json else "\n".join(used["written"]))
+
+
+@app.command("continue")
+def go_on(
+    model: Model,
+    tokenizer: Tokenizer,
+    parts: Annotated[list[str], typer.Argument(help="Texts and names of picture files, in their order.")],
+    out: Picture = Path("next.png"),
+    write: Annotated[bool, typer.Option("--write", help="Write the text that comes next, and draw nothing.")] = False,
+    drawings: Annotated[int, typer.Option(help="Of the next picture, or texts.", min=1)] = 1,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    steps: Steps = None,
+    beams: Beams = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """What comes next in a document of texts and pictures: by a model that was trained on such (kind: documents)."""
+    from seqtok.pictures.document import DocumentRequest, continue_document
+    from seqtok_core.foundation.errors import ConfigError
+
+    if write and (guidance is not None or steps is not None):
+        raise ConfigError("--guidance and --steps are for drawing; leave them out where --write is said")
+    if beams is not None and not write:
+        raise ConfigError("--beams is for texts; say --write, or leave it out")
+    words = {"beams": beams, "temperature": temperature if write else None}
+    given: dict[str, Any] = {"write": write, "drawings": drawings, "seed": seed}
+    given["caption"] = {key: value for key, value in words.items() if value is not None}
+    given["sample"] = {} if write else sample_settings(guidance, temperature, steps)
+    request = DocumentRequest.parse(given, "options")
+    take_free_cores()
+    found = continue_document(model, tokenizer, parts, out, request)
+    said = found["texts" if write else "written"]
+    typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(said))
 
 
 @app.command()

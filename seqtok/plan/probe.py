@@ -18,7 +18,7 @@ import psutil
 import torch
 from torch import nn
 
-from seqtok.runs.base import AssumedData, TrainingRun
+from seqtok.runs.base import AssumedData, TrainingRun, batch_rows
 from seqtok.runs.kinds import load_training_run
 from seqtok_core.training.costs.hardware import synchronise
 from seqtok_core.training.engine.engine import Engine
@@ -75,7 +75,7 @@ def _steps(
     torch.manual_seed(run.train.seed)
     work = run.workload(assumed, _PERIOD * micro)
     whole = work.batch(_PERIOD * micro)
-    batches = [_part(whole, slice(i * micro, (i + 1) * micro)).to(world.device) for i in range(_PERIOD)]
+    batches = [batch_rows(whole, rows).to(world.device) for rows in torch.arange(len(whole)).split(micro)]
     config = run.train.model_copy(update={"batch": micro * accumulation, "micro_batch": micro})
     engine = Engine(work.objective, config, World(0, 1, 0, world.device))
     seconds = []
@@ -91,13 +91,6 @@ def _steps(
     engine.close()
     timed = seconds[_WARM:]
     return {"step_seconds": statistics.median(timed), "peak_bytes": int(peak), "steps": steps}
-
-
-def _part(batch: Any, rows: slice) -> Any:
-    from dataclasses import fields, replace
-
-    taken = {f.name: getattr(batch, f.name)[rows] for f in fields(batch) if torch.is_tensor(getattr(batch, f.name))}
-    return replace(batch, keys=batch.keys[rows], **taken, labels={}, captions=[])
 
 
 def peak_rss() -> int:

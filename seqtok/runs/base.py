@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from data_pipelines.reading.loader import ReadConfig
+from data_pipelines.reading.loader import FetchConfig
 from seq_tokenizer.text.gather import alone
 from seqtok_core.foundation.config import LATER, RESUMABLE, Config, dotted
 from seqtok_core.foundation.errors import MismatchError
@@ -77,7 +77,7 @@ class Workload:
     kept_bytes: int  # in memory, where the loader keeps samples
     stored_bytes: int  # on the disk
     read_per_s: float | None  # samples that one process reads and decodes in a second; None: not measured
-    loader: ReadConfig
+    loader: FetchConfig
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -130,11 +130,12 @@ class TrainingRun(Config):
 def batch_rows(batch: Any, index: Tensor) -> Any:
     """Those samples of a batch, index (n,) int64, without labels and texts."""
     taken: dict[str, Any] = {"keys": [batch.keys[i] for i in index.tolist()]}
+    left: dict[str, Any] = {name: empty for name, empty in (("labels", {}), ("captions", [])) if hasattr(batch, name)}
     for item in fields(batch):
         value = getattr(batch, item.name)
         if isinstance(value, Tensor):
             taken[item.name] = value[index]
-    return replace(batch, **taken, labels={}, captions=[])
+    return replace(batch, **taken, **left)
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from seqtok.runs.base import TrainingRun
 from seqtok.runs.coevolution.run import CoevolutionRun
-from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.generators.documents import DocumentsRun
+from seqtok.runs.generators.pairs import GeneratorRun
 from seqtok.runs.settings import read_values
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok_core.foundation.errors import ConfigError
@@ -23,6 +24,7 @@ Kind = TypeVar("Kind", bound=TrainingRun)
 RUNS: dict[str, type[TrainingRun]] = {
     "tokenizer": TokenizerRun,
     "generator": GeneratorRun,
+    "documents": DocumentsRun,
     "coevolution": CoevolutionRun,
 }
 _DEMO, _ORDERING = "demo", "ordering"  # train nothing themselves

@@ -18,7 +18,7 @@ from seqtok.cli import app
 from seqtok.plan.answer import answer_plan
 from seqtok.plan.request import PlanRequest
 from seqtok.runs.base import AssumedData
-from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.generators.pairs import GeneratorRun
 from seqtok.runs.kinds import load_kind
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.training import TrainConfig

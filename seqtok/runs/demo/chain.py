@@ -38,7 +38,7 @@ from seqtok.evaluation.stopwatch import Stopwatch
 from seqtok.export.run import export_latents
 from seqtok.pictures.verifier import prompt_score
 from seqtok.runs.demo.config import DemoConfig
-from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.generators.pairs import GeneratorRun
 from seqtok.runs.judge.models import load_tokenizer
 from seqtok.runs.settings import find_config, precision_words, read_values
 from seqtok.runs.tokenizer import TokenizerRun

@@ -27,7 +27,7 @@ from seqtok.export.config import ExportConfig
 from seqtok.export.encode import Encoded, ShardEncoder
 from seqtok.export.run import export_latents, export_tokens
 from seqtok.export.stores import checked
-from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.generators.pairs import GeneratorRun
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok_core.foundation.errors import ConfigError, DataError, MismatchError

@@ -17,7 +17,7 @@ from data_pipelines.reading.vocabulary import train_vocabulary
 from data_pipelines.sources.drawn import ScenesSource
 from seqtok.export.run import export_latents
 from seqtok.runs.base import TrainingRun, held_out_means
-from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.generators.pairs import GeneratorRun
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run

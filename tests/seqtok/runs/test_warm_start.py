@@ -12,7 +12,7 @@ from ar_model import SeqGenerator
 from data_pipelines.reading.vocabulary import train_vocabulary
 from seq_tokenizer import SeqTokenizer
 from seqtok.runs.base import TrainingRun
-from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.generators.pairs import GeneratorRun
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.tokenizer import TokenizerRun
 from seqtok.runs.train import train_run

@@ -16,7 +16,7 @@ from seqtok.evaluation.scenes.prefix_truth import PrefixTruthConfig
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.runs.base import AssumedData, TrainingRun
 from seqtok.runs.coevolution.run import GENERATOR, TOKENIZER, CoevolutionRun
-from seqtok.runs.generator import GeneratorRun
+from seqtok.runs.generators.pairs import GeneratorRun
 from seqtok.runs.judge.models import levels_of
 from seqtok.runs.judge.orders.contestants import Contestant, contestants
 from seqtok.runs.settings import Count, change_values, precision_words, read_values

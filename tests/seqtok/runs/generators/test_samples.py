@@ -16,7 +16,7 @@ from seqtok.evaluation.readers.folder import FORMAT
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import KIND, load_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
-from seqtok.runs import generator as runs
+from seqtok.runs.generators import pairs as runs
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import DataError
 from seqtok_core.layers.randomness import Draws

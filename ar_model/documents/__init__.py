@@ -1,0 +1,1 @@
+"""Several texts and pictures in turns in one sequence."""

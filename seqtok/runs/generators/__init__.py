@@ -1,0 +1,1 @@
+"""Sequence models: of pictures with their captions, and of documents."""

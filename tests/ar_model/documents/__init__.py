@@ -1,0 +1,1 @@
+"""Tests of ar_model.documents."""
