@@ -115,5 +115,4 @@ def rows_of_batch(batch: DocumentBatch, spec: LatentSpec, alone: Tensor) -> Docu
     there, picture = place < batch.rows[:, None], place < batch.pictures[:, None]
     raw = batch.latents[:, :count].float()
     latents = spec.normalise(raw.flatten(0, 1)).view_as(raw)
-    latents = torch.where(picture[..., None, None], latents, 0.0)  # what stands there for none is nothing
     return DocumentRows(batch.text_ids[:, :count, :longest], latents, there, picture, alone)

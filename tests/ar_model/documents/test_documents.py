@@ -234,6 +234,16 @@ def test_a_picture_is_written_of_as_it_is_captioned() -> None:
     assert own == words().decode(ids)
 
 
+def test_a_picture_that_follows_ends_a_text() -> None:
+    model, z = toy_generator(), random_latents(1)[0]
+    assert write_next(model, [[z]], max_tokens=3) != [""]
+    slots = document_slots(model.backbone, of_batch(spoken([z, z])))
+    texts, _ = slots.by_row(model.backbone(slots.x, slots.positions, slots.mask))
+    with torch.no_grad():
+        model.backbone.text_out.weight[BOI] = texts[0, 1, -1]  # behind the first picture nothing is likelier
+    assert write_next(model, [[z]], max_tokens=3) == [""]
+
+
 def test_the_loss_of_a_batch_is_the_mean_over_its_documents() -> None:
     model, batch = toy_generator(), documents()
     objective = DocumentObjective(model, DocumentObjectiveConfig(condition_dropout=0.4, input_noise=0.1), latent_spec())
@@ -243,6 +253,16 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_documents() -> None:
         assert torch.allclose(whole[name], torch.stack([part[name] for part in parts]).mean(), atol=1e-5), name
     whole["loss"].backward()
     assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
+def test_every_picture_of_a_document_meets_noise_of_its_own() -> None:
+    """Alone, two equal pictures have equal states: their losses differ by the noise."""
+    model, one = toy_generator(), documents((1,), (False,))
+    objective = DocumentObjective(model, DocumentObjectiveConfig(condition_dropout=0.9999), latent_spec())
+    latents = one.latents[:, :1].expand(-1, 2, -1, -1)
+    text_ids, count = one.text_ids[:, :1].expand(-1, 2, -1), torch.tensor([2])
+    twice = DocumentBatch(**{**vars(one), "latents": latents, "text_ids": text_ids, "rows": count, "pictures": count})
+    assert abs(float(objective(one)["flow_loss"] - objective(twice)["flow_loss"])) > 1e-3
 
 
 def test_a_model_learns_to_draw_what_the_document_showed_before() -> None:

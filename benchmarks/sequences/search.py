@@ -1,6 +1,6 @@
 """What choosing among several is worth, and what it costs.
 
-    python -m benchmarks.search drawings|captions GENERATOR TOKENIZER READER [--prompts 1000] [--results FILE]
+    python -m benchmarks.sequences.search drawings|captions GENERATOR TOKENIZER READER [--prompts 1000] [--results FILE]
 
 drawings: plain sampling, best of 8, beams, with and without guidance. No caption of the picture and no reader is asked:
 the score is the cosine between what the tokens drawn so far say and the prompt, in the tokenizer's own text space.

@@ -1,0 +1,1 @@
+"""Benchmarks of sequence models beyond one text and one picture."""
