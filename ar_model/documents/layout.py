@@ -57,21 +57,19 @@ class DocumentSlots:
 def document_slots(backbone: Backbone, rows: DocumentRows, noise: Tensor | None = None) -> DocumentSlots:
     """`noise` (B, M, K, D) is added where latents are read."""
     (documents, count, text), length = rows.text_ids.shape, rows.latents.shape[2]
-    there = rows.there & (rows.picture | ~rows.alone[:, None])
+    there, told = rows.there, (rows.there & ~rows.alone[:, None]).flatten()
     opens = there & ((there.cumsum(1) == 1) | rows.alone[:, None])
-    told = (there & ~rows.alone[:, None]).flatten()
     ids, valid = prompt_block(rows.text_ids.flatten(0, 1), told)
     ids = torch.where((ids == BOS) & ~opens.flatten()[:, None], EOI, ids)
     picture = (there & rows.picture).flatten()
     valid = valid & there.flatten()[:, None]
-    valid[:, -1] &= picture
     wanted = torch.where(ids[:, 1:] == BOI, torch.where(picture, BOI, EOS)[:, None], ids[:, 1:])
     targets = wanted.where(valid[:, :-1] & told[:, None], PAD)
     z = (rows.latents if noise is None else rows.latents + noise).flatten(0, 1)
     x = torch.cat([backbone.embed_text(ids), backbone.embed_latents(z)], 1)
     valid = torch.cat([valid, picture[:, None].expand(-1, length)], 1)
     local = slot_positions(text + 2, text + 2 + length, x.device)
-    positions = (_offsets(rows, there, length)[..., None] + local).flatten(1)
+    positions = (_offsets(rows, length)[..., None] + local).flatten(1)
     valid = valid.view(documents, -1)
     mask = attention_mask(valid, positions)
     row = torch.arange(count, device=x.device).repeat_interleave(text + 2 + length)
@@ -80,9 +78,10 @@ def document_slots(backbone: Backbone, rows: DocumentRows, noise: Tensor | None 
     return DocumentSlots(x.view(shape), positions, valid, mask, targets.view(documents, count, -1), length)
 
 
-def _offsets(rows: DocumentRows, there: Tensor, length: int) -> Tensor:
+def _offsets(rows: DocumentRows, length: int) -> Tensor:
     """(B, M) int64, the position of each row's <boi>: that of the first one is 0, and K, the text and two more stand
     between two of them."""
+    there = rows.there
     steps = ((rows.text_ids != PAD).sum(2) + 2 + length) * there
     ends = steps.cumsum(1)
     first = (steps * (there.cumsum(1) == 1)).sum(1, keepdim=True)

@@ -10,13 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from ar_model import SeqGenerator
+from data_pipelines.captions.tokenizer import CaptionTokenizer
+from data_pipelines.reading.documents import read_documents
 from data_pipelines.scenes import make_scene, render
 from data_pipelines.shards.shard_set import open_shards
 from seqtok.export.run import export_latents
-from seqtok.runs.generators.documents import DocumentsRun
+from seqtok.runs.generators.documents import DocumentsRun, begun
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.train import train_run
 from seqtok_core.foundation.errors import MismatchError
@@ -72,6 +75,17 @@ def test_it_shows_and_judges_what_it_draws_on_the_way(trained: Path) -> None:
     assert len(sheets) == 2
     with Image.open(sheets[0]) as sheet:
         assert sheet.width > 3 * 32, "the picture before, the drawn one and the real one side by side"
+
+
+def test_what_is_asked_for_is_a_document_up_to_its_last_picture(root: Path) -> None:
+    captions = CaptionTokenizer.load(root / "latents" / "captions.model")
+    batch = read_documents(root / "latents", "train", root / "documents.jsonl", captions, 1)
+    shards = open_shards(root / "latents", "train", kind="latents")
+    parts, last = begun(batch, 0, captions)
+    assert parts[0] == shards.record(0).captions[0]
+    assert len(parts) == 2
+    assert torch.equal(torch.as_tensor(parts[1]), batch.latents[0, 0])
+    assert torch.equal(last, batch.latents[0, 1])
 
 
 def test_a_document_is_gone_on_with_on_the_command_line(root: Path, trained: Path, capsys, tmp_path: Path) -> None:
