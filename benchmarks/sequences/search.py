@@ -1,9 +1,11 @@
 """What choosing among several is worth, and what it costs.
 
-    python -m benchmarks.sequences.search drawings|captions GENERATOR TOKENIZER READER [--prompts 1000] [--results FILE]
+    python -m benchmarks.sequences.search drawings|captions GENERATOR TOKENIZER READER [--judge TOKENIZER] [--name NAME]
+        [--prompts 1000] [--results FILE]
 
 drawings: plain sampling, best of 8, beams, with and without guidance. No caption of the picture and no reader is asked:
-the score is the cosine between what the tokens drawn so far say and the prompt, in the tokenizer's own text space.
+the score is the cosine between what the tokens drawn so far say and the prompt, in the tokenizer's own text space; or,
+of every order alike, between the picture drawn so far and the prompt in the text space of another tokenizer, the judge.
 captions: of several the one that the picture is drawn from best.
 Test scenes that no setting was chosen on, half of them combinations that training never holds.
 """
@@ -18,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ar_model import SampleConfig, SeqGenerator
-from ar_model.sampling import SearchConfig
+from ar_model.sampling import Score, SearchConfig
 from benchmarks.generators import FIRST
 from benchmarks.machine import describe_command, describe_machine
 from data_pipelines.scenes import Scene, make_scene
 from seq_tokenizer import SeqTokenizer
-from seq_tokenizer.prefixes import decode_all, encode_all
+from seq_tokenizer.prefixes import decode_all, encode_all, text_match
 from seqtok.evaluation.scenes import generation
 from seqtok.evaluation.scenes.captions import attributes_right, caption_verdicts, summarise_captions
 from seqtok.evaluation.scenes.reader import SceneReader
@@ -41,8 +44,6 @@ SEARCHES = {
     "4 beams of 4": SearchConfig(beams=4, candidates=4),
 }
 SAMPLES = {"guided": SampleConfig(guidance=2.0, temperature=0.6), "unguided": SampleConfig(guidance=1.0)}
-
-
 CANDIDATES = (1, 8, 32)  # captions of a picture
 
 
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("generator", type=Path)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("reader", type=Path)
+    parser.add_argument("--judge", type=Path, help="tokenizer with a text tower, of the same words")
+    parser.add_argument("--name", help="of these figures in the file, instead of drawings or captions")
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
@@ -60,24 +63,29 @@ def main() -> None:
     if args.what == "captions":
         runs = captions(generator, tokenizer, scenes)
     else:
-        runs = drawings(generator, tokenizer, load_or_train_reader(args.reader, ReaderConfig()), scenes)
+        judge = None if args.judge is None else SeqTokenizer.from_pretrained(args.judge)
+        runs = drawings(generator, tokenizer, load_or_train_reader(args.reader, ReaderConfig()), scenes, judge)
     if args.results:
         kept = json.loads(args.results.read_text()) if args.results.is_file() else {}
-        about = {"machine": describe_machine(), "command": describe_command("search")}
-        found = {**kept, args.what: {**about, "runs": runs}}
+        about = {"machine": describe_machine(), "command": describe_command("sequences.search")}
+        found = {**kept, args.name or args.what: {**about, "runs": runs}}
         args.results.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 @torch.no_grad()
 def drawings(
-    generator: SeqGenerator, tokenizer: SeqTokenizer, reader: SceneReader, scenes: Sequence[Scene]
+    generator: SeqGenerator,
+    tokenizer: SeqTokenizer,
+    reader: SceneReader,
+    scenes: Sequence[Scene],
+    judge: SeqTokenizer | None,
 ) -> dict[str, Any]:
     prompts = [scene.captions[3] for scene in scenes]
     runs: dict[str, Any] = {}
     for how, sample in SAMPLES.items():
         for name, search in SEARCHES.items():
             start = time.perf_counter()
-            score = prompt_score(generator, tokenizer, prompts, search)
+            score = _score(generator, tokenizer, prompts, search, judge)
             latents = generator.sample(prompts, sample, **search.model_dump(), score=score)
             seconds = (time.perf_counter() - start) / len(prompts)
             pictures = decode_all(tokenizer, latents, latents.shape[1])
@@ -85,6 +93,23 @@ def drawings(
             runs[f"{how}, {name}"] = row = {"seconds_per_image": round(seconds, 4)} | _right(verdicts, scenes)
             print(f"{how}, {name}", json.dumps(row))
     return runs
+
+
+def _score(
+    generator: SeqGenerator,
+    tokenizer: SeqTokenizer,
+    prompts: Sequence[str],
+    search: SearchConfig,
+    judge: SeqTokenizer | None,
+) -> Score | None:
+    if judge is None or not search.chooses:
+        return prompt_score(generator, tokenizer, prompts, search)
+    matches = text_match(judge, generator.encode_prompts(prompts))
+
+    def score(latents: Tensor) -> Tensor:
+        return matches(encode_all(judge, decode_all(tokenizer, latents, latents.shape[1])))
+
+    return score
 
 
 @torch.no_grad()
