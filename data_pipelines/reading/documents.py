@@ -55,16 +55,17 @@ class DocumentPiece:
 
 
 class DocumentFile:
-    """The documents of a file, resolved and cut; memory holds their texts, and no object per document."""
+    """The documents of a file, resolved and cut. It is read twice, and of it their texts are kept, packed: no object
+    per document."""
 
     def __init__(self, file: Path, shards: ShardSet, pictures: int) -> None:
         """Documents that cannot be used are named, counted and left out, up to a limit. Raises DataError."""
-        self.file, self.bad = Path(file), list[Bad]()
-        lines = list(self._lines())
-        wanted = {part["image"] for _, parts in lines for part in parts if not isinstance(part, str)}
+        self.file, self.bad, self._sound = Path(file), list[Bad](), 0
+        found = (each for each in self._documents() if not isinstance(each, Bad))
+        wanted = {part["image"] for _, parts in found for part in parts if not isinstance(part, str)}
         places = {key: place for place, key in enumerate(shards.names(0, len(shards))) if key in wanted}
-        self._pieces: Packed = pack(self._resolved(lines, places, pictures))
-        self._refuse(len(lines))
+        self._pieces: Packed = pack(self._resolved(places, pictures))
+        self._refuse()
 
     def __len__(self) -> int:
         return len(self._pieces)
@@ -73,48 +74,51 @@ class DocumentFile:
         key, texts, images = json.loads(self._pieces[index])
         return DocumentPiece(key, tuple(texts), tuple(images))
 
-    def _lines(self) -> Iterator[tuple[str, list[Any]]]:
-        """(key, parts) of the lines that are documents."""
+    def _documents(self) -> Iterator[tuple[str, list[Any]] | Bad]:
+        """(key, parts) of each line that is a document."""
         keys = set[str]()
         try:
             with open(self.file, encoding="utf-8") as stream:
                 for number, line in enumerate(stream, 1):
                     if not line.strip():
                         continue
-                    place = f"{self.file}:{number}"
-                    found = _document(line)
-                    key = f"{number:08d}" if isinstance(found, str) else str(found.get("key", f"{number:08d}"))
+                    place, found = f"{self.file}:{number}", _document(line)
                     if isinstance(found, str):
-                        self.bad.append(Bad(place, found))
-                    elif key in keys:
-                        self.bad.append(Bad(place, "its key has come before", shown(key)))
-                    else:
-                        keys.add(key)
-                        yield key, found["parts"]
+                        yield Bad(place, found)
+                        continue
+                    key = str(found.get("key", f"{number:08d}"))
+                    if key in keys:
+                        yield Bad(place, "its key has come before", shown(key))
+                        continue
+                    keys.add(key)
+                    yield key, found["parts"]
         except OSError as error:
             raise DataError(f"{self.file}: cannot be read ({error.strerror})") from None
         except UnicodeDecodeError as error:
             raise DataError(f"{self.file}: is no UTF-8 ({error.reason} at byte {error.start})") from None
 
-    def _resolved(
-        self, lines: Sequence[tuple[str, list[Any]]], places: Mapping[str, int], pictures: int
-    ) -> Iterator[bytes]:
-        for key, parts in lines:
+    def _resolved(self, places: Mapping[str, int], pictures: int) -> Iterator[bytes]:
+        for each in self._documents():
+            if isinstance(each, Bad):
+                self.bad.append(each)
+                continue
+            key, parts = each
             missing = [part["image"] for part in parts if not isinstance(part, str) and part["image"] not in places]
             if missing:
                 self.bad.append(Bad(f"{self.file}: {key}", "no such picture in the split", shown(missing[0])))
                 continue
+            self._sound += 1
             for number, piece in enumerate(_cut(parts, places, pictures)):
                 name = key if number == 0 else f"{key}#{number}"
                 yield json.dumps([name, *piece], ensure_ascii=False).encode()
 
-    def _refuse(self, sound: int) -> None:
+    def _refuse(self) -> None:
         """Say what is left out. Raises DataError where it is too much, or nothing is left."""
         named = "; ".join(map(str, self.bad[:_NAMED]))
         more = f" and {len(self.bad) - _NAMED} more" if len(self.bad) > _NAMED else ""
         if not self._pieces:
             raise DataError(f"{self.file}: holds no document that can be used" + (f": {named}{more}" if named else ""))
-        if len(self.bad) > MAX_BAD_SHARE * (sound + len(self.bad)):
+        if len(self.bad) > MAX_BAD_SHARE * (self._sound + len(self.bad)):
             raise DataError(
                 f"{self.file}: {len(self.bad)} documents cannot be used, more than {MAX_BAD_SHARE:.0%}: {named}{more}"
             )
