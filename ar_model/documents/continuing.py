@@ -24,7 +24,6 @@ from seqtok_core.layers.randomness import Draws
 Document = Sequence[str | Tensor]  # texts, and latents (K, D) of pictures as `encode` gives them, in their order
 
 
-@torch.inference_mode()
 def draw_next(
     generator: SeqGenerator,
     documents: Sequence[Document],
@@ -45,11 +44,12 @@ def draw_next(
     if config.weak:
         raise ConfigError(f"weak={config.weak}: documents are guided by what is drawn without them; leave it out")
     drawn = [torch.empty(0, length, generator.spec.dim, device=generator.device)]
-    for rows, draws in _batches(generator, documents, seed, batch):
-        read = _with_nothing_told(rows) if config.guided else rows
-        reading = ReadSoFar(generator.backbone, _front(generator, read, drop=length), length - 1)
-        asked = generator.backbone, generator.head, draws, config, length, range(length)
-        drawn.append(torch.stack(list(draw_behind(reading, *asked)), 1))
+    with torch.inference_mode():
+        for rows, draws in _batches(generator, documents, seed, batch):
+            read = _with_nothing_told(rows) if config.guided else rows
+            reading = ReadSoFar(generator.backbone, _front(generator, read, drop=length), length - 1)
+            asked = generator.backbone, generator.head, draws, config, length, range(length)
+            drawn.append(torch.stack(list(draw_behind(reading, *asked)), 1))
     return generator.spec.denormalise(torch.cat(drawn))
 
 

@@ -204,6 +204,7 @@ def test_a_text_alone_is_drawn_as_a_prompt() -> None:
     asked = model.sample([CAPTIONS[1], CAPTIONS[2], CAPTIONS[1]], seed=3, guidance=2.0)
     assert torch.allclose(drawn, asked, atol=1e-5)
     assert not torch.allclose(drawn[0], drawn[2])
+    assert not drawn.is_inference()
 
 
 def test_a_picture_is_written_of_as_it_is_captioned() -> None:
