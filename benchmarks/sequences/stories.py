@@ -117,7 +117,7 @@ def picture_key(split: str, story: int, step: int) -> str:
 
 def write_stories(folder: Path, counts: dict[Split, int], size: int) -> None:
     """Pictures as shards, and `documents-SPLIT.jsonl` of each split beside them."""
-    sources = {split: StoriesSource(split, count, size) for split, count in counts.items()}
+    sources: dict[str, Any] = {split: StoriesSource(split, count, size) for split, count in counts.items()}
     prepare(sources, folder, PrepareConfig(name="stories", size=size))
     for split, count in counts.items():
         with open(folder / f"documents-{split}.jsonl", "w", encoding="utf-8") as stream:
