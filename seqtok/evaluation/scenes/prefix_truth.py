@@ -8,7 +8,8 @@ score for other scenes, the ceiling what real pictures score. Shapes: B pictures
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import torch
 from pydantic import Field
@@ -19,6 +20,7 @@ from data_pipelines.scenes import Scene
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import PrefixTokenizer, agreement, decode_all, encode_all
 from seqtok.evaluation.scenes import generation
+from seqtok.evaluation.scenes.generation import Verdict
 from seqtok.evaluation.scenes.reader import Reading, SceneReader
 from seqtok.evaluation.scenes.scoring import ATTRIBUTES, FINEST, LEVELS
 from seqtok.evaluation.stopwatch import Stopwatch
@@ -102,26 +104,41 @@ def prefix_truth(
     }
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """Verdicts on all attributes that the captions of one level speak of."""
+
+    drawn: dict[int, list[list[Verdict]]]  # k -> a list for each drawing
+    chance: dict[int, list[Verdict]]
+    real: list[Verdict]
+
+    @classmethod
+    def at(cls, level: int, pictures: Readings, real: list[Reading], scenes: Sequence[Scene]) -> Self:
+        return cls(
+            {k: [generation.judge(own, scenes, level) for own in readings] for k, readings in pictures.items()},
+            {k: generation.chance_verdicts(readings[0], scenes, level) for k, readings in pictures.items()},
+            generation.judge(real, scenes, level),
+        )
+
+    def row(self, attribute: str) -> dict[str, Any]:
+        """Of one attribute, by k."""
+        row: dict[str, Any] = {"value": {}, "low": {}, "high": {}, "chance": {}}
+        for k, each in self.drawn.items():
+            verdicts = [verdict for own in each for verdict in own]
+            value = generation.share(verdicts, attribute)
+            if value is None:
+                continue
+            said = sum(attribute in verdict for verdict in verdicts) // len(each)
+            row["value"][str(k)] = value
+            row["low"][str(k)], row["high"][str(k)] = generation.wilson(value, said)
+            row["chance"][str(k)] = generation.share(self.chance[k], attribute)
+        row["ceiling"] = generation.share(self.real, attribute)
+        return row
+
+
 def _table(pictures: Readings, real: list[Reading], scenes: Sequence[Scene]) -> dict[str, Any]:
-    levels = {name: _row(pictures, real, scenes, level, "everything") for level, name in enumerate(LEVELS)}
-    alone = {name: _row(pictures, real, scenes, FINEST, name) for name in ATTRIBUTES}
+    judged = [_Judged.at(level, pictures, real, scenes) for level in range(len(LEVELS))]
+    levels = {name: of_level.row("everything") for name, of_level in zip(LEVELS, judged, strict=True)}
+    alone = {name: judged[FINEST].row(name) for name in ATTRIBUTES}
     said = {name: row for name, row in alone.items() if row["value"]}  # by any of the scenes
     return {"levels": levels, "attributes": said}
-
-
-def _row(
-    pictures: Readings, real: list[Reading], scenes: Sequence[Scene], level: int, attribute: str
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"value": {}, "low": {}, "high": {}, "chance": {}}
-    for k, readings in pictures.items():
-        verdicts = [verdict for own in readings for verdict in generation.judge(own, scenes, level)]
-        value = generation.share(verdicts, attribute)
-        if value is None:
-            continue
-        said = sum(attribute in verdict for verdict in verdicts) // len(readings)
-        chance = generation.chance_verdicts(readings[0], scenes, level)
-        row["value"][str(k)] = value
-        row["low"][str(k)], row["high"][str(k)] = generation.wilson(value, said)
-        row["chance"][str(k)] = generation.share(chance, attribute)
-    row["ceiling"] = generation.share(generation.judge(real, scenes, level), attribute)
-    return row
