@@ -1,6 +1,8 @@
 """Documents to learn from and be judged by: a drawn scene that is changed twice by words.
 
-    <caption> [scene] <what changes> [the scene then] <what changes> [the scene then] <its caption>
+    [scene] <what changes> [the scene then] <what changes> [the scene then] <its caption>
+
+and in every second one the first scene's caption before it.
 
 A change gives one shape, the only one of its kind, another colour ("a red circle"), or the whole another background
 ("on a gray background"). The rest stays as it was: of it the words say nothing.
@@ -120,11 +122,17 @@ def write_stories(folder: Path, counts: dict[Split, int], size: int) -> None:
     sources: dict[str, Any] = {split: StoriesSource(split, count, size) for split, count in counts.items()}
     prepare(sources, folder, PrepareConfig(name="stories", size=size))
     for split, count in counts.items():
-        with open(folder / f"documents-{split}.jsonl", "w", encoding="utf-8") as stream:
-            for number in range(count):
-                story, key = make_story(number, split), partial(picture_key, split, number)
-                parts: list[Any] = [describe(story.scenes[0]), {"image": key(0)}]
-                for step, change in enumerate(story.changes, 1):
-                    parts += [change, {"image": key(step)}]
-                parts.append(describe(story.scenes[-1]))
-                stream.write(json.dumps({"key": f"{split}-{number:07d}", "parts": parts}) + "\n")
+        write_documents(folder / f"documents-{split}.jsonl", split, count)
+
+
+def write_documents(file: Path, split: Split, count: int) -> None:
+    """Every second one begins with a caption: a picture at the beginning must be read as well."""
+    with open(file, "w", encoding="utf-8") as stream:
+        for number in range(count):
+            story, key = make_story(number, split), partial(picture_key, split, number)
+            parts: list[Any] = [describe(story.scenes[0])] if number % 2 else []
+            parts.append({"image": key(0)})
+            for step, change in enumerate(story.changes, 1):
+                parts += [change, {"image": key(step)}]
+            parts.append(describe(story.scenes[-1]))
+            stream.write(json.dumps({"key": f"{split}-{number:07d}", "parts": parts}) + "\n")
