@@ -1,7 +1,7 @@
 """What choosing among several is worth, and what it costs.
 
     python -m benchmarks.sequences.search drawings|captions GENERATOR TOKENIZER READER [--judge TOKENIZER] [--name NAME]
-        [--prompts 1000] [--results FILE]
+        [--only SEARCH ...] [--prompts 1000] [--results FILE]
 
 drawings: plain sampling, best of 8, beams, with and without guidance. No caption of the picture and no reader is asked:
 the score is the cosine between what the tokens drawn so far say and the prompt, in the tokenizer's own text space; or,
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("reader", type=Path)
     parser.add_argument("--judge", type=Path, help="tokenizer with a text tower, of the same words")
     parser.add_argument("--name", help="of these figures in the file, instead of drawings or captions")
+    parser.add_argument("--only", nargs="+", choices=SEARCHES, default=list(SEARCHES))
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
@@ -64,7 +65,8 @@ def main() -> None:
         runs = captions(generator, tokenizer, scenes)
     else:
         judge = None if args.judge is None else SeqTokenizer.from_pretrained(args.judge)
-        runs = drawings(generator, tokenizer, load_or_train_reader(args.reader, ReaderConfig()), scenes, judge)
+        reader = load_or_train_reader(args.reader, ReaderConfig())
+        runs = drawings(generator, tokenizer, reader, scenes, judge, args.only)
     if args.results:
         kept = json.loads(args.results.read_text()) if args.results.is_file() else {}
         about = {"machine": describe_machine(), "command": describe_command("sequences.search")}
@@ -79,11 +81,13 @@ def drawings(
     reader: SceneReader,
     scenes: Sequence[Scene],
     judge: SeqTokenizer | None,
+    names: Sequence[str],
 ) -> dict[str, Any]:
     prompts = [scene.captions[3] for scene in scenes]
     runs: dict[str, Any] = {}
     for how, sample in SAMPLES.items():
-        for name, search in SEARCHES.items():
+        for name in names:
+            search = SEARCHES[name]
             start = time.perf_counter()
             score = _score(generator, tokenizer, prompts, search, judge)
             latents = generator.sample(prompts, sample, **search.model_dump(), score=score)
