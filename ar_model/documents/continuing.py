@@ -68,6 +68,8 @@ def write_next(
     config, most = (config or CaptionConfig()).changed(**changes), generator.config.max_text_tokens
     if config.guidance != 1.0 or config.candidates > 1:
         raise ConfigError("guidance and candidates are for captions of one picture; leave them out for documents")
+    if not generator.writes:
+        raise ConfigError("this model has not learnt to write; train it on documents, with text_weight above 0")
     written: list[str] = []
     for rows, draws in _batches(generator, documents, seed, batch):
         reading = ReadSoFar(generator.backbone, _front(generator, rows, drop=generator.spec.length + 1), most)

@@ -78,6 +78,7 @@ def trained(tokenizer: Path, out: Path, stories: int, begin: str | None, setting
         export_latents(tokenizer, data, latents)
     own = [f"data.folder={latents}", f"data.documents={data / 'documents-train.jsonl'}", f"out={out / 'run'}"]
     own += [f"tokenizer={tokenizer}", f"validation.documents={data / 'documents-val.jsonl'}"]
+    own += ["validation.every=4000", "validation.samples=256"]
     begins = [] if begin is None else [f"init_from={begin}"]
     result = train_run(load_kind(DocumentsRun, "demo-documents", [*own, *begins, *settings]))
     return None if result is None else round(result.seconds, 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from torch import nn
 
 from ar_model import GeneratorConfig, SeqGenerator
 from ar_model.card import parameter_count
@@ -17,7 +18,7 @@ from data_pipelines.shards.manifest import FILE as MANIFEST
 from data_pipelines.shards.manifest import read_manifest
 from seq_tokenizer import LatentSpec, SeqTokenizer
 from seqtok.export.belongs import require_export
-from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, begin_with
+from seqtok.runs.base import AssumedData, RunLoader, TrainingRun, begin_with, held_out_means
 from seqtok.runs.stand_in import vocabulary_or_stand_in
 from seqtok.runs.tokenizer import import_text_tower
 from seqtok_core.foundation.config import RESUMABLE, Config
@@ -114,3 +115,25 @@ class SequenceRun(TrainingRun):
     def latent_spec_of(folder: Path) -> LatentSpec:
         """Of a folder of latents. Raises DataError."""
         return LatentSpec.from_json(read_manifest(folder).latent_spec or {}, f"{folder}/{MANIFEST}")
+
+
+class SequenceHooks:
+    """What such a run does on its way and at its end; what it draws is each kind's own."""
+
+    _held_out: Any = None  # a batch
+
+    def on_validate(self, module: nn.Module) -> dict[str, float]:
+        """Means of the objective over held-out data, each with the draws of its own."""
+        assert self._held_out is not None
+        return held_out_means(module, self._held_out, generator_of(module).device)
+
+    def on_finish(self, module: nn.Module, folder: Path) -> None:
+        generator_of(module).save_pretrained(folder)
+
+
+def generator_of(module: nn.Module) -> SeqGenerator:
+    """The model of an objective, in eval mode."""
+    generator = getattr(module, "generator", None)
+    if not isinstance(generator, SeqGenerator):
+        raise TypeError(f"expected the objective of a sequence model, got {type(module).__name__}")
+    return generator.eval()

@@ -17,8 +17,8 @@ from data_pipelines.samples import DocumentBatch
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all
 from seqtok.grids import as_tensor, grid
-from seqtok.runs.base import AssumedData, ValidationConfig, Workload, batch_rows, held_out_means
-from seqtok.runs.generators.base import LatentFolder, SequenceRun
+from seqtok.runs.base import AssumedData, ValidationConfig, Workload, batch_rows
+from seqtok.runs.generators.base import LatentFolder, SequenceHooks, SequenceRun, generator_of
 from seqtok.runs.stand_in import random_captions, seeded_generator, vocabulary_or_stand_in
 from seqtok_core.foundation.config import LATER, RESUMABLE
 from seqtok_core.training import Shown, World
@@ -96,7 +96,7 @@ class DocumentsRun(SequenceRun):
         return Workload(objective, batch, assumed.samples, kept, kept, None, config, notes)
 
 
-class DocumentHooks:
+class DocumentHooks(SequenceHooks):
     """The last pictures of the first documents, drawn during training from what stands before them, scored, and shown
     when the run names its tokenizer; the model folder at its end."""
 
@@ -121,7 +121,7 @@ class DocumentHooks:
 
         if len(self._asked) < 2:
             return None
-        generator = _generator_of(module)
+        generator = generator_of(module)
         drawn = draw_next(generator, [before for before, _ in self._asked], guidance=1.0).cpu()
         scores = {"latent_frechet": progress.latent_frechet(generator, drawn, self._real)}
         if self._tokenizer is None:
@@ -136,14 +136,6 @@ class DocumentHooks:
         sheet = grid(rows, [*map(str, range(1, most + 1)), "drawn", "as it is"])
         sheet.save(folder / f"images_{documents:09d}.png")
         return Shown(scores, as_tensor(sheet))
-
-    def on_validate(self, module: nn.Module) -> dict[str, float]:
-        """Means of the objective over held-out documents, each with the draws of its own."""
-        assert self._held_out is not None
-        return held_out_means(module, self._held_out, _generator_of(module).device)
-
-    def on_finish(self, module: nn.Module, folder: Path) -> None:
-        _generator_of(module).save_pretrained(folder)
 
 
 def begun(batch: DocumentBatch, row: int, captions: CaptionTokenizer) -> tuple[list[str | Tensor], Tensor]:
@@ -161,9 +153,3 @@ def begun(batch: DocumentBatch, row: int, captions: CaptionTokenizer) -> tuple[l
 
 def _pictures(document: Document) -> list[Tensor]:
     return [part for part in document if isinstance(part, Tensor)]
-
-
-def _generator_of(module: nn.Module) -> SeqGenerator:
-    if not isinstance(module, DocumentObjective):
-        raise TypeError(f"expected a DocumentObjective, got {type(module).__name__}")
-    return module.generator.eval()

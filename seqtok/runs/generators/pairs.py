@@ -18,8 +18,8 @@ from seq_tokenizer import LatentSpec, SeqTokenizer
 from seq_tokenizer.latents import prefix_lengths
 from seq_tokenizer.prefixes import decode_all
 from seqtok.grids import as_tensor, grid
-from seqtok.runs.base import AssumedData, ValidationConfig, Workload, held_out_means
-from seqtok.runs.generators.base import LatentFolder, SequenceRun
+from seqtok.runs.base import AssumedData, ValidationConfig, Workload
+from seqtok.runs.generators.base import LatentFolder, SequenceHooks, SequenceRun, generator_of
 from seqtok.runs.stand_in import LEVELS, random_captions, seeded_generator, vocabulary_or_stand_in, workload_of_data
 from seqtok_core.foundation.config import RESUMABLE
 from seqtok_core.training import Shown, World
@@ -106,7 +106,7 @@ class GeneratorRun(SequenceRun):
         return Workload(objective, batch, assumed.samples, kept, kept, None, config, notes)
 
 
-class GeneratorHooks:
+class GeneratorHooks(SequenceHooks):
     """Samples during training, scored, and shown when the run names its tokenizer; the model folder at its end."""
 
     def __init__(self, run: GeneratorRun) -> None:
@@ -125,7 +125,7 @@ class GeneratorHooks:
         tokens."""
         from seqtok.evaluation import progress
 
-        generator = _generator_of(module)
+        generator = generator_of(module)
         if len(self._prompts) < 2:
             return None
         latents = generator.sample(self._prompts, guidance=1.0).cpu()
@@ -143,14 +143,6 @@ class GeneratorHooks:
             scores["everything_right"] = right
         return Shown(scores, as_tensor(sheet))
 
-    def on_validate(self, module: nn.Module) -> dict[str, float]:
-        """Means of the objective over held-out latents, each with the draws of its own."""
-        assert self._held_out is not None
-        return held_out_means(module, self._held_out, _generator_of(module).device)
-
-    def on_finish(self, module: nn.Module, folder: Path) -> None:
-        _generator_of(module).save_pretrained(folder)
-
 
 def _held_out(run: GeneratorRun, config: ValidationConfig, captions: CaptionTokenizer) -> LatentTextBatch:
     """Held-out latents of the same tokenizer. Raises DataError or MismatchError."""
@@ -163,9 +155,3 @@ def _reader(folder: Path) -> SceneReader:
     from seqtok.evaluation.scenes.reader_folder import load_reader  # the judge, which training does without
 
     return load_reader(folder)
-
-
-def _generator_of(module: nn.Module) -> SeqGenerator:
-    if not isinstance(module, GeneratorObjective):
-        raise TypeError(f"expected a GeneratorObjective, got {type(module).__name__}")
-    return module.generator.eval()

@@ -307,6 +307,10 @@ def test_what_is_no_document_and_who_reads_none() -> None:
         draw_next(model, [[CAPTIONS[0]]], weak="x")
     with pytest.raises(ConfigError, match="candidates are for captions of one picture"):
         write_next(model, [[CAPTIONS[0]]], candidates=2)
+    mute = toy_generator()
+    torch.nn.init.zeros_(mute.backbone.text_out.weight)
+    with pytest.raises(ConfigError, match="has not learnt to write"):
+        write_next(mute, [[CAPTIONS[0]]])
     assert draw_next(model, []).shape == (0, LENGTH, DIM)
     assert write_next(model, []) == []
     for changes, message in [

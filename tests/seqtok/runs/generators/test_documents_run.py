@@ -19,6 +19,7 @@ from data_pipelines.reading.documents import read_documents
 from data_pipelines.scenes import make_scene, render
 from data_pipelines.shards.shard_set import open_shards
 from seqtok.export.run import export_latents
+from seqtok.runs.base import AssumedData
 from seqtok.runs.generators.documents import DocumentsRun, begun
 from seqtok.runs.kinds import load_kind
 from seqtok.runs.train import train_run
@@ -119,7 +120,8 @@ def test_a_plan_is_made_with_and_without_the_data(root: Path, capsys, tmp_path: 
     words = [f"data.folder={root / 'latents'}", f"data.documents={root / 'documents.jsonl'}", f"out={tmp_path}"]
     status, printed, err = seqtok(capsys, "plan", TINY / "tiny-documents.yaml", *words)
     assert status == 0, err
-    assert "32" in printed
+    assert "no data read" not in printed
+    assert load_kind(DocumentsRun, TINY / "tiny-documents.yaml", words).workload(AssumedData(), 4).samples == 32
     status, printed, err = seqtok(capsys, "plan", TINY / "tiny-documents.yaml", "--latents", "16x8", "--samples", 1000)
     assert status == 0, err
     assert "random latents, 2 pictures in each document" in " ".join(printed.split())
