@@ -28,11 +28,10 @@ _Plot = tuple[list[Curve], str, str]  # curves, unit, title
 def write_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> Path:
     """-> the page's path. The learned order stands first, the others as they are given."""
     rows = sorted(rows, key=lambda row: row.name != LEARNED)
-    said = conclusions(rows, summary) if rows else ["Nothing is judged yet."]
     plots = _plots(rows)
     pages = {name: svg for name, (curves, unit, title) in plots.items() if (svg := chart(curves, unit, title))}
     with atomic_write(folder / TABLE, "w") as stream:
-        json.dump(_as_json(summary, rows, said), stream, indent=1, ensure_ascii=False)
+        json.dump(suite_as_json(summary, rows), stream, indent=1, ensure_ascii=False)
         stream.write("\n")
     with atomic_write(folder / CSV, "w") as stream:
         stream.write(_as_csv(summary, rows))
@@ -42,18 +41,30 @@ def write_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> Path:
                 file.write(drawn)
     with atomic_write(folder / PAGE, "w") as stream:
         titles = {name: title for name, (_, _, title) in plots.items()}
-        stream.write(_render(folder, summary, rows, said, pages, titles))
+        stream.write(_render(folder, summary, rows, pages, titles))
     return folder / PAGE
 
 
-def _as_json(summary: Summary, rows: Sequence[Row], said: Sequence[str]) -> dict[str, Any]:
+def suite_as_json(summary: Summary, rows: Sequence[Row]) -> dict[str, Any]:
+    """What `ordering.json` holds: settings of the judge, contestants, their figures, what these allow to be said, and
+    all results of every seed."""
     figures = {
         key: {name: {"mean": value.mean, "half": value.half, "seeds": value.seeds} for name, value in by_name.items()}
         for key, by_name in summary.figures.items()
     }
     about = {row.name: {"says": row.says, "taught": row.taught, **_costs(row)} for row in rows}
     each = {row.name: {str(run["seed"]): dict(run) for run in row.runs} for row in rows}
-    return {"judge": summary.judge, "contestants": about, "figures": figures, "conclusions": list(said), "runs": each}
+    return {
+        "judge": summary.judge,
+        "contestants": about,
+        "figures": figures,
+        "conclusions": _said(summary, rows),
+        "runs": each,
+    }
+
+
+def _said(summary: Summary, rows: Sequence[Row]) -> list[str]:
+    return conclusions(rows, summary) if rows else ["Nothing is judged yet."]
 
 
 def _costs(row: Row) -> dict[str, Any]:
@@ -113,7 +124,6 @@ def _render(
     folder: Path,
     summary: Summary,
     rows: Sequence[Row],
-    said: Sequence[str],
     plots: Mapping[str, str],
     titles: Mapping[str, str],
 ) -> str:
@@ -128,7 +138,7 @@ def _render(
         lstrip_blocks=True,
     )
     return environment.get_template("ordering.html.j2").render(
-        conclusions=said,
+        conclusions=_said(summary, rows),
         rows=rows,
         columns=summary.columns,
         cells={key: _cells(by_name, summary.columns[key], rows) for key, by_name in summary.figures.items()},
