@@ -24,6 +24,7 @@ from ar_model.text.prompts import padded
 from ar_model.text.writing import CaptionConfig, write
 from data_pipelines.captions.tokenizer import PAD
 from seq_tokenizer.latents import LatentSpec
+from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.randomness import Draws
 
 Ids = tuple[int, ...]  # a caption as the model reads it
@@ -37,11 +38,14 @@ class ReadsAndDraws(Protocol):
     sequence: SequenceVariant
     head: Head
 
+    @property
+    def writes(self) -> bool: ...
+
 
 @torch.inference_mode()
 def score_captions(model: ReadsAndDraws, z: Tensor, text: Tensor, level: int, batch: int) -> Tensor:
     """z (B, k, D) standardised, text (C, T) -> (B, C) float32, log p(caption | picture) in nats."""
-    told = z.shape[1]
+    _require_writer(model, told := z.shape[1])
     z = torch.cat([z, z.new_zeros(len(z), model.spec.length - told, model.spec.dim)], 1)
     pairs = torch.cartesian_prod(torch.arange(len(z)), torch.arange(len(text))).to(z.device)
     parts = (part.unbind(1) for part in pairs.split(batch) if len(pairs))
@@ -49,11 +53,20 @@ def score_captions(model: ReadsAndDraws, z: Tensor, text: Tensor, level: int, ba
     return torch.cat([z.new_zeros(0), *scores]).view(len(z), len(text))
 
 
+def score_drawings(model: ReadsAndDraws, z: Tensor, own: Draws, text: Tensor, batch: int) -> Tensor:
+    """z (B, K, D) standardised, `own` random numbers of the B, text (C, T) -> (B, C) float32, minus the loss of each
+    picture's latents."""
+    rows = [row for row in range(len(z)) for _ in text]
+    losses = drawing_losses(model, z, own, batch, rows, text.repeat(len(z), 1))
+    return -torch.tensor(losses, device=z.device).view(len(z), len(text))
+
+
 def write_captions(
     model: ReadsAndDraws, z: Tensor, own: Draws, config: CaptionConfig, level: int, most: int, batch: int
 ) -> list[Ids]:
     """z (B, k, D) standardised, `own` random numbers of the B -> a caption of at most `most` tokens for each, of
     several candidates the one that the picture is drawn from best."""
+    _require_writer(model, z.shape[1])
     limit = min(config.max_tokens or most, most)
     offered: list[list[Ids]] = [[] for _ in config.ways()]
     for start in range(0, len(z), batch):
@@ -78,6 +91,8 @@ def drawing_losses(
     Noise and times are the picture's own, the same for all captions: what is left to tell them apart is what they say.
     """
     found: list[float] = []
+    if not rows:
+        return found
     for part, ids in zip(torch.tensor(rows, device=z.device).split(batch), text.split(batch), strict=True):
         draws = Draws(own.seed, own.epoch[part], own.index[part])
         roles = Roles(torch.ones(len(part), dtype=torch.bool, device=z.device))
@@ -107,6 +122,15 @@ def best_captions(
     pairs = [(row, caption) for row, captions in enumerate(offered) for caption in dict.fromkeys(captions)]
     found = dict(zip(pairs, losses([row for row, _ in pairs], [caption for _, caption in pairs]), strict=True))
     return [min(captions, key=lambda caption: found[row, caption]) for row, captions in enumerate(offered)]
+
+
+def _require_writer(model: ReadsAndDraws, told: int) -> None:
+    """Raise ConfigError where the model cannot write from the first `told` tokens."""
+    if not model.writes:
+        raise ConfigError("this model has not learnt to write; train one with text_to_image below 1")
+    if told < model.spec.length and not model.sequence.caption_prefixes:
+        known = f"{told} tokens: this model writes from all {model.spec.length}"
+        raise ConfigError(f"{known}; train one with caption_prefixes above 0")
 
 
 def _log_probs(model: ReadsAndDraws, z: Tensor, told: int, text: Tensor, level: int) -> Tensor:

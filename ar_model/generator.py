@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ar_model.backbone import Backbone
 from ar_model.card import model_card
 from ar_model.config import GeneratorConfig
-from ar_model.fit import drawing_losses, score_captions, write_captions
+from ar_model.fit import score_captions, score_drawings, write_captions
 from ar_model.heads.base import Head, NoHead
 from ar_model.heads.build import build_head
-from ar_model.sampling import SampleConfig, Score, beam_search, best_of, of_rows
+from ar_model.sampling import SampleConfig, Score, beam_search, best_of, of_rows, require_batch
 from ar_model.sequences.base import SequenceVariant, Weak, trim
 from ar_model.sequences.build import build_sequence
 from ar_model.sequences.reading import hidden_states
@@ -145,7 +145,8 @@ class SeqGenerator(nn.Module):
             config = config if self.sequence.prefix_dropout or config.weak else config.changed(guidance=1.0)
         given = self.spec.normalise(latents.to(self.device).float())
         tokens = self.spec.length
-        draw = lambda n: self._draw(prompts, config, seed, tokens, batch, given, n, on_token)  # noqa: E731
+        hides = {"hides": True} if self.sequence.prefix_dropout else {}  # a variant without it has no such argument
+        draw = lambda n: self._draw(prompts, config, seed, tokens, batch, given, n, on_token, **hides)  # noqa: E731
         drawn = best_of(draw, candidates, score)
         return torch.cat([latents.to(drawn), drawn[:, known:]], 1)  # what was kept comes back bit for bit
 
@@ -168,8 +169,7 @@ class SeqGenerator(nn.Module):
         CaptionConfig over those of `config`: beams=4. A caption depends on its own latents, and where words are drawn
         on `seed` and on how often the same latents stood before it.
         """
-        z = self._standardised(latents)
-        config = (config or CaptionConfig()).changed(**changes)
+        z, config = self._standardised(latents, batch, 1), (config or CaptionConfig()).changed(**changes)
         own = of_rows([row.tobytes() for row in z.cpu().numpy()], seed, self.device)
         asked = caption_level(level, self.caption_levels), self.config.max_text_tokens
         return [self.captions.decode(list(ids)) for ids in write_captions(self, z, own, config, *asked, batch)]
@@ -186,35 +186,30 @@ class SeqGenerator(nn.Module):
         """log p(caption | picture) in nats, of every caption for every picture: (B, k, D) and C captions -> (B, C)
         float32. What fits best is the class of a picture, with no classifier trained."""
         asked, text = caption_level(level, self.caption_levels), self.encode_prompts(captions)
-        return score_captions(self, self._standardised(latents), text, asked, batch)
+        return score_captions(self, self._standardised(latents, batch, 1), text, asked, batch)
 
-    def score_drawings(self, latents: Tensor, captions: Sequence[str], *, seed: int = 0, batch: int = 256) -> Tensor:
+    @torch.inference_mode()
+    def score_drawings(
+        self, latents: Tensor, captions: str | Sequence[str], *, seed: int = 0, batch: int = 256
+    ) -> Tensor:
         """How well each picture is drawn from each caption, the better the higher: (B, K, D) and C captions -> (B, C)
         float32, minus the loss of the latents, a mean over tokens. All captions meet the same noise, by `seed`."""
-        z = self.spec.normalise(latents.to(self.device).float())
+        z = self._standardised(latents, batch)
         own = of_rows([row.tobytes() for row in z.cpu().numpy()], seed, self.device)
-        rows = [row for row in range(len(z)) for _ in captions]
-        losses = drawing_losses(self, z, own, batch, rows, self.encode_prompts(captions).repeat(len(z), 1))
-        return -torch.tensor(losses).view(len(z), len(captions))
+        return score_drawings(self, z, own, self.encode_prompts(captions), batch)
 
     @torch.inference_mode()
     def states(self, latents: Tensor, *, batch: int = 256) -> Tensor:
         """What the Transformer makes of pictures: (B, K, D), as `encode` gives them -> (blocks, B, K, W), hidden states
         after every block, read without a prompt. State i has seen z_1 ... z_i, where latents are drawn in groups all of
         its group, and where they are denoised together all of them."""
-        self.spec.require_latents(latents, self.spec.length, "looked into")
-        z = self.spec.normalise(latents.to(self.device).float())
-        parts = [hidden_states(self.backbone, self.sequence.read(self.backbone, part)) for part in z.split(batch)]
-        return torch.cat(parts, 1)
+        parts = self._standardised(latents, batch).split(batch)
+        return torch.cat([hidden_states(self.backbone, self.sequence.read(self.backbone, z)) for z in parts], 1)
 
-    def _standardised(self, latents: Tensor) -> Tensor:
-        """For what reads pictures to write. Raises ConfigError where this model cannot."""
-        self.spec.require_latents(latents, 1, "read")
-        if not self.writes:
-            raise ConfigError("this model has not learnt to write; train one with text_to_image below 1")
-        length, needed = self.spec.length, "train one with caption_prefixes above 0"
-        if latents.shape[1] < length and not self.captions_from_prefixes:
-            raise ConfigError(f"{latents.shape[1]} tokens: this model writes from all {length}; {needed}")
+    def _standardised(self, latents: Tensor, batch: int, least: int = 0) -> Tensor:
+        """Of pictures, so many of their tokens at least: 0 stands for all."""
+        require_batch(batch)
+        self.spec.require_latents(latents, least or self.spec.length, "read")
         return self.spec.normalise(latents.to(self.device).float())
 
     def _draw(
@@ -227,11 +222,13 @@ class SeqGenerator(nn.Module):
         given: Tensor | None,
         number: int,
         on_token: Callable[[Tensor], None] | None = None,
+        **guides: Any,
     ) -> Tensor:
-        """`given` (B, k, D) standardised; -> (B, tokens, D), as `decode` takes them. `number`: of the candidate."""
-        if batch < 1:
-            raise ConfigError(f"batch={batch}: at least one prompt is computed at once")
-        guides: dict[str, Any] = {"weak": self._weaker(config.weak)} if config.weak and config.guided else {}
+        """`given` (B, k, D) standardised; -> (B, tokens, D), as `decode` takes them. `number`: of the candidate.
+        `guides`: what else the sequence is told of guidance."""
+        require_batch(batch)
+        if config.weak and config.guided:
+            guides["weak"] = self._weaker(config.weak)
         text_ids = self.encode_prompts(prompts)
         own = of_rows([repr([i for i in row if i != PAD]).encode() for row in text_ids.tolist()], seed, self.device)
         parts = [torch.empty(0, tokens, self.spec.dim, device=self.device)]

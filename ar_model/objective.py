@@ -57,6 +57,8 @@ class GeneratorObjective(nn.Module):
                 f"{', '.join(name for name, value in asked.items() if value)}; leave them out, or set text_to_image "
                 "to 0.7"
             )
+        if config.prompt_weight and config.condition_dropout == 1.0:
+            raise ConfigError("prompt_weight: condition_dropout=1 leaves no prompt to learn; set prompt_weight=0")
         if config.guided_targets != 1.0 and not isinstance(generator.head, FlowHead):
             raise ConfigError(f"guided_targets={config.guided_targets:g}: is for the flow head; set guided_targets=1")
         if config.rebuild_share and (meaning is None or not sequence.takes_meaning):

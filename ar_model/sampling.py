@@ -104,6 +104,12 @@ def beam_search(
     return found
 
 
+def require_batch(batch: int) -> None:
+    """Raise ConfigError where nothing would be computed at once."""
+    if batch < 1:
+        raise ConfigError(f"batch={batch}: at least one is computed at once")
+
+
 def of_rows(asked: Sequence[bytes], seed: int, device: torch.device | None = None) -> Draws:
     """Random numbers of each row, named by what it is asked and by how often the same was asked before it.
 

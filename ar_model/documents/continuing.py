@@ -14,8 +14,9 @@ from torch import Tensor
 from ar_model.documents.layout import DocumentRows, document_slots
 from ar_model.documents.objective import require_documents
 from ar_model.generator import SeqGenerator
-from ar_model.sampling import SampleConfig, of_rows
+from ar_model.sampling import SampleConfig, of_rows, require_batch
 from ar_model.sequences.drawing import Front, ReadSoFar, draw_behind
+from ar_model.text.prompts import text_ids
 from ar_model.text.writing import CaptionConfig, WordModel, write
 from data_pipelines.captions.tokenizer import BOI, EOS, PAD
 from seqtok_core.foundation.errors import ConfigError
@@ -36,9 +37,10 @@ def draw_next(
     """The picture that comes next in each document, as the tokenizer's `decode` takes it: (B, K, D) float32.
 
     Texts at the end of a document are its prompt, and what stands before is seen, too; a document of a text alone is
-    what `SeqGenerator.sample` draws. Guidance insists on all of it. `changes` are keys of SampleConfig over those of
-    `config`. A picture depends on its document, how often the same one stood before it, and `seed`; not on `batch`, how
-    many are computed at once. Raises ConfigError for what is no document, or a model that reads none.
+    what `SeqGenerator.sample` draws, if its words are those of captions: texts are read as they are. Guidance insists
+    on all of it. `changes` are keys of SampleConfig over those of `config`. A picture depends on its document, how
+    often the same one stood before it, and `seed`; not on `batch`, how many are computed at once. Raises ConfigError
+    for what is no document, or a model that reads none.
     """
     config, length = (config or SampleConfig()).changed(**changes), generator.spec.length
     if config.weak:
@@ -121,10 +123,9 @@ def _batches(
 ) -> Iterator[tuple[DocumentRows, Draws]]:
     """Documents packed to the right, so that the open row, told as one with a picture, is the last one of each."""
     require_documents(generator)
-    if batch < 1:
-        raise ConfigError(f"batch={batch}: at least one document is computed at once")
+    require_batch(batch)
     cut = [_cut(generator, document, number) for number, document in enumerate(documents)]
-    texts = generator.encode_prompts([text for rows in cut for text, _ in rows])
+    texts = _texts(generator, [text for rows in cut for text, _ in rows])
     ends = torch.tensor([len(rows) for rows in cut]).cumsum(0).tolist()
     starts = [0, *ends[:-1]] if ends else []
     asked = [_identity(rows, texts[start : start + len(rows)]) for start, rows in zip(starts, cut, strict=True)]
@@ -133,6 +134,12 @@ def _batches(
         some = cut[start : start + batch]
         rows = _packed(generator, some, texts[starts[start] : ends[start + len(some) - 1]])
         yield rows, Draws(seed, own.epoch[start : start + batch], own.index[start : start + batch])
+
+
+def _texts(generator: SeqGenerator, texts: Sequence[str]) -> Tensor:
+    """-> (n, T). As the loader reads them, and not in the words of captions alone: documents have others."""
+    rows = text_ids(generator.captions, texts, generator.config.max_text_tokens)
+    return torch.tensor(rows, dtype=torch.int64, device=generator.device).reshape(len(rows), -1 if rows else 1)
 
 
 def _cut(generator: SeqGenerator, document: Document, number: int) -> list[tuple[str, Tensor | None]]:

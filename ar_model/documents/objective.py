@@ -16,7 +16,6 @@ from ar_model.documents.layout import DocumentRows, document_slots
 from ar_model.generator import SeqGenerator
 from ar_model.objective import text_loss
 from ar_model.sequences.layout import writing_rows
-from ar_model.sequences.next_token import NextToken
 from data_pipelines.captions.tokenizer import PAD
 from data_pipelines.samples import DocumentBatch
 from seq_tokenizer.latents import LatentSpec
@@ -40,7 +39,7 @@ def require_documents(generator: SeqGenerator) -> None:
     """Raise ConfigError for a model that cannot read documents."""
     config = generator.config
     kind = config.sequence.kind
-    if not isinstance(generator.sequence, NextToken):
+    if kind != "next_token":
         raise ConfigError(f"sequence.kind={kind}: documents are read in sequences of kind next_token")
     if config.writer != "shared" or generator.caption_levels:
         raise ConfigError(
@@ -63,6 +62,7 @@ class DocumentObjective(nn.Module):
         super().__init__()
         generator.spec.require_same(latents, "the sequence model", source)
         require_documents(generator)
+        _require_trained(generator)
         self.generator, self.config = generator, config
 
     def checkpointed_blocks(self) -> list[nn.Module]:
@@ -105,6 +105,13 @@ class DocumentObjective(nn.Module):
         share = 1.0 / rows.picture.sum(1).clamp(min=1)  # (B,), of one picture
         counted = torch.arange(len(chosen), device=h.device) < count  # the others fill up
         return (each * share[document[chosen]] * counted).sum() / len(h)
+
+
+def _require_trained(generator: SeqGenerator) -> None:
+    """Raise ConfigError for what no training on documents teaches, so that no model is taken to know it."""
+    names = ("prefix_dropout", "caption_prefixes", "caption_dropout")
+    if asked := [name for name in names if getattr(generator.sequence, name)]:
+        raise ConfigError(f"sequence.{', sequence.'.join(asked)}: documents do not teach this; leave it out")
 
 
 def rows_of_batch(batch: DocumentBatch, spec: LatentSpec, alone: Tensor) -> DocumentRows:

@@ -168,7 +168,8 @@ class SequenceVariant(nn.Module, ABC):
     ) -> Iterator[Tensor]:
         """text_ids (B, T) -> one after the other the first `tokens` of K = `length` standardised latents, each (B, D)
         float32; the first k are `given` (B, k, D), k <= tokens, where that is set. A variant that `takes_weak` is told
-        by `weak` who guides, where it is not what is drawn without the prompt."""
+        by `weak` who guides, where it is not what is drawn without the prompt; one with `prefix_dropout` whether it
+        `hides` the given latents from what guides, too."""
 
     @abstractmethod
     def read(self, backbone: Backbone, z: Tensor) -> ImageSlots:

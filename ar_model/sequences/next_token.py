@@ -74,11 +74,12 @@ class NextToken(SequenceVariant):
         tokens: int,
         given: Tensor | None = None,
         weak: Weak | None = None,
+        hides: bool = False,
     ) -> Iterator[Tensor]:
         """The model reads each slot once and keeps its keys and values. R rows are B, or 2 B with guidance: first
-        with the prompt, then without. Given latents are read together with the prompt, and where the model has learnt
-        to do without them, guidance compares with that. A weaker model that guides reads what this one reads."""
-        guides, hides = weak if config.guided else None, bool(self.prefix_dropout)
+        with the prompt, then without, and where it `hides`, without the given latents, which are read together with
+        the prompt. A weaker model that guides reads what this one reads."""
+        guides = weak if config.guided else None
         both, already = config.guided and guides is None, 0 if given is None else given.shape[1]
         further = tokens - 1 - min(already, tokens - 1)  # nothing follows the last: it is not read
         reading = ReadSoFar(backbone, _front(backbone, text_ids, both, tokens, given, hides), further)

@@ -99,6 +99,7 @@ class NoisyCopies(NextToken):
         tokens: int,
         given: Tensor | None = None,
         weak: Weak | None = None,
+        hides: bool = False,
     ) -> Iterator[Tensor]:
         """Text and clean latents are read once and kept; the copy that is cleaned is read at every step and forgotten.
         R rows are B, or 2 B with guidance. Without a head no weaker model guides."""
@@ -111,7 +112,7 @@ class NoisyCopies(NextToken):
         if given is not None:
             known = given.repeat(rows // count, 1, 1)
             below = torch.arange(rows, device=device) >= count
-            untold = below[:, None].expand(known.shape[:2]) if self.prefix_dropout else None
+            untold = below[:, None].expand(known.shape[:2]) if hides else None
             x = torch.cat([x, backbone.embed_latents(known, 0, untold)], 1)
             yield from given.unbind(1)
         cache = StaticCache(len(backbone.blocks), rows, backbone.heads, prompt + tokens, backbone.head_dim, like=x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from data_pipelines.captions.tokenizer import PAD, CaptionTokenizer
 from seqtok_core.foundation.errors import ConfigError
@@ -13,7 +13,10 @@ _SHOWN = 8  # unknown words in a warning
 
 def as_prompts(given: str | Sequence[str]) -> list[str]:
     """A text is one prompt, not a prompt a letter. Raises ConfigError for what is no text."""
-    prompts = [given] if isinstance(given, str) else list(given)
+    prompts = [given] if isinstance(given, str) else given
+    if not isinstance(prompts, Iterable):
+        raise ConfigError(f"{given!r:.80}: prompts are a text or a list of texts")
+    prompts = list(prompts)
     for prompt in prompts:
         if not isinstance(prompt, str):
             raise ConfigError(f"{prompt!r:.80}: a prompt is a text, and several are a list of texts")
@@ -40,11 +43,21 @@ def prompt_ids(captions: CaptionTokenizer, prompts: Sequence[str], limit: int) -
     strangers = unknown_words(captions, prompts)
     if strangers is not None:
         warnings.warn(strangers, stacklevel=4)
-    rows = [captions.encode(captions.in_known_words(prompt)[0]) for prompt in prompts]
-    for prompt, ids in zip(prompts, rows, strict=True):
+    return text_ids(captions, [captions.in_known_words(prompt)[0] for prompt in prompts], limit)
+
+
+def text_ids(captions: CaptionTokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
+    """The same for texts as they stand, as a loader reads them."""
+    rows = [captions.encode(text) for text in texts]
+    for text, ids in zip(texts, rows, strict=True):
         if len(ids) > limit:
-            raise ConfigError(f"prompt of {len(ids)} tokens, at most {limit} are read: {prompt[:80]!r}")
+            raise ConfigError(f"text of {len(ids)} tokens, at most {limit} are read: {text[:80]!r}")
     return padded(rows)
+
+
+def is_read(captions: CaptionTokenizer, text: str, limit: int) -> bool:
+    """Whether a text is no longer than what is read, as a prompt and as it stands."""
+    return all(len(captions.encode(each)) <= limit for each in (text, captions.in_known_words(text)[0]))
 
 
 def padded(rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -128,9 +128,10 @@ class CaptionTokenizer:
         return self._processor.EncodeAsIds(normalise_caption(text))
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
-        """The text of ids; special ids are left out. Inverse of `encode` on normalised text."""
+        """The normalised text of ids; special ids are left out. Inverse of `encode` on normalised text."""
         numbers = ids.tolist() if isinstance(ids, Tensor) else [int(i) for i in ids]
-        return self._processor.DecodeIds([i for i in numbers if i == UNK or i >= len(_SPECIAL)])
+        text = self._processor.DecodeIds([i for i in numbers if i == UNK or i >= len(_SPECIAL)])
+        return normalise_caption(text, len(text))
 
     def encode_batch(
         self, captions: Sequence[Sequence[str]], levels: int | None = None, max_tokens: int = 48

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from seqtok_core.foundation.packed import Packed, pack
 
 log = logging.getLogger(__name__)
 _NAMED = 3  # bad documents in a message
+_LIKE_A_PIECE = re.compile(r"#\d+$")  # such a key gets a number, too: so no two pieces share one
 
 
 class DocumentReadConfig(FetchConfig):
@@ -78,7 +80,7 @@ class DocumentFile:
         """(key, parts) of each line that is a document."""
         keys = set[str]()
         try:
-            with open(self.file, encoding="utf-8") as stream:
+            with open(self.file, encoding="utf-8-sig") as stream:
                 for number, line in enumerate(stream, 1):
                     if not line.strip():
                         continue
@@ -109,8 +111,8 @@ class DocumentFile:
                 continue
             self._sound += 1
             for number, piece in enumerate(_cut(parts, places, pictures)):
-                name = key if number == 0 else f"{key}#{number}"
-                yield json.dumps([name, *piece], ensure_ascii=False).encode()
+                name = key if number == 0 and not _LIKE_A_PIECE.search(key) else f"{key}#{number}"
+                yield json.dumps([name, *piece]).encode()
 
     def _refuse(self) -> None:
         """Say what is left out. Raises DataError where it is too much, or nothing is left."""
@@ -211,7 +213,7 @@ def _document(line: str) -> dict[str, Any] | str:
     """What a line holds, or why it is no document."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "not a JSON object"
     if not isinstance(found, dict) or not isinstance(found.get("parts"), list):
         return 'not an object with a list of "parts"'

@@ -150,21 +150,28 @@ def held_out_means(objective: nn.Module, held_out: Any, device: torch.device) ->
     return {name: total / len(held_out) for name, total in sums.items()}
 
 
+_COMPUTES = ("heads", "kind", "prediction")  # settings that change no shape, and what is computed
+
+
 def begin_with(model: Any, other: Any, name: str) -> None:
     """Give `model` the weights of `other`, the one of the same class that `name` names. Raises MismatchError naming
-    the settings that differ where names or shapes do."""
+    the settings that differ where names or shapes do, or what the same weights compute."""
     own, its = model.state_dict(), other.state_dict()
     wrong = [
         key for key in own.keys() | its.keys() if key not in own or key not in its or own[key].shape != its[key].shape
     ]
-    if not wrong:
-        model.load_state_dict(its)
-        return
     here, there = (dotted(each.config.model_dump(mode="json")) for each in (model, other))
     differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+    if not wrong:
+        differing = [key for key in differing if key.rpartition(".")[2] in _COMPUTES]
+    if not wrong and not differing:
+        model.load_state_dict(its)
+        return
     settings = "; ".join(
         f"model.{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here" for key in differing
     )
+    if not wrong:
+        raise MismatchError(f"init_from={name}: its weights fit, and compute something else: {settings}")
     raise MismatchError(
         f"init_from={name}: {len(wrong)} of its tensors do not fit ({sorted(wrong)[0]}, …); "
         + (settings or "the words or the latents are others")

@@ -14,7 +14,7 @@ from ar_model.sequences.layout import attention_mask, prompt_block, slot_positio
 from ar_model.text.prompts import prompt_ids
 from seqtok_core.foundation.errors import ConfigError
 from seqtok_core.layers.flow import guidance_at
-from tests.ar_model.toy import DIM, LENGTH, toy_generator
+from tests.ar_model.toy import CAPTIONS, DIM, LENGTH, random_latents, toy_generator
 
 PROMPTS = ["a red circle", "a blue square above a red circle", "", "one shape"]
 
@@ -210,10 +210,13 @@ def test_words_that_no_caption_has_are_named_in_one_warning() -> None:
         prompt_ids(model.captions, [many], 200)
 
 
-def test_one_beam_and_one_candidate_a_stage_is_a_plain_sample() -> None:
-    """What is kept goes on by the same noise, so a search without choice changes nothing."""
-    model, given = toy_generator(), {"seed": 2, "flow": {"steps": 4}}
-    config, prompts = SampleConfig().changed(flow={"steps": 4}), PROMPTS
+@pytest.mark.parametrize("kind", ["next_token", "noisy_copies"])
+def test_one_beam_and_one_candidate_a_stage_is_a_plain_sample(kind: str) -> None:
+    """What is kept goes on by the same noise and guidance, so a search without choice changes nothing; beginnings that
+    training hid for `complete` are no exception."""
+    model = toy_generator(sequence={"kind": kind, "prefix_dropout": 0.3})
+    given = {"seed": 2, "guidance": 3.0, "flow": {"steps": 4}}
+    config, prompts = SampleConfig().changed(guidance=3.0, flow={"steps": 4}), PROMPTS
 
     def go_on(kept: Tensor | None, length: int, number: int) -> Tensor:
         assert number == 0
@@ -291,3 +294,29 @@ def test_a_text_is_one_prompt_at_every_door() -> None:
 def test_what_is_no_text_is_no_prompt(prompts: list[object]) -> None:
     with pytest.raises(ConfigError, match="a prompt is a text"):
         toy_generator().sample(prompts)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="None: prompts are a text or a list of texts"):
+        toy_generator().sample(None)  # type: ignore[arg-type]
+
+
+def test_nothing_at_once_and_pictures_without_all_their_tokens_are_refused() -> None:
+    model, z = toy_generator(), random_latents(3)
+    captioned = model.sample(["a red circle"], flow={"steps": 2})
+    for call in (model.caption, model.states):
+        with pytest.raises(ConfigError, match="batch=-1"):
+            call(captioned, batch=-1)
+    for call in (model.score_captions, model.score_drawings):
+        with pytest.raises(ConfigError, match="batch=0"):
+            call(z, ["a red circle"], batch=0)
+        with pytest.raises(ConfigError, match="latents of shape"):
+            call(z[0], ["a red circle"])
+    with pytest.raises(ConfigError, match=f"with k = {LENGTH} are read"):
+        model.score_drawings(z[:, :2], ["a red circle"])
+
+
+def test_no_pictures_and_no_captions_are_scored_as_nothing() -> None:
+    model, z = toy_generator(), random_latents(3)
+    assert model.caption(z[:0], candidates=2) == []
+    assert model.score_drawings(z[:0], CAPTIONS).shape == (0, len(CAPTIONS))
+    assert model.score_drawings(z, []).shape == (3, 0)
+    one = model.score_drawings(z.clone().requires_grad_(), "a red circle")
+    assert torch.equal(one, model.score_drawings(z, ["a red circle"]))

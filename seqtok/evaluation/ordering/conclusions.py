@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from seqtok.evaluation.ordering.table import Column, Figure, Row, Summary
+from seqtok.evaluation.ordering.table import FIXED, Column, Figure, Row, Summary
 
 LEARNED, WITHOUT_TEXT = "text_on_every_prefix", "nested"
+_LEAST = 3  # seeds from which "the same in each" says more than chance
 # What is claimed of the learned order: columns, and in which words.
 _CLAIMS = {
     "strict": "tells coarser levels before finer ones",
@@ -23,17 +24,27 @@ _CLAIMS = {
 def conclusions(rows: Sequence[Row], summary: Summary) -> list[str]:
     """Sentences, in the order in which they are read."""
     said = [_seeds(rows), *_reservations(rows, summary)]
-    names = {row.name: row for row in rows}
-    if LEARNED not in names:
+    if LEARNED not in {row.name for row in rows}:
         return [*said, f"Without {LEARNED} among the contestants nothing is said of the learned order."]
-    fixed = [row.name for row in rows if not row.taught and row.name not in (WITHOUT_TEXT, "no_nesting", "vq")]
-    for key, words in _CLAIMS.items():
-        figures = summary.figures.get(key, {})
-        rivals = {name: figures[name] for name in fixed if name in figures}
-        if LEARNED in figures and rivals:
-            said.append(_held_against(words, figures[LEARNED], rivals, summary.columns[key], "fixed order"))
+    for kind, names in _kinds(rows).items():
+        for key, words in _CLAIMS.items():
+            figures = summary.figures.get(key, {})
+            rivals = {name: figures[name] for name in names if name in figures}
+            if LEARNED in figures and rivals:
+                said.append(_held_against(words, figures[LEARNED], rivals, summary.columns[key], kind))
     said += _of_text(summary)
     return said
+
+
+def _kinds(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Contestants that the learned order is held against, by what they are."""
+    kinds: dict[str, list[str]] = {"fixed order": [], "one without captions": [], "other one with captions": []}
+    for row in rows:
+        if row.name != LEARNED:
+            fixed = row.name in (*FIXED, "scales")
+            kind = "other one with captions" if row.taught else "fixed order" if fixed else "one without captions"
+            kinds[kind].append(row.name)
+    return kinds
 
 
 def _reservations(rows: Sequence[Row], summary: Summary) -> list[str]:
@@ -46,6 +57,17 @@ def _reservations(rows: Sequence[Row], summary: Summary) -> list[str]:
         said.append(
             "How pictures are drawn was chosen on the test split: figures of drawn pictures are too good for all, and "
             "most for whom it was chosen."
+        )
+    elif chosen == summary.judge.get("pictures_split"):
+        said.append(
+            f"How pictures are drawn was chosen on the {chosen} split, where guided sets of pictures are judged, too: "
+            "their Fréchet distances favour for whom it was chosen."
+        )
+    eyes = {run["hashes"]["eye"] for row in rows for run in row.runs if "hashes" in run}
+    if len(eyes) > 1:
+        said.append(
+            f"{len(eyes)} eyes saw these pictures, trained alike on different machines: between seeds figures of "
+            "pictures differ by that, too."
         )
     return said
 
@@ -71,6 +93,8 @@ def _held_against(words: str, own: Figure, rivals: Mapping[str, Figure], column:
         if (column.better > 0 and own.high < best.low) or (column.better < 0 and own.low > best.high):
             return f"The learned order loses: it does not show that it {words}: {numbers}."
         return f"The learned order is not ahead: nothing shows that it {words}: {numbers}."
+    if not own.half and not best.half and min(own.seeds, best.seeds) < _LEAST:
+        return f"Perhaps the learned order {words}, but {own.seeds} equal seeds are too few to say: {numbers}."
     apart = own.low > best.high if column.better > 0 else own.high < best.low
     if apart:
         return f"The learned order {words}: {numbers}."
@@ -99,4 +123,6 @@ def _of_text(summary: Summary) -> list[str]:
 def _shown(value: Figure, column: Column) -> str:
     scale, digits = (100, 1) if column.unit == "%" else (1, 2)
     half = "" if value.half is None else f" ± {value.half * scale:.{digits}f}"
+    if value.half == 0:
+        half = f" with each of {value.seeds} seeds"
     return f"{value.mean * scale:.{digits}f}{half}{' %' if column.unit == '%' else ''}"

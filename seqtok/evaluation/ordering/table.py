@@ -14,6 +14,8 @@ from typing import Any
 from seqtok.evaluation.ordering.concordance import area
 
 Results = Mapping[str, Any]
+# Cells of a grid, in an order that no training moves.
+FIXED = ("raster", "column_major", "spiral_out", "z_order", "corner_distance", "random")
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -116,7 +118,8 @@ def _columns(rows: Sequence[Row]) -> dict[str, Column]:
         found[f"{how}_unseen"] = Column(f"unseen, {words}", "%", 1, _value(how, "everything", "unseen"))
     for how in ("guided", "unguided"):
         found[f"frechet_{how}"] = Column(f"Fréchet, {how}", "", -1, _value("frechet", how))
-        found[f"frechet_infinity_{how}"] = Column(f"Fréchet at ∞, {how}", "", -1, _value("frechet", "infinity", how))
+        told = _value("frechet", "infinity_of_pairs", how)
+        found[f"frechet_infinity_{how}"] = Column(f"Fréchet at ∞, {how}", "", -1, told)
         for what in ("precision", "recall"):
             found[f"{what}_{how}"] = Column(f"{what}, {how}", "%", 1, _value("manifold", how, what))
     for network in {name: None for row in rows for run in row.runs for name in run.get("networks", {})}:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from ar_model import SeqGenerator
 from ar_model.documents.continuing import Document, draw_next
 from ar_model.documents.objective import DocumentObjective, DocumentObjectiveConfig
+from ar_model.text.prompts import is_read
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.documents import DocumentLoader, DocumentReadConfig, read_documents
 from data_pipelines.samples import DocumentBatch
+from data_pipelines.shards.manifest import read_manifest
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all
 from seqtok.grids import as_tensor, grid
@@ -79,11 +81,14 @@ class DocumentsRun(SequenceRun):
         spec = self.latent_spec(assumed, notes)
         objective = DocumentObjective(SeqGenerator(self.model, spec, words), self.objective, spec)
         most = config.pictures + 1
-        kept = 4 * spec.length * spec.dim * config.pictures
+        stored = 4 * spec.length * spec.dim * config.pictures
         if isinstance(words, CaptionTokenizer) and data.is_there:
+            pictures = read_manifest(data.folder).split(data.split, data.folder).samples
+            documents = self._loader(words, 1).samples
+            kept = -(-4 * spec.length * spec.dim * pictures // documents)  # the whole split is kept, once
             whole = read_documents(data.folder, data.split, data.documents, words, rows, config)
             first = lambda count: batch_rows(whole, torch.arange(count) % len(whole))  # noqa: E731
-            return Workload(objective, first, self._loader(words, 1).samples, kept, kept, None, config, notes)
+            return Workload(objective, first, documents, kept, stored, None, config, notes)
         notes.append(f"no data read from {data.folder}: random latents, {config.pictures} pictures in each document")
 
         def batch(count: int) -> DocumentBatch:
@@ -93,7 +98,7 @@ class DocumentsRun(SequenceRun):
             pictures = torch.full((count,), config.pictures)
             return DocumentBatch(latents=latents, pictures=pictures, rows=pictures + 1, **held)
 
-        return Workload(objective, batch, assumed.samples, kept, kept, None, config, notes)
+        return Workload(objective, batch, assumed.samples, stored, stored, None, config, notes)
 
 
 class DocumentHooks(SequenceHooks):
@@ -105,7 +110,8 @@ class DocumentHooks(SequenceHooks):
         captions = CaptionTokenizer.load(run.data.captions_path)
         data, config, later = run.data, run.data.loader, run.validation
         first = read_documents(data.folder, data.split, data.documents, captions, _SCORED, config)
-        self._asked = [begun(first, row, captions) for row in range(len(first)) if first.pictures[row]]
+        parts = [begun(first, row, captions) for row in range(len(first)) if first.pictures[row]]
+        self._asked = [each for each in parts if _is_read(each[0], captions, run.model.max_text_tokens)]
         self._real = torch.stack([last for _, last in self._asked]) if self._asked else torch.empty(0)
         self._held_out: DocumentBatch | None = None
         if later is not None:
@@ -149,6 +155,11 @@ def begun(batch: DocumentBatch, row: int, captions: CaptionTokenizer) -> tuple[l
     last = parts.pop()
     assert isinstance(last, Tensor)
     return parts, last
+
+
+def _is_read(document: Document, captions: CaptionTokenizer, limit: int) -> bool:
+    """A text that the loader cut has perhaps more tokens when it is read anew."""
+    return all(is_read(captions, part, limit) for part in document if isinstance(part, str))
 
 
 def _pictures(document: Document) -> list[Tensor]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from ar_model import GeneratorObjective, GeneratorObjectiveConfig, SeqGenerator
 from ar_model.text.meaning import Meaning
+from ar_model.text.prompts import is_read
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.latent_text import LatentTextLoader, read_latents
 from data_pipelines.reading.loader import ReadConfig
@@ -44,6 +46,12 @@ class GeneratorRun(SequenceRun):
     objective: GeneratorObjectiveConfig = GeneratorObjectiveConfig()
     # Folder of a scene reader: says of how many held-out prompts the samples show everything.
     reader: Annotated[Path | None, RESUMABLE] = None
+
+    @model_validator(mode="after")
+    def _read_as_pictures(self) -> Self:
+        if self.reader is not None and self.tokenizer is None:
+            raise ValueError("reader: reads pictures, which the tokenizer draws; name it with `tokenizer`")
+        return self
 
     def build(self) -> tuple[GeneratorObjective, LatentTextLoader]:
         captions, world, folder = (
@@ -115,7 +123,8 @@ class GeneratorHooks(SequenceHooks):
         captions = CaptionTokenizer.load(run.data.captions_path)
         self._held_out = None if run.validation is None else _held_out(run, run.validation, captions)
         batch = read_latents(run.data.folder, run.data.split, captions, _SCORED, run.data.loader)
-        told = [i for i, pyramid in enumerate(batch.captions) if pyramid]
+        limit = run.model.max_text_tokens
+        told = [i for i, own in enumerate(batch.captions) if own and is_read(captions, own[-1], limit)]
         self._prompts = [batch.captions[i][-1] for i in told]
         self._real = batch.latents[told].float()
 

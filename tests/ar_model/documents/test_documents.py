@@ -293,6 +293,14 @@ def test_a_model_learns_to_draw_what_the_document_showed_before() -> None:
     assert float(right.float().mean()) > 0.95
 
 
+def test_texts_are_read_as_they_stand_and_words_of_no_caption_are_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    """A loader reads them so: `captions.model` knows the words of captions, and documents have others."""
+    model = toy_generator()
+    plain, other = (draw_next(model, [[text]], flow={"steps": 2}) for text in ("a red circle", "A red circle, then:"))
+    assert (plain - other).abs().max() > 1e-3
+    assert not recwarn.list
+
+
 def test_what_is_no_document_and_who_reads_none() -> None:
     model = toy_generator()
     with pytest.raises(ConfigError, match="document 0: is a text"):
@@ -315,6 +323,8 @@ def test_what_is_no_document_and_who_reads_none() -> None:
     assert write_next(model, []) == []
     for changes, message in [
         ({"sequence": {"kind": "full_image"}}, "sequence.kind=full_image"),
+        ({"sequence": {"kind": "noisy_copies"}}, "sequence.kind=noisy_copies"),
+        ({"sequence": {"prefix_dropout": 0.5}}, "sequence.prefix_dropout: documents do not teach this"),
         ({"writer": "own"}, "writer=own"),
         ({"sequence": {"caption_levels": 2}}, "caption_levels=2"),
     ]:

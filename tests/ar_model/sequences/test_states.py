@@ -88,5 +88,5 @@ def of_latents(kind: str, image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(2, LENGTH - 1, DIM), (2, LENGTH, DIM + 1), (LENGTH, DIM)])
 def test_other_latents_are_refused_in_one_message(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=rf"latents of shape .*: \(B, k, {DIM}\) with k = {LENGTH} are looked into"):
+    with pytest.raises(ConfigError, match=rf"latents of shape .*: \(B, k, {DIM}\) with k = {LENGTH} are read"):
         variant("next_token").states(torch.zeros(shape))

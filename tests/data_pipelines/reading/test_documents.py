@@ -88,6 +88,9 @@ def test_long_documents_are_cut_into_pieces_that_do_not_end(latents: Path, tmp_p
     assert batch.rows.tolist() == [2, 2, 2], "only the last has what ends the document"
     assert [part for part in told(batch, 1) if isinstance(part, str)] == ["a square"]
     assert [part for part in told(batch, 2) if isinstance(part, str)] == ["a circle"]
+    file = file_of(tmp_path / "d.jsonl", {"key": "a", "parts": long}, {"key": "a#1", "parts": long})
+    keys = read(latents, file, pictures=2).keys
+    assert len(set(keys)) == len(keys) == 6
 
 
 def test_every_rank_and_worker_reads_its_share_of_the_same_order(latents: Path, tmp_path: Path) -> None:
@@ -144,6 +147,13 @@ def test_bad_documents_are_named_and_left_out_up_to_a_limit(
     (tmp_path / "d.jsonl").write_bytes(b'{"parts": ["\xff"]}')
     with pytest.raises(DataError, match="is no UTF-8"):
         read(latents, tmp_path / "d.jsonl")
+    whole = file_of(tmp_path / "d.jsonl", *good).read_text()
+    deep = '{"parts": ' + "[" * 200_000 + "\n"
+    (tmp_path / "d.jsonl").write_text(f"\ufeff{whole}{deep}", encoding="utf-8")
+    assert len(read(latents, tmp_path / "d.jsonl")) == 100, "a byte order mark is no part of the first line"
+    half = '{"key": "half \\ud83d", "parts": ["half \\ud83d a circle", {"image": "p1"}]}\n'
+    (tmp_path / "d.jsonl").write_text(whole + half)
+    assert told(read(latents, tmp_path / "d.jsonl"), 100)[0] == "half a circle"
     file = file_of(tmp_path / "d.jsonl", *good)
     with pytest.raises(ConfigError, match="100 samples do not fill a batch of 101"):
         DocumentLoader(latents, "train", file, TOKENIZER, DocumentReadConfig(), seed=0, global_batch=101)

@@ -73,6 +73,8 @@ def test_other_weights_under_the_same_name_are_another_run(runs, tmp_path):  # n
         ("tokenizer", ["model.encoder_layers=2"], r"model\.encoder_layers: 1 there, 2 here"),
         ("generator", ["model.depth=2"], r"model\.depth: 1 there, 2 here"),
         ("generator", ["init_from=/no/such"], "no such model folder"),
+        ("generator", ["model.heads=1"], r"compute something else: model\.heads: 2 there, 1 here"),
+        ("generator", ["model.head.prediction=data"], r"model\.head\.prediction: velocity there, data here"),
         ("tokenizer", ["frozen=somewhere"], "set one of them"),
     ],
 )

@@ -5,6 +5,7 @@ Shapes: n and m pictures, D features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,15 +66,34 @@ def frechet_infinity(a: Tensor, b: Tensor, *, points: int = _POINTS, seed: int =
     if count < 4 or points < 2:
         raise ValueError(f"{count} pictures at {points} numbers of them: a line needs two numbers, and 4 pictures")
     real = moments(b)
-    least = max(2, min(max(count // 10, a.shape[1] + 1), count // 2))
-    numbers = torch.linspace(least, count, points).round().long().tolist()
+    numbers = _numbers(count, a.shape[1], points)
     generator = torch.Generator().manual_seed(seed)
     root = _root(real.covariance)
     parts = [a[torch.randperm(count, generator=generator)[:number].to(a.device)] for number in numbers]
-    distances = torch.tensor([_distance(real, root, moments(part)) for part in parts], dtype=torch.float64)
-    line = torch.stack([torch.ones(points, dtype=torch.float64), 1 / torch.tensor(numbers, dtype=torch.float64)], 1)
-    value, slope = torch.linalg.lstsq(line, distances[:, None]).solution[:, 0].tolist()
+    value, slope = _at_infinity(numbers, [_distance(real, root, moments(part)) for part in parts])
     return FrechetLimit(value, slope, frechet_note(min(count, len(b)), a.shape[1]))
+
+
+def frechet_infinity_of_pairs(a: Tensor, b: Tensor, *, points: int = _POINTS, seed: int = 0) -> float:
+    """a (n, D), b (n, D), where a[i] is made for what b[i] shows -> the distance without the bias of finite sets: a
+    least-squares line over 1 / N through distances of N pictures of either set, at 1 / N = 0.
+
+    No picture stands opposite its own: of a random half of the pairs `a` is taken, of the other half `b`. Pictures that
+    are alike one by one would else look nearer than their laws are, more so the fewer they are, and the line would end
+    below 0. Raises ValueError for fewer than 8 pairs, or fewer than two points.
+    """
+    half = len(a) // 2
+    if len(a) != len(b) or half < 4 or points < 2:
+        raise ValueError(
+            f"{len(a)} and {len(b)} pictures at {points} numbers of them: a line needs 8 pairs, two numbers"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(len(a), generator=generator)
+    made, real = a[drawn[:half].to(a.device)], b[drawn[half : 2 * half].to(b.device)]
+    numbers = _numbers(half, a.shape[1], points)
+    parts = (torch.randperm(half, generator=generator)[:number] for number in numbers)
+    distances = [frechet_distance(made[part.to(a.device)], real[part.to(b.device)]) for part in parts]
+    return _at_infinity(numbers, distances)[0]
 
 
 def frechet_note(pictures: int, features: int) -> str | None:
@@ -83,6 +103,21 @@ def frechet_note(pictures: int, features: int) -> str | None:
     if pictures < ENOUGH:
         return f"{pictures} pictures are fewer than {ENOUGH}: the distance is biased upwards"
     return None
+
+
+def _numbers(count: int, features: int, points: int) -> list[int]:
+    """Of pictures in parts of `count`: from a tenth (more than the features, where there are enough) to all."""
+    least = max(2, min(max(count // 10, features + 1), count // 2))
+    return [int(number) for number in torch.linspace(least, count, points).round().tolist()]
+
+
+def _at_infinity(numbers: Sequence[int], distances: Sequence[float]) -> tuple[float, float]:
+    """-> value and slope of the line over 1 / number."""
+    ones = torch.ones(len(numbers), dtype=torch.float64)
+    line = torch.stack([ones, 1 / torch.tensor(numbers, dtype=torch.float64)], 1)
+    known = torch.tensor(distances, dtype=torch.float64)[:, None]
+    value, slope = torch.linalg.lstsq(line, known).solution[:, 0].tolist()
+    return value, slope
 
 
 def _require_two(first: int, second: int) -> None:

@@ -21,7 +21,7 @@ from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.prefixes import decode_all, encode_all
 from seqtok.evaluation.eyes.labels import judge_labels, label_truth
 from seqtok.evaluation.eyes.training import eye_id, load_or_train_eye
-from seqtok.evaluation.metrics.sets.frechet import frechet_distance, frechet_infinity, frechet_note
+from seqtok.evaluation.metrics.sets.frechet import frechet_distance, frechet_infinity_of_pairs, frechet_note
 from seqtok.evaluation.metrics.sets.manifolds import precision_recall
 from seqtok.evaluation.report.kept_pictures import ReportPictures
 from seqtok.evaluation.report.report import merge
@@ -38,7 +38,7 @@ from seqtok_core.foundation import fingerprint
 
 _SHOWN = 8  # held-out pictures of a strip
 _NEIGHBOURS = 3  # that a ball of a manifold reaches to
-_LINE = 4  # pictures that a line of Frechet distances needs
+_LINE = 8  # pictures that a line of Frechet distances needs
 
 
 class Sees(Protocol):
@@ -135,8 +135,10 @@ def judge_sets(
     """Pictures of the captions as a set beside the pictures that have them, with and without guidance -> by eye its
     `identity`, and as it sees them
 
-    `frechet`: distances, of so many pictures and for endlessly many (`infinity`); beside them what the tokenizer alone
-    loses, two halves of the real pictures (half as many make it larger), and a `note` where all are too few;
+    `frechet`: distances from the very pictures whose captions were drawn, as papers on COCO measure: so they can lie
+    below that of two independent sets. For endlessly many, from other pictures (`infinity_of_pairs`); beside them what
+    the tokenizer alone loses, two halves of the real pictures (half as many make it larger), and a `note` where all are
+    too few;
     `manifold`: precision and recall.
     """
     prompts = [captions[-1] for captions in real.captions]
@@ -158,13 +160,13 @@ def _distances(target: Tensor, made: Mapping[str, Tensor], seed: int) -> dict[st
     frechet: dict[str, Any] = {
         "note": frechet_note(len(target), target.shape[1]),
         "halves": frechet_distance(target[:half], target[half:]),
-        "infinity": {},
+        "infinity_of_pairs": {},
     }
     manifold: dict[str, Any] = {}
     for how, own in made.items():
         frechet[how] = frechet_distance(own, target)
         if len(own) >= _LINE:
-            frechet["infinity"][how] = frechet_infinity(own, target, seed=seed).value
+            frechet["infinity_of_pairs"][how] = frechet_infinity_of_pairs(own, target, seed=seed)
         if len(own) > _NEIGHBOURS:
             manifold[how] = precision_recall(target, own, _NEIGHBOURS)._asdict()
     return {"frechet": frechet, "manifold": manifold}

@@ -126,13 +126,13 @@ def judge_contestant(
 
 
 def require_apart(train: Iterable[ImageTextBatch], test: ImageTextBatch) -> None:
-    """Raises DataError naming a test picture whose pixels are in the training split: what is known by heart is not
+    """Raises DataError naming a held-out picture whose pixels are in the training split: what is known by heart is not
     judged."""
     known = {_picture_hash(picture) for batch in train for picture in batch.images}
     for key, picture in zip(test.keys, test.images, strict=True):
         if _picture_hash(picture) in known:
             raise DataError(
-                f"{key}: this test picture is a training picture, too; a judgement of it says nothing. Prepare the "
+                f"{key}: this held-out picture is a training picture, too; a judgement of it says nothing. Prepare the "
                 "data again: `prepare` drops equal pictures across splits"
             )
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seqtok.evaluation.ordering.table import FIXED
+
 _NO_TEXT = ("model.text=null", "model.writer=null", "objective.write=null", "objective.contrast=null")
-FIXED = ("raster", "column_major", "spiral_out", "z_order", "corner_distance", "random")
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,10 @@ def is_judged(suite: SuiteConfig, contest: Contest) -> bool:
 
 def _require_apart(suite: SuiteConfig) -> None:
     captions = CaptionTokenizer.load(suite.data / CAPTIONS_FILE)
-    train = read_manifest(suite.data).splits["train"]
-    test = read_split(suite.data, "test", captions, suite.judge.test)
-    require_apart(sample_split(suite.data, "train", captions, train.samples), test)
+    train, judge = read_manifest(suite.data).splits["train"], suite.judge
+    for split, count in {"test": judge.test, judge.pictures_split: max(judge.pictures, judge.test)}.items():
+        held_out = read_split(suite.data, split, captions, count)
+        require_apart(sample_split(suite.data, "train", captions, train.samples), held_out)
 
 
 class _Conductor:

@@ -95,6 +95,39 @@ def test_intervals_that_touch_are_a_perhaps():
     assert re.search(r"(Perhaps|not ahead)[^.]*drawn nearer", words)
 
 
+def test_every_kind_of_rival_is_named():
+    """Also one that captions taught elsewhere, and one without captions whose order is learned."""
+    rows = suite()
+    rows.append(Row("text_on_last_token", "", True, [run(seed, 0.2, 0.5, 0.99, 0.5, 31.0) for seed in range(3)]))
+    words = said(rows)
+    assert "95.1 ± 0.2 % against 70.1 ± 0.2 % of the best fixed order, raster" in words
+    assert "95.1 ± 0.2 % against 80.1 ± 0.2 % of the best one without captions, nested" in words
+    assert re.search(r"The learned order loses: .*of the best other one with captions, text_on_last_token", words)
+    assert "other one with captions" not in said(suite())
+
+
+def test_few_equal_seeds_decide_nothing():
+    """Concordance has few values: two seeds are often alike by chance."""
+    tells = "The learned order tells coarser levels"
+    assert tells not in said(suite(seeds=2))
+    assert "2 equal seeds are too few" in said(suite(seeds=2))
+    assert tells in said(suite())
+    assert "1.00 with each of 3 seeds against 0.30 with each of 3 seeds" in said(suite())
+
+
+def test_what_makes_distances_worth_less_is_said():
+    rows = suite()
+    same = {**JUDGE, "pictures_split": "val"}
+    assert "chosen on the val split" in " ".join(conclusions(rows, summarise_suite(rows, same)))
+    assert "chosen on the val split" not in said(rows)
+    for row in rows:
+        for one in row.runs:
+            one["hashes"] = {"eye": "a"}
+    assert "eyes saw" not in said(rows)
+    rows[1].runs[0]["hashes"]["eye"] = "b"
+    assert "2 eyes saw these pictures" in said(rows)
+
+
 def test_settings_chosen_on_the_test_split_are_named():
     rows = suite()
     chosen = {"chosen": {"split": "test"}}

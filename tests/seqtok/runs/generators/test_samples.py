@@ -17,10 +17,12 @@ from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import KIND, load_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
 from seqtok.runs.generators import pairs as runs
+from seqtok.runs.kinds import load_kind
 from seqtok_core.foundation import model_folder
-from seqtok_core.foundation.errors import DataError
+from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.layers.randomness import Draws
 from tests.ar_model.toy import CAPTIONS, LENGTH, latent_spec, random_latents, toy_generator
+from tests.seqtok.commands.test_commands import TINY
 
 
 def hooks(real: Tensor) -> runs.GeneratorHooks:
@@ -85,6 +87,11 @@ def test_with_a_tokenizer_there_are_pictures_and_a_reader_reads_them(
     assert shown.pictures.dtype == torch.uint8
     assert shown.pictures.shape[0] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["images_000000064.png"]
+
+
+def test_a_reader_without_what_draws_pictures_is_refused() -> None:
+    with pytest.raises(ConfigError, match="reader: reads pictures, which the tokenizer draws"):
+        load_kind(runs.GeneratorRun, TINY / "tiny-generator.yaml", ["reader=somewhere"])
 
 
 def test_a_reader_is_read_whatever_its_settings(tmp_path: Path) -> None:

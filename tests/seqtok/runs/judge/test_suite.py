@@ -21,9 +21,10 @@ from data_pipelines.scenes import make_scene
 from seq_tokenizer import SeqTokenizer
 from seq_tokenizer.tokenizer import parameter_count
 from seqtok.commands.data.app import app as data_app
+from seqtok.evaluation.ordering.table import FIXED
 from seqtok.evaluation.scenes.generation import real_pictures
 from seqtok.runs.judge.orders.contest import require_apart, require_steady
-from seqtok.runs.judge.orders.contestants import FIXED, contestants
+from seqtok.runs.judge.orders.contestants import contestants
 from seqtok.runs.judge.orders.suite import SuiteConfig
 from seqtok.runs.settings import read_values
 from seqtok_core.foundation.errors import ConfigError, DataError, SeqtokError

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqtok.evaluation.metrics.sets.frechet import ENOUGH, frechet_distance, frechet_infinity, frechet_note
+from seqtok.evaluation.metrics.sets.frechet import (
+    ENOUGH,
+    frechet_distance,
+    frechet_infinity,
+    frechet_infinity_of_pairs,
+    frechet_note,
+)
 
 FEATURES = 16
 
@@ -48,6 +54,27 @@ def test_it_is_a_function_of_the_features_and_the_seed() -> None:
     turned = torch.linalg.qr(normal(FEATURES, 2)).Q
     rotated = frechet_infinity(made @ turned + 3, real @ turned + 3)
     assert rotated.value == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.9])
+def test_pictures_that_are_alike_one_by_one_are_no_nearer_at_infinity(alike: float) -> None:
+    """Of equal laws the truth is 0, however much each picture has of its own real one; the plain line ends below."""
+    pairs, plain = [], []
+    for seed in range(12):
+        real, other = normal(1000, 2 * seed), normal(1000, 2 * seed + 1)
+        made = alike * real + (1 - alike**2) ** 0.5 * other
+        pairs.append(frechet_infinity_of_pairs(made, real))
+        plain.append(frechet_infinity(made, real).value)
+    assert abs(float(np.mean(pairs))) < 0.07
+    if alike:
+        assert float(np.mean(plain)) < -0.03
+    far = frechet_infinity_of_pairs(made + 1, real)
+    assert far == pytest.approx(FEATURES, rel=0.1)
+    assert frechet_infinity_of_pairs(made, real) == frechet_infinity_of_pairs(made, real)
+    with pytest.raises(ValueError, match="8 pairs"):
+        frechet_infinity_of_pairs(made[:6], real[:6])
+    with pytest.raises(ValueError, match="8 pairs"):
+        frechet_infinity_of_pairs(made[:9], real)
 
 
 @pytest.mark.parametrize(
