@@ -46,6 +46,14 @@ def test_any_text_survives_the_round_trip(text):
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == normalise_caption(text)
 
 
+def test_what_any_ids_say_is_one_clean_line():
+    """A model that writes chooses ids: bytes of control characters among them."""
+    every = TOKENIZER.decode(range(TOKENIZER.vocab_size))
+    assert every == normalise_caption(every, len(every))
+    assert len(every.splitlines()) == 1
+    assert "\x1b" not in every
+
+
 def test_special_ids_are_fixed_and_cannot_be_typed():
     assert (PAD, UNK, BOS, EOS, BOI, EOI) == (0, 1, 2, 3, 4, 5)
     typed = TOKENIZER.encode("<pad> <bos> <boi> <eoi> <unk>")
