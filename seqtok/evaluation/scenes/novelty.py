@@ -27,9 +27,7 @@ def nearest_distances(pictures: Tensor, training: Tensor) -> Tensor:
     norms = known.square().sum(1)
     found = []
     for part in pictures.flatten(1).float().split(_AT_ONCE):
-        nearest = (norms - 2 * part @ known.T).argmin(
-            1
-        )  # as products, which are quick, and too coarse for the distance
+        nearest = (norms - 2 * part @ known.T).argmin(1)  # products are quick, and too coarse for a distance
         found.append((part - known[nearest]).square().mean(1))
     return torch.cat(found).sqrt()
 

@@ -54,8 +54,15 @@ def test_keys_become_what_preparing_makes_of_them(model: Path, tmp_path: Path):
     export(model, tmp_path / "in", tmp_path / "out")
     assert exported_keys(tmp_path / "out") == [wanted.key(n) for n in range(6)]
     assert len(set(exported_keys(tmp_path / "out"))) == 6
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_keys(model: Path, tmp_path: Path):
+    write_tar(tmp_path / "in/train-0.tar", named(ODD[:3]))
+    write_tar(tmp_path / "in/train-1.tar", named(ODD[3:], first=3))
+    export(model, tmp_path / "in", tmp_path / "one")
     export(model, tmp_path / "in", tmp_path / "two", processes=2)
-    assert content(tmp_path / "two") == content(tmp_path / "out")
+    assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
 def test_keys_that_start_again_are_told_apart_and_splits_do_not_change_them(model: Path, tmp_path: Path):

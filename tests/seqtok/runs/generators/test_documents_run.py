@@ -17,6 +17,7 @@ from ar_model import SeqGenerator
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.documents import read_documents
 from data_pipelines.scenes import make_scene, render
+from data_pipelines.shards.manifest import read_manifest
 from data_pipelines.shards.shard_set import open_shards
 from seqtok.export.run import export_latents
 from seqtok.runs.base import AssumedData
@@ -118,11 +119,17 @@ def test_a_document_is_gone_on_with_on_the_command_line(root: Path, trained: Pat
 
 def test_a_plan_is_made_with_and_without_the_data(root: Path, capsys, tmp_path: Path) -> None:
     words = [f"data.folder={root / 'latents'}", f"data.documents={root / 'documents.jsonl'}", f"out={tmp_path}"]
-    status, printed, err = seqtok(capsys, "plan", TINY / "tiny-documents.yaml", *words)
+    status, printed, err = seqtok(capsys, "plan", TINY / "tiny-documents.yaml", *words, "--steps", 1)
     assert status == 0, err
     assert "no data read" not in printed
-    assert load_kind(DocumentsRun, TINY / "tiny-documents.yaml", words).workload(AssumedData(), 4).samples == 32
-    status, printed, err = seqtok(capsys, "plan", TINY / "tiny-documents.yaml", "--latents", "16x8", "--samples", 1000)
+    work = load_kind(DocumentsRun, TINY / "tiny-documents.yaml", words).workload(AssumedData(), 4)
+    pictures = read_manifest(root / "latents").splits["train"].samples
+    assert work.samples == 32
+    spec = read_manifest(root / "latents").latent_spec or {}
+    assert work.cache_bytes == 4 * spec["length"] * spec["dim"] * pictures, "the whole split is kept, once"
+    status, printed, err = seqtok(
+        capsys, "plan", TINY / "tiny-documents.yaml", "--latents", "16x8", "--samples", 1000, "--no-measure"
+    )
     assert status == 0, err
     assert "random latents, 2 pictures in each document" in " ".join(printed.split())
 

@@ -44,6 +44,7 @@ def test_both_are_trained_as_each_alone_would_be_but_for_what_is_said():
     assert generator.tokenizer == both.out / "model" / "tokenizer"
 
 
+@pytest.mark.slow
 def test_the_shipped_ways_cost_the_same():
     suite = SuiteConfig.parse(read_values("ordering-together"), "test")
     assumed = AssumedData(512, (16, 8), 40000)

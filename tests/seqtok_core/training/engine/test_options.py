@@ -160,8 +160,10 @@ def test_what_does_not_fit_is_refused(settings, message):
 # --- activation checkpointing
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("stage", [0, 3])
+_ENGINES = [(0, "fp32"), (0, "bf16"), (3, "bf16"), (3, "fp32"), (0, "fp16"), (3, "fp16")]
+
+
+@pytest.mark.parametrize(("stage", "precision"), rest_slow(_ENGINES, fast=3))
 def test_recomputation_changes_no_bit(stage, precision, tmp_path):
     settings = {"zero_stage": stage, "precision": precision, "images": 40}
     train_toy(tmp_path / "kept", **settings)
