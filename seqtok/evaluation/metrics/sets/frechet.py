@@ -76,24 +76,19 @@ def frechet_infinity(a: Tensor, b: Tensor, *, points: int = _POINTS, seed: int =
 
 def frechet_infinity_of_pairs(a: Tensor, b: Tensor, *, points: int = _POINTS, seed: int = 0) -> float:
     """a (n, D), b (n, D), where a[i] is made for what b[i] shows -> the distance without the bias of finite sets: a
-    least-squares line over 1 / N through distances of N pictures of either set, at 1 / N = 0.
+    least-squares line over 1 / N through distances of random parts of N pairs, at 1 / N = 0.
 
-    No picture stands opposite its own: of a random half of the pairs `a` is taken, of the other half `b`. Pictures that
-    are alike one by one would else look nearer than their laws are, more so the fewer they are, and the line would end
-    below 0. Raises ValueError for fewer than 8 pairs, or fewer than two points.
+    Pictures that are alike one by one look nearer than their laws are, the more so the fewer there are. In parts of
+    pairs that is a share of the bias, which falls as 1 / N; with all of `b` against parts of `a` it would grow with N,
+    and the line end below 0. Raises ValueError for fewer than 4 pairs, or fewer than two points.
     """
-    half = len(a) // 2
-    if len(a) != len(b) or half < 4 or points < 2:
-        raise ValueError(
-            f"{len(a)} and {len(b)} pictures at {points} numbers of them: a line needs 8 pairs, two numbers"
-        )
+    count = len(a)
+    if count != len(b) or count < 4 or points < 2:
+        raise ValueError(f"{count} and {len(b)} pictures at {points} numbers: a line needs 4 pairs and two numbers")
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(a), generator=generator)
-    made, real = a[drawn[:half].to(a.device)], b[drawn[half : 2 * half].to(b.device)]
-    numbers = _numbers(half, a.shape[1], points)
-    parts = (torch.randperm(half, generator=generator)[:number] for number in numbers)
-    distances = [frechet_distance(made[part.to(a.device)], real[part.to(b.device)]) for part in parts]
-    return _at_infinity(numbers, distances)[0]
+    numbers = _numbers(count, a.shape[1], points)
+    parts = (torch.randperm(count, generator=generator)[:number].to(a.device) for number in numbers)
+    return _at_infinity(numbers, [frechet_distance(a[part], b[part]) for part in parts])[0]
 
 
 def frechet_note(pictures: int, features: int) -> str | None:

@@ -38,7 +38,7 @@ from seqtok_core.foundation import fingerprint
 
 _SHOWN = 8  # held-out pictures of a strip
 _NEIGHBOURS = 3  # that a ball of a manifold reaches to
-_LINE = 8  # pictures that a line of Frechet distances needs
+_LINE = 4  # pictures that a line of Frechet distances needs
 
 
 class Sees(Protocol):
@@ -136,9 +136,8 @@ def judge_sets(
     `identity`, and as it sees them
 
     `frechet`: distances from the very pictures whose captions were drawn, as papers on COCO measure: so they can lie
-    below that of two independent sets. For endlessly many, from other pictures (`infinity_of_pairs`); beside them what
-    the tokenizer alone loses, two halves of the real pictures (half as many make it larger), and a `note` where all are
-    too few;
+    below that of two independent sets. `infinity_of_pairs`: for endlessly many; beside them what the tokenizer alone
+    loses, two halves of the real pictures (half as many make it larger), and a `note` where all are too few;
     `manifold`: precision and recall.
     """
     prompts = [captions[-1] for captions in real.captions]

@@ -125,6 +125,10 @@ def test_a_plan_is_made_with_and_without_the_data(root: Path, capsys, tmp_path: 
     work = load_kind(DocumentsRun, TINY / "tiny-documents.yaml", words).workload(AssumedData(), 4)
     pictures = read_manifest(root / "latents").splits["train"].samples
     assert work.samples == 32
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join((root / "documents.jsonl").read_text().splitlines(True)[:8]))
+    less = load_kind(DocumentsRun, TINY / "tiny-documents.yaml", [*words, f"data.documents={few}"])
+    assert less.workload(AssumedData(), 4).cache_bytes == work.cache_bytes
     spec = read_manifest(root / "latents").latent_spec or {}
     assert work.cache_bytes == 4 * spec["length"] * spec["dim"] * pictures, "the whole split is kept, once"
     status, printed, err = seqtok(

@@ -65,15 +65,16 @@ def test_pictures_that_are_alike_one_by_one_are_no_nearer_at_infinity(alike: flo
         made = alike * real + (1 - alike**2) ** 0.5 * other
         pairs.append(frechet_infinity_of_pairs(made, real))
         plain.append(frechet_infinity(made, real).value)
-    assert abs(float(np.mean(pairs))) < 0.07
+    assert abs(float(np.mean(pairs))) < (0.01 if alike else 0.05)
     if alike:
         assert float(np.mean(plain)) < -0.03
     far = frechet_infinity_of_pairs(made + 1, real)
     assert far == pytest.approx(FEATURES, rel=0.1)
-    assert frechet_infinity_of_pairs(made, real) == frechet_infinity_of_pairs(made, real)
-    with pytest.raises(ValueError, match="8 pairs"):
-        frechet_infinity_of_pairs(made[:6], real[:6])
-    with pytest.raises(ValueError, match="8 pairs"):
+    again = frechet_infinity_of_pairs(made + 1, real)
+    assert again == pytest.approx(far, rel=1e-9), "up to how the machine rounds"
+    with pytest.raises(ValueError, match="4 pairs"):
+        frechet_infinity_of_pairs(made[:3], real[:3])
+    with pytest.raises(ValueError, match="4 pairs"):
         frechet_infinity_of_pairs(made[:9], real)
 
 
