@@ -88,7 +88,7 @@ class DocumentFile:
                     if isinstance(found, str):
                         yield Bad(place, found)
                         continue
-                    key = str(found.get("key", f"{number:08d}"))
+                    key = str(found.get("key", f"line-{number}"))
                     if key in keys:
                         yield Bad(place, "its key has come before", shown(key))
                         continue

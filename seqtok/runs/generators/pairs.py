@@ -124,9 +124,11 @@ class GeneratorHooks(SequenceHooks):
         self._held_out = None if run.validation is None else _held_out(run, run.validation, captions)
         batch = read_latents(run.data.folder, run.data.split, captions, _SCORED, run.data.loader)
         limit = run.model.max_text_tokens
-        told = [i for i, own in enumerate(batch.captions) if own and is_read(captions, own[-1], limit)]
-        self._prompts = [batch.captions[i][-1] for i in told]
-        self._real = batch.latents[told].float()
+        finest = [
+            next((text for text in reversed(own) if is_read(captions, text, limit)), None) for own in batch.captions
+        ]
+        self._prompts = [text for text in finest if text is not None]
+        self._real = batch.latents[[i for i, text in enumerate(finest) if text is not None]].float()
 
     def on_sample(self, module: nn.Module, folder: Path, sequences: int) -> Shown | None:
         """The same prompts and noise every time, without guidance: how far the law of the latents is from the real one,

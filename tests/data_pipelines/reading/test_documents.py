@@ -61,7 +61,7 @@ def test_a_document_comes_back_as_it_was_written(latents: Path, tmp_path: Path) 
         {"parts": parts("a square")},
     )
     batch = read(latents, file, pictures=2)
-    assert batch.keys == ["a", "b", "00000003"]
+    assert batch.keys == ["a", "b", "line-3"]
     assert batch.text_ids.shape[:2] == (3, 3)
     assert batch.latents.shape == (3, 3, *SHAPE)
     assert batch.rows.tolist() == [3, 3, 1], "behind the last picture a document ends"

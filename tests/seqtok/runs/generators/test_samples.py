@@ -16,17 +16,18 @@ from seqtok.evaluation.readers.folder import FORMAT
 from seqtok.evaluation.scenes.reader import SceneReader
 from seqtok.evaluation.scenes.reader_folder import KIND, load_reader
 from seqtok.evaluation.scenes.reader_training import ReaderConfig
-from seqtok.runs.generators import pairs as runs
+from seqtok.runs.generators import pairs
 from seqtok.runs.kinds import load_kind
 from seqtok_core.foundation import model_folder
 from seqtok_core.foundation.errors import ConfigError, DataError
 from seqtok_core.layers.randomness import Draws
 from tests.ar_model.toy import CAPTIONS, LENGTH, latent_spec, random_latents, toy_generator
+from tests.seqtok.commands.test_checkpoint_commands import runs, settings  # noqa: F401 (a fixture)
 from tests.seqtok.commands.test_commands import TINY
 
 
-def hooks(real: Tensor) -> runs.GeneratorHooks:
-    found = runs.GeneratorHooks.__new__(runs.GeneratorHooks)
+def hooks(real: Tensor) -> pairs.GeneratorHooks:
+    found = pairs.GeneratorHooks.__new__(pairs.GeneratorHooks)
     found._tokenizer = found._reader = None
     found._prompts, found._real = CAPTIONS * 8, real
     return found
@@ -77,7 +78,7 @@ def test_with_a_tokenizer_there_are_pictures_and_a_reader_reads_them(
     objective = GeneratorObjective(toy_generator(), GeneratorObjectiveConfig(), latent_spec())
     found = hooks(objective.generator.sample(CAPTIONS * 8))
     found._tokenizer, found._reader = object(), object()
-    monkeypatch.setattr(runs, "decode_all", lambda tokenizer, z, k: torch.zeros(len(z), 3, 8, 8, dtype=torch.uint8))
+    monkeypatch.setattr(pairs, "decode_all", lambda tokenizer, z, k: torch.zeros(len(z), 3, 8, 8, dtype=torch.uint8))
     monkeypatch.setattr(progress, "decode_all", lambda tokenizer, z, k: z)
     monkeypatch.setattr(progress, "read_pictures", lambda reader, pictures: list(range(len(pictures))))
     monkeypatch.setattr(progress, "make_scene", lambda seed, index, split: SimpleNamespace(captions=CAPTIONS))
@@ -89,9 +90,22 @@ def test_with_a_tokenizer_there_are_pictures_and_a_reader_reads_them(
     assert [path.name for path in tmp_path.iterdir()] == ["images_000000064.png"]
 
 
+def test_captions_that_are_cut_for_training_are_no_prompts(runs, tmp_path: Path) -> None:  # noqa: F811
+    """A prompt is never cut: what does not fit would end the run at its first pictures."""
+    short = ["data.loader.max_tokens=8", "model.max_text_tokens=8"]
+    run = load_kind(pairs.GeneratorRun, TINY / "tiny-generator.yaml", [*settings(runs / "latents", tmp_path), *short])
+    objective, _ = run.build()
+    found = run.hooks()
+    assert len(found._prompts) > 1
+    assert len(found._prompts) == len(found._real)
+    shown = found.on_sample(objective, tmp_path, 16)
+    assert shown is not None
+    assert "latent_frechet" in shown.scores
+
+
 def test_a_reader_without_what_draws_pictures_is_refused() -> None:
     with pytest.raises(ConfigError, match="reader: reads pictures, which the tokenizer draws"):
-        load_kind(runs.GeneratorRun, TINY / "tiny-generator.yaml", ["reader=somewhere"])
+        load_kind(pairs.GeneratorRun, TINY / "tiny-generator.yaml", ["reader=somewhere"])
 
 
 def test_a_reader_is_read_whatever_its_settings(tmp_path: Path) -> None:
