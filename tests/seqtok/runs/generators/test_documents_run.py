@@ -131,11 +131,10 @@ def test_a_plan_is_made_with_and_without_the_data(root: Path, capsys, tmp_path: 
     assert less.workload(AssumedData(), 4).cache_bytes == work.cache_bytes
     spec = read_manifest(root / "latents").latent_spec or {}
     assert work.cache_bytes == 4 * spec["length"] * spec["dim"] * pictures, "the whole split is kept, once"
-    status, printed, err = seqtok(
-        capsys, "plan", TINY / "tiny-documents.yaml", "--latents", "16x8", "--samples", 1000, "--no-measure"
-    )
-    assert status == 0, err
-    assert "random latents, 2 pictures in each document" in " ".join(printed.split())
+    assumed = load_kind(DocumentsRun, TINY / "tiny-documents.yaml", []).workload(AssumedData(None, (16, 8), 1000), 4)
+    assert assumed.samples == 1000
+    assert assumed.batch(3).latents.shape == (3, 3, 16, 8)
+    assert "random latents, 2 pictures in each document" in " ".join(assumed.notes)
 
 
 def test_held_out_latents_of_another_tokenizer_are_refused(root: Path, tmp_path: Path) -> None:
