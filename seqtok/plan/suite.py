@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from data_pipelines.captions.tokenizer import CaptionTokenizer
 from data_pipelines.reading.vocabulary import FILE as CAPTIONS_FILE
 from data_pipelines.shards.manifest import read_manifest
+from seq_tokenizer.bottlenecks.build import build_bottleneck
 from seqtok.plan.answer import answer_plan
 from seqtok.plan.request import PlanRequest
 from seqtok.runs.base import AssumedData
@@ -33,10 +35,14 @@ def plan_suite(suite: SuiteConfig) -> dict[str, Any]:
         seconds += run.train.images / rates[stage.config]
         operations += training_flops(run, assumed)
     left = [contest for contest in contests if not is_judged(suite, contest)]
-    each = {
-        name: sum(training_flops(run, assumed) for run in suite.runs(name, seed).values())
-        for name in {contest.name for contest in left}
-    }
+    each = {name: _operations(suite, name, assumed) for name in {contest.name for contest in left}}
     planned = sum(each[contest.name] for contest in left)
     hours = seconds * planned / operations / 3600
     return {"images_per_s": rates, "contests": len(contests), "left": len(left), "hours": hours}
+
+
+def _operations(suite: SuiteConfig, name: str, assumed: AssumedData) -> float:
+    """Of a contestant's trainings, whose latents come in the groups of its own bottleneck."""
+    runs, model = suite.runs(name, suite.seeds[0]), suite.tokenizer_run(name, suite.seeds[0]).model
+    own = replace(assumed, groups=build_bottleneck(model.bottleneck, model).groups)
+    return sum(training_flops(run, own) for run in runs.values())

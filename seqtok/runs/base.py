@@ -65,6 +65,7 @@ class AssumedData:
     vocab: int | None = None  # pieces of the captions model
     latents: tuple[int, int] | None = None  # K, D
     samples: int | None = None
+    groups: tuple[int, ...] = ()  # of latents that are drawn together, as a LatentSpec has them
 
 
 @dataclass

@@ -109,7 +109,8 @@ class SequenceRun(TrainingRun):
             raise ConfigError(f"{folder}: no latents there to take K and D from; say --latents 64x16")
         length, dim = assumed.latents
         notes.append(f"{length} latents of {dim} channels assumed")
-        return LatentSpec(length, dim, torch.zeros(length, dim), torch.ones(length, dim), "assumed")
+        zeros, ones = torch.zeros(length, dim), torch.ones(length, dim)
+        return LatentSpec(length, dim, zeros, ones, "assumed", groups=assumed.groups)
 
     @staticmethod
     def latent_spec_of(folder: Path) -> LatentSpec:

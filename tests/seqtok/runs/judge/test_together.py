@@ -85,6 +85,8 @@ def test_hours_of_a_suite_follow_the_operations_of_what_is_trained(folder: Path,
     values = read_values(small_suite(folder, "plan"))
     apart = SuiteConfig.parse({**values, "contestants": ["text_on_every_prefix", "text_on_all_tokens"]}, "test")
     assert suite_plans.plan_suite(apart)["hours"] == pytest.approx(2 * (2 + 2) / 3600, rel=0.05)
+    scales = SuiteConfig.parse({**values, "contestants": ["text_on_every_prefix", "scales"]}, "test")
+    assert suite_plans.plan_suite(scales)["hours"] > 0, "latents in groups"
     joint = suite_with(values, joint={"together": SHORT})
     (both,) = joint.runs("joint", 0).values()
     assumed = AssumedData(CaptionTokenizer.load(folder / "data" / "captions.model").vocab_size, (16, 8), 64)
